@@ -144,7 +144,7 @@ fn names<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a str> {
     of_kind.map(|object| text(object, "/metadata/name")).collect()
 }
 
-/// The Services that get a load balancer of their own.
+/// Returns the Services that get a load balancer.
 fn load_balanced(objects: &[Value]) -> impl Iterator<Item = &Value> {
     objects.iter().filter(|o| text(o, "/kind") == "Service" && text(o, "/spec/type") == "LoadBalancer")
 }

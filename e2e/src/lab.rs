@@ -35,7 +35,7 @@ use world::World;
 /// A control plane, an AWS account with a VPC and three nodes, and a proxy through which a controller talks to it.
 pub struct Lab {
     // Fields are dropped in this order: first what talks, then what is talked to, the directory last.
-    /// Plays scheduler and kubelet when it was asked for.
+    /// Acts as scheduler and kubelet, if the options request it.
     pub kubelet: Option<Kubelet>,
     /// Counts and disturbs the controller's AWS calls.
     pub proxy: Proxy,

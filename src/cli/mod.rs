@@ -53,7 +53,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Flags alone mean the controller, so that a Deployment of aws-load-balancer-controller works with this image.
+/// Flags without a subcommand mean the controller, so that a Deployment of aws-load-balancer-controller works with this
+/// image.
 fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let first = arguments.get(1).and_then(|first| first.to_str()).unwrap_or_default();
     let about_the_program = ["-h", "--help", "-V", "--version"].contains(&first);

@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Prints what was asked for. A reader that has gone away (`| head`) is no error.
+/// Prints the requested data. A reader that has gone away (`| head`) is no error.
 pub(super) fn data(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -17,7 +17,7 @@ pub(super) fn data(text: &str) -> ExitCode {
     }
 }
 
-/// Prints what is asked for as it comes. `write` returns whether all of it is well.
+/// Prints the requested data as it is produced. `write` returns true if there were no errors.
 pub(super) fn streamed(write: impl FnOnce(&mut dyn Write) -> io::Result<bool>) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|well| out.flush().map(|()| well)) {

@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &PlanArguments) -> ExitCode {
     output::streamed(|out| write(out, loaded, &config, arguments.output == "json"))
 }
 
-/// Writes the plans of all that was read, one after the other, and returns whether everything could be read and planned.
+/// Writes the plans of all that was read, one after the other, and returns true if everything could be read and planned.
 fn write(out: &mut dyn Write, loaded: Loaded, config: &BuildConfig, json: bool) -> io::Result<bool> {
     let Loaded { mut snapshot, places, other_kinds, problems } = loaded;
     let notes: Vec<String> = assume_class(&mut snapshot, config).into_iter().collect();
@@ -198,7 +198,7 @@ impl Run<'_> {
     }
 
     /// Calls back with the plan of each group and Service, with each binding that the controller refuses, and then with each
-    /// Ingress and Service that is left alone.
+    /// Ingress and Service that the controller does not serve.
     fn each<E>(&self, mut done: impl FnMut(StackPlan) -> Result<(), E>) -> Result<(), E> {
         let Self { snapshot, config, .. } = *self;
         let mut planned: BTreeSet<ObjectReference> = BTreeSet::new();

@@ -74,19 +74,19 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Returns whether every kind has been listed and every record taken over.
+    /// Returns true if every kind has been listed and every record taken over.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.synced.reasons().is_empty()
     }
 
-    /// Returns whether nothing is waited for or worked on.
+    /// Returns true if everything is synced, no key is waiting or being reconciled, and every record is written.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.is_synced() && self.queue.depth() == 0 && self.records.is_written()
     }
 
-    /// Takes keys from the queue until asked to stop; a key that is being worked on is finished first.
+    /// Takes keys from the queue until asked to stop; a key that is being reconciled is finished first.
     async fn work(self: Arc<Self>, mut stopped: tokio::sync::watch::Receiver<bool>) {
         loop {
             let (key, cause) = tokio::select! {
@@ -240,7 +240,7 @@ impl Controller {
         let deleted = async {
             let Some(group) = self.inventory.backend_security_group().await? else { return Ok(()) };
             if self.inventory.load_balancer_uses(&group).await? {
-                // A load balancer that was in it may have gone since; AWS says itself when one has come.
+                // A load balancer that was in it may have left since; if a new one is in it, AWS refuses the deletion.
                 self.inventory.invalidate_list();
             }
             self.applier.delete_backend_security_group().await.map(|_| ())
@@ -324,7 +324,8 @@ impl Controller {
         }
     }
 
-    /// Says what AWS has of Ingresses and Services that are gone. It is left alone: nothing is deleted without an object that asks for it.
+    /// Reports the AWS resources of Ingresses and Services that no longer exist. They stay: the controller deletes nothing
+    /// without an object that requests it.
     async fn report_leftovers(&self) {
         let Ok(groups) = self.inventory.groups().await else {
             // A pass that needs AWS reports why it does not answer.

@@ -191,7 +191,7 @@ async fn controller(
 #[tokio::test]
 async fn the_shared_security_group_holds_up_nobody_while_it_is_needed() {
     let (fake, controller) = controller(manifests(), None, |_| None).await;
-    // A group that is being worked on, for minutes.
+    // A group that is being reconciled, for minutes.
     let _pass = controller.backend_group_gate.read().await;
     let looked = controller.reconcile_backend_security_group();
     assert_eq!(tokio::time::timeout(Duration::from_secs(10), looked).await, Ok(Outcome::Done));
@@ -350,7 +350,7 @@ fn patches(fake: &Fake) -> Vec<serde_json::Value> {
     calls.map(|call| serde_json::from_str(&call.body).unwrap()).collect()
 }
 
-/// The snapshot with the Ingress alone, without its finalizer, and what the API server has of it.
+/// Returns the snapshot with only the Ingress, without its finalizer, and the API server's object.
 fn unheld() -> (Snapshot, serde_json::Value) {
     let mut snapshot = manifests();
     snapshot.target_group_bindings.clear();
@@ -513,7 +513,7 @@ async fn who_asks_for_what_is_not_there_costs_nobody_else_what_is_known() {
     assert_eq!(fake.actions().iter().filter(|action| *action == "DescribeSubnets").count(), 1);
 }
 
-/// The reason and the object of the warnings that have come by now.
+/// Returns the reason and the object of the warnings recorded so far.
 async fn warned(fake: &Fake, calls: &mut Vec<Call>, reason: &str) -> Vec<String> {
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -32,7 +32,7 @@ use albatross_simulation::random::Random;
 const SEEDS: u64 = 100;
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
-/// Runs one world on a clock of its own, which never waits.
+/// Runs one world on a simulated clock, which never waits.
 fn in_a_world<T>(seed: u64, run: impl FnOnce() -> LocalBoxFuture<'static, T>) -> T {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -40,7 +40,7 @@ fn in_a_world<T>(seed: u64, run: impl FnOnce() -> LocalBoxFuture<'static, T>) ->
     runtime.block_on(async { tokio::time::timeout(MONTH, run()).await }).expect("a world that comes to an end")
 }
 
-/// Runs many worlds on all processors, and reports those that fail.
+/// Runs many worlds on all processors, and reports the worlds that fail.
 fn each_seed(seeds: impl Fn(u64) -> u64, count: u64, run: impl Fn(u64) -> Result<(), String> + Sync) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let named = std::env::var("ALBATROSS_SIMULATION_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));

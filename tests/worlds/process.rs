@@ -112,7 +112,8 @@ impl Clock for FrozenClock {
 pub(crate) enum Election {
     /// It leads from the start, in this term, until the lease is taken from it.
     Given(i32),
-    /// It takes part in an election. One that is not fenced asks the election alone whether it may write, and no clock.
+    /// It takes part in an election. A process that is not fenced relies only on the election to decide whether it may
+    /// write, and checks no clock.
     Real { fenced: bool },
 }
 

@@ -19,7 +19,7 @@ const NAMES_IN_LIST: usize = 100;
 impl AwsReader {
     /// ListCertificates: all that are issued, whatever their keys.
     pub(crate) async fn issued_certificates(&self) -> Result<Vec<ListedCertificate>, AwsError> {
-        // Without these ACM lists those with RSA keys of 1024 and 2048 bits alone.
+        // Without this filter ACM lists only certificates with RSA keys of 1024 and 2048 bits.
         let keys = acm::KeyAlgorithm::values().iter().map(|key| acm::KeyAlgorithm::from(*key)).collect();
         let call = self
             .acm

@@ -75,7 +75,7 @@ fn priority_of(operation: &str) -> Priority {
 pub(crate) enum Class {
     /// ELB v2's Describe.
     ElbReads,
-    /// ELB v2's changes but those of targets.
+    /// ELB v2's changes, except changes of targets.
     ElbWrites,
     /// RegisterTargets and DeregisterTargets.
     Registrations,
@@ -158,7 +158,7 @@ pub struct BudgetState {
     pub throttled: u64,
 }
 
-/// A gate with those who wait before it.
+/// A gate with the calls that wait for it.
 struct Queue {
     gate: Mutex<Gate>,
     changed: Notify,
@@ -192,7 +192,7 @@ impl Queue {
         self.lock().enter(ticket);
         let _place = WaitGuard { queue: self, ticket };
         loop {
-            // Asked for first, so that a change between looking and waiting is not missed.
+            // Subscribed first, so that a change between the check and the wait is not missed.
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             let turn = self.lock().take(ticket, Instant::now());
@@ -294,7 +294,7 @@ impl Call<'_> {
         self.budgets.observe(self.class, rate, now - began, false);
     }
 
-    /// Takes note of how an attempt ended that was `sent` then.
+    /// Records the result of an attempt that was sent at `sent`.
     pub(super) fn ended<T>(&self, sent: Instant, answer: &Result<T, AwsError>) {
         let Some((queue, _)) = self.budgets.classes.get(&self.class) else { return };
         let now = Instant::now();

@@ -10,8 +10,8 @@ use tracing::Instrument as _;
 /// The result of a request. A failure has the HTTP status and AWS's code; status 0 and the code `NoAnswer` where there was no answer.
 pub type RequestResult<'a> = Result<(), (u16, &'a str)>;
 
-/// Observes every call, every request that is made for it, and its waits. `service` is AWS's service id
-/// (`Elastic Load Balancing v2`, `EC2`).
+/// Observes every call, every request of a call, and its waits. `service` is AWS's service id (`Elastic Load Balancing v2`,
+/// `EC2`).
 pub trait CallObserver: Send + Sync {
     /// A request has been answered, or has failed.
     fn request(&self, service: &str, operation: &str, seconds: f64, result: RequestResult<'_>);
@@ -121,7 +121,8 @@ impl Intercept for Watch {
     }
 }
 
-/// AWS's code in an error of the query protocols, or of JSON: the SDK has parsed it, but shows it to the operation's caller alone.
+/// AWS's code in an error of the query protocols, or of JSON: the SDK has parsed it, but shows it only to the operation's
+/// caller.
 fn code_in(body: &str) -> Option<&str> {
     if body.starts_with('{') {
         let (_, rest) = body.split_once("\"__type\"")?;

@@ -98,7 +98,7 @@ pub(super) fn provider(config: &SdkConfig, sts: Option<&String>) -> SharedCreden
 fn profile(provider: &ProviderConfig, hints: &Hints, sts: Option<&String>) -> ProfileFileCredentialsProvider {
     let builder = ProfileFileCredentialsProvider::builder().configure(provider);
     let Some(url) = sts else { return builder.build() };
-    // The SDK makes the clients of a chain itself, and takes their endpoints from the environment and the profile alone.
+    // The SDK creates the clients of a chain itself, and takes their endpoints only from the environment and the profile.
     let name = hints.profile.as_deref().unwrap_or("default");
     let section = if name == "default" { "default".to_owned() } else { format!("profile {name}") };
     let endpoint = format!(
@@ -153,7 +153,7 @@ fn good(credentials: &Credentials) -> bool {
 }
 
 impl Sources {
-    /// The old credentials, where new ones were asked for in vain just now.
+    /// Returns the old credentials if a request for new ones failed less than `PAUSE` ago.
     fn while_it_fails(&self) -> Option<Credentials> {
         let had = self.had.lock().unwrap_or_else(PoisonError::into_inner);
         had.failed.filter(|failed| failed.elapsed() < PAUSE)?;

@@ -195,7 +195,7 @@ impl AwsReader {
         Ok(found)
     }
 
-    /// Returns the security groups of a VPC by id and by `Name` tag (DescribeSecurityGroups), without those that do not
+    /// Returns the security groups of a VPC by id and by `Name` tag (DescribeSecurityGroups), without any that does not
     /// exist. Names with `*` or `?` match other groups too, because EC2's filters treat them as wildcards.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ macro_rules! modify_attributes {
 
 /// Read calls.
 impl AwsReader {
-    /// Returns all load balancers of the region, or those with these ARNs (DescribeLoadBalancers).
+    /// Returns all load balancers of the region, or only the ones with these ARNs (DescribeLoadBalancers).
     pub(super) async fn load_balancers(&self, arns: Option<Vec<String>>) -> Result<Vec<elb::LoadBalancer>, AwsError> {
         let call = self.elb.describe_load_balancers().set_load_balancer_arns(arns);
         Ok(pages!(self, "DescribeLoadBalancers", call, load_balancers))

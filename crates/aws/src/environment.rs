@@ -49,7 +49,7 @@ impl AwsReader {
         Ok(answer.vpcs().iter().filter_map(|vpc| vpc.vpc_id()).map(VpcId::new).collect())
     }
 
-    /// DescribeInstances: the VPCs of those of these instances that there are, each once.
+    /// DescribeInstances: the VPCs of the existing ones among these instances, each once.
     ///
     /// # Errors
     /// AWS's.

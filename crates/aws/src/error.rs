@@ -111,8 +111,8 @@ const THROTTLES: [&str; 15] = [
     "SlowDown",
 ];
 
-/// Refusals by which ELB v2 says that something of EC2's which the request names is not there (any more): what we know of
-/// it may be out of date, or it is the user who names it.
+/// Refusals by which ELB v2 reports that an EC2 resource named in the request does not exist (any more): the inventory may
+/// be out of date, or the user has named it.
 const NAMES_NOTHING: [&str; 3] = ["InvalidSecurityGroup", "SubnetNotFound", "InvalidSubnet"];
 
 /// Codes by which AWS says that it does not take the credentials.
@@ -146,7 +146,7 @@ const QUOTAS: [(&str, &str); 13] = [
     ("SecurityGroupsPerInstanceLimitExceeded", "Security groups per network interface"),
 ];
 
-/// The operations of EC2 that are called; those that are neither these nor ACM's belong to ELB v2.
+/// The operations of EC2 that are called; an operation that is neither one of these nor one of ACM belongs to ELB v2.
 const EC2_OPERATIONS: [&str; 13] = [
     "AuthorizeSecurityGroupIngress",
     "CreateSecurityGroup",
@@ -322,7 +322,7 @@ impl AwsError {
         ) || self.code().is_some_and(|code| NAMES_NOTHING.contains(&code))
     }
 
-    /// Returns whether AWS says that a security group is not there.
+    /// Returns true if AWS reports that a security group does not exist.
     #[must_use]
     pub fn names_no_security_group(&self) -> bool {
         self.code().is_some_and(|code| matches!(code, "InvalidSecurityGroup" | "InvalidGroup.NotFound"))

@@ -1,4 +1,4 @@
-//! The shell of [`albatross_core::facts`]: reads the facts that building asks for from AWS, and remembers them for a while.
+//! The shell of [`albatross_core::facts`]: reads the facts that a build requests from AWS, and caches them for a while.
 
 mod certificates;
 
@@ -188,7 +188,7 @@ impl FactStore {
         }
     }
 
-    /// The account's limits. Without the permission to ask they are not known, and AWS alone refuses what is too much.
+    /// The account's limits. Without the permission to read them they are unknown, and only AWS refuses what exceeds them.
     async fn limits(&self) -> Fact<Limits> {
         match self.aws.account_limits().await {
             Ok(limits) => Fact::Known(limits),

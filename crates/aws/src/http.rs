@@ -83,7 +83,8 @@ fn one(proxy: ProxyConfig, context: TlsContext) -> SharedHttpClient {
     })
 }
 
-/// Reads a file of certificates, and makes sure that the TLS library will take them: it panics at those that it does not.
+/// Reads a file of certificates, and ensures that the TLS library accepts them, because it panics at a certificate that it
+/// does not accept.
 fn read_bundle(path: &str) -> Result<Vec<u8>, ConnectError> {
     let unusable = |reason: String| ConnectError::Bundle { path: path.to_owned(), reason };
     let text = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;

@@ -51,7 +51,7 @@ impl WritePermit {
         self.0.left()
     }
 
-    /// Returns whether something may be changed at this moment.
+    /// Returns true if the controller may write at this moment.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.left().is_some()

@@ -48,10 +48,11 @@ impl fmt::Display for Key {
     }
 }
 
-/// Returns whether a binding is a stack's. It carries the stack's labels, which any user can write, and it is in the namespace
-/// of the Service and holds its target group there. For a group that is gone the ARN gives the name, and the stack the namespace;
-/// one of several Ingresses has those of its target groups and of its members, and whose finalizer is not only written by hand
-/// is remembered or has a status.
+/// Returns true if a binding belongs to a stack: it carries the stack's labels, which any user can write, and it is in the
+/// namespace of the Service and holds its target group there. If the target group no longer exists, the name comes from its
+/// ARN and the namespace from the stack. A stack of several Ingresses has the namespaces of its target groups and of its
+/// members; an Ingress with the finalizer counts as a member only if the record names it or it has a status, because any
+/// user can write the finalizer.
 pub fn is_binding_of(
     stack: &StackId,
     binding: &TargetGroupBinding,

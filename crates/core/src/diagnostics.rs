@@ -50,7 +50,7 @@ pub enum Code {
     Subnets,
     /// More than the account may have on one load balancer.
     Quota,
-    /// Members of a group that ask for different things where there can be only one.
+    /// Members of a group request different values where there can be only one.
     Conflict,
     /// A change that AWS does not take in place and that would cut traffic.
     ReplacementNeeded,

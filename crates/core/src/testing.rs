@@ -45,7 +45,7 @@ pub fn discovered_subnets(ids: &[SubnetId]) -> BTreeMap<SubnetQuery, Fact<Vec<Su
     subnets
 }
 
-/// Returns a Service that says nothing but its name.
+/// Returns a Service with only a name.
 #[must_use]
 pub fn bare_service(name: ObjectName) -> Service {
     Service::from(wire::Service {
@@ -54,7 +54,7 @@ pub fn bare_service(name: ObjectName) -> Service {
     })
 }
 
-/// Returns a binding in its first generation that says nothing but its name.
+/// Returns a binding in its first generation with only a name.
 #[must_use]
 pub fn bare_binding(name: ObjectName) -> TargetGroupBinding {
     let metadata = ObjectMeta {

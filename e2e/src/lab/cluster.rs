@@ -14,7 +14,7 @@ use super::wait_until;
 
 /// The field manager of what the lab applies.
 const MANAGER: &str = "lab";
-/// Kinds without a namespace, of those that the lab meets.
+/// Kinds without a namespace that the lab uses.
 const CLUSTER_SCOPED: [&str; 10] = [
     "ClusterRole",
     "ClusterRoleBinding",
@@ -129,7 +129,7 @@ impl Cluster {
         patched.map(drop).with_context(|| format!("writing the status of {kind} {name}"))
     }
 
-    /// Asks for an object's deletion and does not wait for it. An object that is not there is no error.
+    /// Requests an object's deletion and does not wait for it. An object that is not there is no error.
     pub async fn delete(&self, api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Result<()> {
         match self.api(api_version, kind, namespace).delete(name, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),

@@ -1,4 +1,4 @@
-//! The controller under test, as a process of its own with the flags of its Deployment.
+//! The controller under test, as a separate process with the flags of its Deployment.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,7 @@ impl Controller {
         Self::ask_port(self.health_port, "/readyz").await
     }
 
-    /// Waits until its `/idle` says that nothing is being worked on or waited for.
+    /// Waits until its `/idle` says that no work is running or waiting.
     pub async fn idle(&mut self, deadline: Duration) -> Result<()> {
         wait_until(deadline, "the controller to be idle", async || {
             self.process.check_running()?;

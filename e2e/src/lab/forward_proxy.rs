@@ -1,6 +1,6 @@
 //! A forward proxy as companies have them: clients ask it by CONNECT for a host, and use TLS with that host through it. The
-//! hosts are AWS's, which the lab does not have; so the proxy is they as well, with certificates of its own authority, and
-//! passes what it decrypts on to the lab's AWS.
+//! hosts are AWS's, which the lab does not have; so the proxy acts as these hosts as well, with certificates of its own
+//! authority, and forwards the decrypted requests to the lab's AWS.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-/// A running forward proxy. Dropping it closes its connections, but for those that it tunnels.
+/// A running forward proxy. Dropping it closes its connections, except the tunnels.
 pub struct ForwardProxy {
     /// `127.0.0.1:port`
     pub address: SocketAddr,
@@ -165,7 +165,7 @@ async fn pass_on(request: Request<Incoming>, state: &State) -> Result<Response<F
     Ok(Response::from_parts(head, Full::new(body.collect().await?.to_bytes())))
 }
 
-/// Makes a certificate for whichever host is asked for.
+/// Makes a certificate for any requested host.
 struct Certificates {
     issuer: Issuer<'static, KeyPair>,
 }

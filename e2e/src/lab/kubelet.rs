@@ -184,7 +184,7 @@ impl State {
         let network = self.world.nodes.iter().find(|known| known.name == node).map(|node| node.network.clone());
         let network = network.context("a pod on a node that the lab does not have")?;
         let taken: BTreeSet<&String> = self.addresses.values().map(|(_, address)| address).collect();
-        // One that has just been freed comes last, as the VPC's CNI lets it rest.
+        // One that has just been freed comes last, because the VPC's CNI does not reuse an address at once.
         let next = self.last_hosts.get(node).map_or(FIRST_HOST, |last| last.saturating_add(1));
         let mut hosts = (next..255).chain(FIRST_HOST..next);
         let free = hosts.find(|host| !taken.contains(&format!("{network}.{host}")));

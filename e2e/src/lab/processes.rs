@@ -1,8 +1,8 @@
 //! Child processes that never outlive the lab, however the lab ends.
 //!
-//! Each program runs in a process group of its own, with its output in a file. A small guard process holds the other end of
-//! a pipe: when the lab's process ends, by return, panic or SIGKILL, the pipe closes, and the guard kills every group it was
-//! told of and removes the lab's directory. A Ctrl-C reaches neither the programs nor the guard, only the lab itself.
+//! Each program runs in a separate process group, with its output in a file. A small guard process holds the other end of a
+//! pipe: when the lab's process ends, by return, panic or SIGKILL, the pipe closes, and the guard kills every registered
+//! group and removes the lab's directory. A Ctrl-C reaches neither the programs nor the guard, only the lab itself.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -44,7 +44,8 @@ pub struct Process {
     owner: Processes,
 }
 
-/// A program that was to stay has ended: waiting for something that needs it is in vain. Holds the end of its output.
+/// A program that should keep running has ended: waiting for something that needs it cannot succeed. Holds the end of its
+/// output.
 #[derive(Debug)]
 pub struct Ended(String);
 
@@ -185,8 +186,8 @@ impl Drop for Process {
     }
 }
 
-/// Runs the guard process: it notes the process groups named on its input (`+id`, `-id`), and when the input ends kills
-/// those that are left and removes `directory`.
+/// Runs the guard process: it records the process groups named on its input (`+id`, `-id`), and when the input ends it kills
+/// the remaining groups and removes `directory`.
 pub fn guard(directory: &Path) {
     let mut groups = BTreeSet::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {

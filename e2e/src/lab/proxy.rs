@@ -1,5 +1,5 @@
-//! Stands between the controller and the AWS emulator: names each call `service:Action`, counts and logs it, and can be
-//! told to disturb it in the ways that AWS and the network do.
+//! Stands between the controller and the AWS emulator: names each call `service:Action`, counts and logs it, and can disturb
+//! it in the ways that AWS and the network do.
 
 mod faults;
 
@@ -274,7 +274,7 @@ impl State {
         }
     }
 
-    /// Lets AWS do it, and takes note when it did.
+    /// Forwards the call to AWS, and records the time of its success.
     async fn pass_on(
         &self,
         name: &str,
@@ -302,7 +302,7 @@ impl State {
         response
     }
 
-    /// Takes note of what IAM would not have allowed.
+    /// Records the call if IAM would not have allowed it.
     async fn judge_by_policy(&self, name: &str, head: &hyper::http::request::Parts, body: &[u8]) {
         let body = Some(String::from_utf8_lossy(body).into_owned());
         let call = Call {

@@ -135,7 +135,7 @@ fn cognito(config: &AuthenticateCognitoActionConfig) -> Value {
     ])
 }
 
-/// Conditions in an order of their own: AWS gives them none.
+/// Returns the conditions in a fixed order, because AWS gives them none.
 pub(super) fn conditions(conditions: &[RuleCondition]) -> Vec<Value> {
     let mut states: Vec<Value> = conditions.iter().map(condition).collect();
     states.sort_by_key(|state| (state["Field"].as_str().map(str::to_owned), state.to_string()));

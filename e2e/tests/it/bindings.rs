@@ -29,7 +29,7 @@ fn binding(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": BINDING.0, "kind": BINDING.1, "metadata": {"name": name}, "spec": spec})
 }
 
-/// A target group as Terraform makes it. The account's emptiness does not count those whose names begin with `ext-`.
+/// A target group as Terraform makes it. The check that the account is empty ignores groups whose names begin with `ext-`.
 async fn target_group(stage: &Stage, name: &str, kind: TargetTypeEnum) -> Result<String> {
     let tag = Tag::builder().key("made-by").value("terraform").build();
     let request = stage.aws.elb.create_target_group().name(name).protocol(ProtocolEnum::Http).port(80).tags(tag);
@@ -118,7 +118,7 @@ async fn delete(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
     gone(stage, BINDING.0, BINDING.1, Some(namespace), name).await
 }
 
-/// Fails when the controller made a call other than those that register targets and allow the requesters.
+/// Fails if the controller made a call other than the calls that register targets and allow the requesters.
 fn nothing_else_was_called(stage: &Stage) -> Result<()> {
     let allowed = [
         "elasticloadbalancing:RegisterTargets",

@@ -607,7 +607,7 @@ fn what_is_given_of_resources_takes_the_place_of_all_of_them() {
 }
 
 /// The two conditions of aws-load-balancer-controller's chart: parameters are made with the class, and the class refers to
-/// those that have a name, or that are made with a spec.
+/// parameters that have a name, or that are made with a spec.
 #[test]
 fn a_class_and_its_parameters_are_made_as_the_other_chart_makes_them() {
     run(async {
@@ -656,7 +656,7 @@ fn with_the_other_name_pods_are_selected_as_its_were() {
     });
 }
 
-/// Others reach the metrics and the webhooks alone, and only where that is said.
+/// Other pods reach only the metrics and the webhooks, and only if the values allow it.
 #[test]
 fn a_network_policy_lets_in_what_is_named() {
     run(async {
@@ -708,7 +708,7 @@ fn the_cluster_takes_it_and_it_takes_the_place_of_the_other() {
             }
         }
 
-        // The release of the other chart becomes one of ours, keeps the class, and goes back.
+        // The release of the other chart becomes a release of this chart, keeps the class, and goes back.
         stage.cluster.namespace("chart").await?;
         let other = folder.path().join("other");
         other_chart(&other)?;

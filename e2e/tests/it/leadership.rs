@@ -46,7 +46,7 @@ fn a_leader_that_crashes_or_stops_is_followed_within_seconds_and_nothing_is_writ
         standby.ready(SOON).await?;
         stage.proxy.keep_bodies(true);
 
-        // Killed when the first of what the edit asks for is on its way.
+        // The leader is killed when the first write for the edit is on its way.
         let listener = listener_of(&stage, namespace, "web-17").await?;
         stage.proxy.reset();
         apply(&stage, namespace, &[ingress("web-17", &[], &["web", "api"])]).await?;
@@ -159,7 +159,7 @@ async fn listener_of(stage: &Stage, namespace: &str, name: &str) -> Result<Strin
     Ok(listener.context("no listener")?.to_owned())
 }
 
-/// The paths of a listener's rules in their order, but for the default rule.
+/// The paths of a listener's rules in their order, without the default rule.
 async fn rules_of(stage: &Stage, listener: &str) -> Result<Vec<String>> {
     let rules = stage.aws.elb.describe_rules().listener_arn(listener).send().await?;
     let mut rules: Vec<(u32, String)> = rules
@@ -184,8 +184,8 @@ async fn rules_are(stage: &Stage, listener: &str, expected: &[&str], within: Dur
     .await
 }
 
-/// Fails when AWS was asked for one change twice, in the same words. What its sender was killed over before it was sent on to
-/// AWS does not count; what AWS may have done does, heard or unheard.
+/// Fails if AWS received the same write twice. A write whose sender was killed before the proxy forwarded it does not count;
+/// a write that AWS may have executed counts, whether its answer arrived or not.
 fn nothing_is_written_twice(log: &[Call]) -> Result<()> {
     let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for call in log.iter().filter(|call| !is_read(&call.name) && call.passed_on) {

@@ -441,7 +441,7 @@ fn the_commands_of_the_guide_take_over_by_helm_and_go_back() {
     });
 }
 
-/// A name of its own for the release's objects, as GitOps tools set it, and no `nameOverride`: the selector is another one.
+/// The release's objects have a different name, as GitOps tools set it, and no `nameOverride`: the selector is another one.
 #[test]
 fn another_selector_under_the_same_name_is_refused_and_an_equal_one_is_rolled() {
     run(async {

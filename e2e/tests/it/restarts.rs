@@ -31,7 +31,8 @@ async fn idle(stage: &mut Stage) -> Result<()> {
     stage.controller.as_mut().context("no controller")?.idle(WITH_RETRIES).await
 }
 
-/// Lists of everything with the tags of what is not ours, and what the nodes' rules are computed from: they cost the same however much there is.
+/// Lists of everything with the tags of resources of other owners, and reads that the nodes' rules are computed from: they
+/// cost the same however much there is.
 fn is_a_list(operation: &str) -> bool {
     let lists = ["DescribeLoadBalancers", "DescribeTargetGroups", "DescribeSecurityGroups", "DescribeTags"];
     lists.contains(&operation) || ["DescribeInstances", "DescribeNetworkInterfaces"].contains(&operation)
@@ -129,7 +130,7 @@ fn a_tag_that_leaves_an_annotation_leaves_aws_after_a_restart_too_and_those_of_o
     });
 }
 
-/// The tags of a load balancer, but for those that say whose it is.
+/// Returns the tags of a load balancer, except the tags that name its owner.
 async fn tags_of(stage: &Stage, balancer: &str) -> Result<Vec<String>> {
     let answer = stage.aws.elb.describe_tags().resource_arns(balancer).send().await?;
     let tags = answer.tag_descriptions().iter().flat_map(|description| description.tags());
@@ -256,7 +257,7 @@ async fn crash(stage: &mut Stage, random: &mut fastrand::Rng) -> Result<()> {
     stage.start_controller(&[]).await
 }
 
-/// Returns the AWS resources of each, which are the same for all of them but for the name.
+/// Returns the AWS resources of each, which are the same for all of them except the name.
 async fn same_for_all(stage: &Stage, namespace: &str, names: &[String]) -> Result<String> {
     let mut all = BTreeSet::new();
     for name in names {
@@ -320,7 +321,7 @@ fn a_crowded_account_is_listed_and_not_described_one_by_one() {
     });
 }
 
-/// All load balancers and target groups, as AWS describes them but for their state.
+/// Returns all load balancers and target groups as AWS describes them, without their state.
 async fn foreign(stage: &Stage) -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     let mut balancers = stage.aws.elb.describe_load_balancers().into_paginator().items().send();

@@ -105,7 +105,7 @@ fn rights_are_those_of_config_rbac_and_of_the_other_controller_at_most() {
         // What the log names as not served has to be seen; the other gets it by name.
         let seen = "albtargetcontrolconfigs.elbv2.k8s.aws list";
         assert_eq!(wider(json!({"clusterName": "demo"}))?, [seen]);
-        // What both charts allow when it is asked for.
+        // The permissions that both charts give on request.
         let secrets = json!({"clusterName": "demo", "clusterSecretsPermissions": {"allowAllSecrets": true}});
         assert_eq!(wider(secrets)?, [seen, "secrets get", "secrets list", "secrets watch"]);
         // The certificate is the controller's to keep, where the other chart makes it. All of it is for objects by their

@@ -23,7 +23,7 @@ const PODS: usize = 20;
 /// A quarter of [`PODS`] may be unavailable.
 const GUARANTEED: usize = 15;
 
-/// A Deployment that may lack five pods and have five more than it asks for, whose pods take a moment to start and to end.
+/// A Deployment that may lack five pods and have five more than it requests, whose pods take a moment to start and to end.
 fn rolling(version: &str) -> Value {
     let mut deployment = deployment("web", PODS);
     let rolling = json!({"maxUnavailable": "25%", "maxSurge": "25%"});

@@ -42,7 +42,7 @@ pub(crate) fn run(test: impl Future<Output = Result<()>>) {
     }
 }
 
-/// Takes a turn without a lab: the test that holds it runs alone.
+/// Takes a turn without a lab: no other test runs while a test holds it.
 pub(crate) async fn turn() -> MutexGuard<'static, Option<Lab>> {
     LAB.lock().await
 }
@@ -66,7 +66,7 @@ impl Stage {
         Self::take(Options { kubelet: true, ..Options::default() }, false).await
     }
 
-    /// A lab of its own, without kubelet and controller.
+    /// Returns a new lab, without kubelet and controller.
     pub(crate) async fn fresh() -> Result<Self> {
         Self::take(Options::default(), true).await
     }
@@ -417,7 +417,7 @@ pub(crate) async fn warnings_become(lab: &Lab, namespace: &str, expected: &[&str
 /// Fails unless the controller's Warnings in the namespace are exactly these.
 pub(crate) async fn warnings_are(lab: &Lab, namespace: &str, expected: &[&str]) -> Result<()> {
     let events = lab.cluster.list("v1", "Event", Some(namespace)).await?;
-    // Kubernetes has Warnings of its own.
+    // Kubernetes also emits Warnings.
     let ours = |event: &&Value| {
         let of_us = ["ingress", "service", "targetGroupBinding"].contains(&text(event, "/source/component"));
         of_us && text(event, "/type") == "Warning"

@@ -18,8 +18,8 @@ const SECRET: &str = "albatross-tls";
 const REGISTRATION: &str = "admissionregistration.k8s.io/v1";
 const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 
-/// Creates the objects that lead to the webhooks. The lab has no network of pods: the API server goes to the address that the Service
-/// names, and asks for the certificate of the Service, as everywhere.
+/// Creates the objects that lead to the webhooks. The lab has no network of pods: the API server connects to the address
+/// that the Service names, and requires the certificate of the Service, as everywhere.
 async fn install(stage: &Stage, port: u16) -> Result<()> {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "kube-system", "name": SERVICE},
@@ -168,7 +168,7 @@ fn the_api_server_asks_and_nothing_depends_on_the_answer() {
         let made_pod = stage.cluster.get("v1", "Pod", Some(namespace), "web-1").await?.context("no pod")?;
         ensure!(text(&made_pod, "/spec/readinessGates/0/conditionType") == GATE, "it is {}", made_pod["spec"]);
 
-        // Services get our class, and what cannot be is denied with the reason.
+        // Services get the controller's class, and impossible objects are denied with the reason.
         let balanced = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "balanced", "namespace": other},
             "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},

@@ -164,7 +164,7 @@ impl EventQueue {
         self.hasher.hash_one((&event.reason, &event.message))
     }
 
-    /// Takes note that an event was not written, so that it may be recorded again.
+    /// Marks an event as not written, so that it may be recorded again.
     fn mark_unrecorded(&mut self, event: &Waiting) {
         let hash = self.hash(event);
         if let Some(recorded) = self.recorded.get_mut(&(event.subject.kind, event.subject.uid.clone())) {

@@ -186,8 +186,8 @@ impl Kubernetes {
     /// Adds the finalizer of a stack to an Ingress or Service, where it is missing.
     ///
     /// # Errors
-    /// When the API server does not answer, or refuses, and for an object that is gone, or going: nothing would hold it
-    /// until what is made for it is taken away again.
+    /// When the API server does not answer, or refuses, and for an object that is gone, or going: nothing would keep it
+    /// until the resources created for it are deleted.
     pub(crate) async fn add_finalizer(&self, object: &ObjectReference, finalizer: &str) -> Result<(), KubernetesError> {
         let change = |finalizers: &[String], deleting: bool| {
             let missing = !deleting && !finalizers.iter().any(|f| f == finalizer);

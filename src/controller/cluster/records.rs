@@ -121,7 +121,8 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Keeps records in `namespace`, for those that take turns at `lease`, under `header`. Nothing is read yet, and until [`Self::load`] nothing is kept.
+    /// Keeps records in `namespace`, for the controllers that take turns at `lease`, under `header`. Nothing is read yet,
+    /// and until [`Self::load`] nothing is kept.
     #[must_use]
     pub(crate) fn new(client: &WriteClient, namespace: &str, lease: &str, header: Header) -> Self {
         Self {
@@ -153,10 +154,10 @@ impl Records {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the records over at the start of a term: the previous writer can write no more. Those that cannot be
-    /// read are not used, and without the permission for ConfigMaps there are none; both are reported once.
-    /// Answers all promises.
-    /// It waits for as long as the API server does not answer: what was promised must be taken back before it is changed.
+    /// Takes the records over at the start of a term: the previous writer can no longer write. Records that cannot be read
+    /// are not used, and without the permission for ConfigMaps there are none; both are reported once. Returns all clean
+    /// records. It waits for as long as the API server does not answer, because the clean mark of a stack must be removed
+    /// before the stack is changed.
     pub(crate) async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
         self.term.store(term, Ordering::Release);
         self.since.store(term, Ordering::Release);
@@ -237,7 +238,7 @@ impl Records {
         self.shards().of(record::shard(&key)).records.get(&key).is_some_and(|entry| entry.clean)
     }
 
-    /// Returns the number of stacks with a record, and of those with a clean one.
+    /// Returns the number of stacks with a record, and of stacks with a clean one.
     #[must_use]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let shards = self.shards();
@@ -251,7 +252,7 @@ impl Records {
         self.usable.load(Ordering::Acquire)
     }
 
-    /// Changes a stack's record; answers whether it was another before.
+    /// Changes a stack's record; returns true if it was different before.
     fn set(&self, stack: &StackId, record: Option<StackRecord>) -> bool {
         let key = record::key(stack);
         let entry = record.as_ref().map(Entry::of);
@@ -276,8 +277,8 @@ impl Records {
         self.own_tags().get(stack).cloned()
     }
 
-    /// Takes the promise about a stack back, where there is one, remembers tags that are about to be set, and returns when
-    /// that is written.
+    /// Removes the clean mark of a stack, if it has one, remembers the tags that are about to be set, and returns when that
+    /// is written.
     ///
     /// # Errors
     /// When it cannot be written: nothing of the stack may be changed then.
@@ -297,13 +298,13 @@ impl Records {
             let shard = shards.of(shard);
             shard.marked_dirty = shard.changed;
         }
-        // One that was taken back before may not be written yet; promises can wait.
+        // A mark that was removed before may not be written yet; new marks can wait.
         let is_pending = |shard: &Shard| shard.marked_dirty > shard.written;
         if is_pending(self.shards().of(shard)) { self.write(shard).await.map(drop) } else { Ok(()) }
     }
 
-    /// Promises that nothing is left to do for a stack, which AWS has as it was observed. It is written soon.
-    /// From then on the tags that it has are the controller's own.
+    /// Marks a stack as clean: nothing is left to do for it, and AWS has it as observed. The mark is written soon. From then
+    /// on the tags that it has are the controller's own.
     pub(crate) fn mark_clean(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
         self.own_tags().insert(stack.clone(), tag_keys.clone());
         if self.are_kept() {

@@ -1,6 +1,5 @@
-//! Secrets of identity providers, read one by one by their names, as far as RBAC allows it. Those in use are watched, each
-//! alone, so that a change of one brings back the stacks that use it. Their content is held in memory here and nowhere
-//! else.
+//! Secrets of identity providers, read one by one by their names, as far as RBAC allows it. Secrets in use are watched one
+//! by one, so that a change of one queues the stacks that use it. Their content is held in memory here and nowhere else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -101,7 +100,7 @@ impl Shared {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of what the watch shows.
+    /// Records what the watch shows.
     fn seen(&self, name: &ObjectName, secret: Option<wire::Secret>) {
         let content = content(name, secret, self.label.as_ref());
         let mut entries = self.entries();
@@ -110,7 +109,7 @@ impl Shared {
         if entry.content.as_ref().is_some_and(|known| same(known, &content)) {
             return;
         }
-        // A stack that asks for the first time is being worked on, and finds it.
+        // A stack that requests it for the first time is being reconciled, and finds the content.
         let changed = entry.content.replace(content).is_some();
         let subscribers: Vec<Key> = entry.subscribers.iter().filter(|_| changed).cloned().map(Key::Stack).collect();
         drop(entries);
@@ -120,8 +119,8 @@ impl Shared {
         }
     }
 
-    /// Takes note of the end of a watch that is not allowed: the next who asks reads, and tries to watch again. Answers whether
-    /// that has still to be said.
+    /// Records the end of a watch that is not allowed: the next request reads the Secret, and tries to watch it again.
+    /// Returns true if the end has not been reported yet.
     fn unwatched(&self, name: &ObjectName) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(name) else { return false };
@@ -187,7 +186,7 @@ impl Secrets {
         }
     }
 
-    /// Takes note of all Secrets that a stack uses. Secrets that no stack uses are removed and no longer watched.
+    /// Records all Secrets that a stack uses. Secrets that no stack uses are removed and no longer watched.
     pub(crate) fn used(&self, stack: &StackId, names: &BTreeSet<&ObjectName>) {
         self.shared.entries().retain(|name, entry| {
             if !names.contains(name) {
@@ -197,7 +196,7 @@ impl Secrets {
         });
     }
 
-    /// Returns the number of Secrets in use, and of those that are watched.
+    /// Returns the number of Secrets in use, and of the watched ones among them.
     #[must_use]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let entries = self.shared.entries();

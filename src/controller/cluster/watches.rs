@@ -25,7 +25,7 @@ use albatross_core::snapshot::Snapshot;
 pub struct Synced {
     /// Kinds that are still awaited, each with the last error of its watch.
     awaited: Mutex<BTreeMap<&'static str, Option<String>>>,
-    /// Kinds that the API server does not allow us to list, and without which work continues, with its reason.
+    /// Kinds that the API server does not allow the controller to list, and without which work continues, with its reason.
     without: Mutex<BTreeMap<&'static str, String>>,
     complete: watch::Sender<bool>,
     /// When the watches were last answered.

@@ -58,7 +58,7 @@ fn answer(want: &FactQuery, facts: &Facts) -> Option<String> {
 }
 
 impl FactSubscribers {
-    /// Takes note of the answer that `subscriber` was given. Returns the stacks that were given another before.
+    /// Records the answer that `subscriber` received. Returns the other stacks that received a different answer before.
     pub(crate) fn note(&self, subscriber: &StackId, want: &FactQuery, facts: &Facts) -> BTreeSet<StackId> {
         let Some(answer) = answer(want, facts) else { return BTreeSet::new() };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,7 +77,8 @@ impl FactSubscribers {
         others
     }
 
-    /// Takes note of all that a stack asks by now; an empty set for one that is gone. What no stack asks is forgotten.
+    /// Records all facts that a stack requests now; an empty set for a stack that no longer exists. Facts that no stack
+    /// requests are removed.
     pub(crate) fn asks(&self, subscriber: &StackId, wants: &BTreeSet<FactQuery>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = known.facts_of.remove(subscriber) else { return };

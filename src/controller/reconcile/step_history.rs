@@ -1,4 +1,4 @@
-//! Steps that were executed and are planned again, though no object asks for anything else since: AWS or the API server
+//! Steps that were executed and are planned again, though no object has requested anything else since: AWS or the API server
 //! returns other values than were written, or another program changes them back each time. One repetition may come from a
 //! list that was behind, or from a change by hand; from then on such a step waits, longer each time, and is reported. The
 //! rest of the plan goes on.
@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// A step that was carried out so long ago says nothing about the present: a user has changed something by hand since.
+/// A step that was executed so long ago proves nothing about the present: a user has changed something by hand since.
 const RETENTION: Duration = Duration::from_secs(2 * 3600);
 
 /// The most steps remembered of one stack; the oldest is removed first.
@@ -69,7 +69,7 @@ pub(crate) struct Repeated {
 }
 
 impl Repeated {
-    /// Returns the message: the step, the field that asks for it, and the fix.
+    /// Returns the message: the step, the field that requests it, and the fix.
     #[must_use]
     pub(crate) fn message(&self) -> String {
         let Self { step, times, .. } = self;
@@ -215,7 +215,7 @@ impl StepHistory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a pass: where the stack is to be something else than in the last one, what was carried out then says nothing.
+    /// Begins a pass: if the desired stack differs from the one of the last pass, the steps executed then prove nothing.
     pub(crate) fn begin(&self, stack: &Stack) {
         let (mut memories, wanted) = (self.memories(), hash(stack));
         let memory = memories.entry(stack.id.clone()).or_default();

@@ -67,7 +67,7 @@ struct Label {
     /// The kind that carries it.
     kind: Kind,
     key: &'static str,
-    /// The value that asks for it; with another one nothing is asked for.
+    /// The value that requests it; any other value requests nothing.
     value: &'static str,
     /// The feature that pods do not get.
     what: &'static str,
@@ -180,7 +180,7 @@ fn name(object: &DynamicObject) -> String {
     }
 }
 
-/// A Gateway of a class of aws-load-balancer-controller's: those of other controllers are none of its business.
+/// A Gateway of a class of aws-load-balancer-controller; Gateways of other controllers are ignored.
 async fn gateway(reader: Reader<'_>) -> Option<String> {
     let (classes, _) = list(reader, &GATEWAY_CLASS, &ListParams::default().limit(PAGE)).await?;
     let theirs: Vec<String> = classes
@@ -255,7 +255,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns whether an object has the label that the query of a list asks for.
+    /// Returns true if an object has the label that the query of a list requests.
     fn selected(object: &Value, query: &str) -> bool {
         let mut parameters = query.split('&').filter_map(|parameter| parameter.split_once('='));
         let Some((_, selector)) = parameters.find(|(key, _)| *key == "labelSelector") else { return true };

@@ -87,7 +87,7 @@ impl Waits {
         }
     }
 
-    /// Takes note of what the latest plan of a stack waits for. `None` when it waits for nothing.
+    /// Records what the latest plan of a stack waits for; `None` if it waits for nothing.
     pub(crate) fn note(&self, stack: &StackId, wait: Option<&Wait>, retain_for: Duration) -> Option<Due> {
         let mut waits = self.waits();
         let Some(wait) = wait else {
@@ -140,8 +140,8 @@ impl Waits {
         waiting.map(|(stack, _)| stack.clone()).collect()
     }
 
-    /// Takes note that AWS does not carry out a deletion of `owner`. Returns whether to report it: when it has been
-    /// so for longer than `patience`.
+    /// Records that AWS does not carry out a deletion of `owner`. Returns true if it must be reported, which is so once it
+    /// has lasted for `patience`.
     pub(crate) fn blocked(&self, owner: &str, step: &str, patience: Duration) -> bool {
         let (mut blocked, now) = (self.blocks(), Instant::now());
         let new = || Blocked { step: step.to_owned(), since: now, patience };
@@ -153,7 +153,7 @@ impl Waits {
         now.duration_since(known.since) >= patience
     }
 
-    /// Takes note that no deletion of `owner` waits for AWS.
+    /// Records that no deletion of `owner` waits for AWS.
     pub(crate) fn unblocked(&self, owner: &str) {
         self.blocks().remove(owner);
     }

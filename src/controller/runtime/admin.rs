@@ -55,7 +55,7 @@ pub struct Sources {
     pub not_ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// `/readyz`: the parts without which work continues, one sentence each.
     pub without: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// `/idle`: what is being worked on or waited for; idle when there is nothing.
+    /// `/idle`: the work that is running or waiting; idle if there is none.
     pub pending: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// `/debug/state`. Must hold no secrets.
     pub state: Arc<dyn Fn() -> Value + Send + Sync>,

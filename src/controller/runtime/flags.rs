@@ -239,7 +239,7 @@ impl ControllerFlags {
         self.build.config(&self.cluster_name, Value::Known(vpc))
     }
 
-    /// The flags that matter to webhooks alone.
+    /// Returns the flags that only the webhooks use.
     #[must_use]
     pub fn webhook_rules(&self) -> Rules {
         Rules {

@@ -48,7 +48,7 @@ pub enum Leadership {
 /// The times of the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// For how long others leave a lease alone that does not change.
+    /// For how long other processes do not take a lease that does not change.
     pub lease_duration: Duration,
     /// After how long without a renewal the leader stops. Must be shorter than `lease_duration`.
     pub renew_deadline: Duration,
@@ -76,7 +76,7 @@ impl Default for Timing {
 pub struct LeaseRecord {
     /// The leader; none after a release.
     pub holder: Option<String>,
-    /// For how long the holder asks to be left alone, in whole seconds.
+    /// For how long other processes must not take the lease after a renewal, in whole seconds.
     pub duration: Option<Duration>,
     /// When the term began, by the holder's clock.
     pub acquired: Option<Timestamp>,
@@ -183,7 +183,7 @@ impl Tenure {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = renewed;
     }
 
-    /// Takes note of a renewal that was begun at this moment.
+    /// Records a renewal that began at `begun`.
     pub fn renew(&self, epoch: i32, begun: Moment) {
         self.set(Some((epoch, begun)));
     }
@@ -225,7 +225,7 @@ enum Action {
     Acquire { epoch: i32 },
     /// Extend the present term.
     Renew { epoch: i32 },
-    /// The lease was taken from the leader that we are.
+    /// The lease was taken from this process while it was the leader.
     StepDown,
 }
 
@@ -423,7 +423,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
         }
     }
 
-    /// Gives the lease up, if it is ours. Reads it first: a renewal may have been cut off on its way.
+    /// Releases the lease, if this process holds it. Reads it first, because a renewal may have been interrupted.
     async fn release(&mut self) {
         let led = self.state.term.take().is_some();
         self.tenure.set(None);

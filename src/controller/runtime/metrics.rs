@@ -174,7 +174,7 @@ struct AwsCall {
     error_code: String,
 }
 
-/// The kinds of failed calls with a metric of their own.
+/// The kinds of failed calls that have a metric each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AwsErrorKind {
     Permission,

@@ -1,8 +1,9 @@
 //! The certificate that the webhooks are served with, and how it is renewed. Pure but for the making of keys.
 //!
-//! Each certificate has a certificate authority of its own, whose key is thrown away as soon as it has signed it. So what the API
-//! server trusts can sign nothing else, and renewing is always the same: make a pair, have the API server trust both authorities,
-//! serve the new certificate, and let the old authority go. The Secret says how far that is, and every replica reads it.
+//! Each certificate has a separate certificate authority, whose key is discarded as soon as it has signed the certificate.
+//! So what the API server trusts can sign nothing else, and renewing is always the same: make a pair, have the API server
+//! trust both authorities, serve the new certificate, and remove the old authority. The Secret records how far that is, and
+//! every replica reads it.
 
 use std::{
     collections::BTreeMap,
@@ -62,7 +63,7 @@ impl Timing {
     }
 }
 
-/// The names under which the API server asks for a Service.
+/// Returns the names under which the API server connects to a Service.
 pub(crate) fn names(service: &str, namespace: &str) -> Vec<String> {
     ["", ".svc", ".svc.cluster.local"].map(|end| format!("{service}.{namespace}{end}")).to_vec()
 }
@@ -87,7 +88,7 @@ pub(crate) struct Leaf {
 pub(crate) struct Unusable(String);
 
 impl Leaf {
-    /// Reads a certificate, perhaps with those of its authorities behind it, and its key, both as PEM.
+    /// Reads a certificate, which the certificates of its authorities may follow, and its key, both as PEM.
     pub(crate) fn read(certificate: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Self, Unusable> {
         let unusable = |what: &str, why: &dyn std::fmt::Display| Unusable(format!("{what}: {why}"));
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
@@ -114,7 +115,7 @@ impl Leaf {
     }
 
     fn serves(&self, names: &[String], now: i64) -> bool {
-        // The API server asks for `<service>.<namespace>.svc`; who made this one may have thought of no other name.
+        // The API server requests `<service>.<namespace>.svc`; the certificate may have no other name.
         let asked = names.iter().filter(|name| name.ends_with(".svc"));
         now < self.until && asked.into_iter().all(|name| self.names.contains(name))
     }
@@ -252,7 +253,7 @@ fn make(names: &[String], now: SystemTime, validity: Duration) -> Result<NewCert
     })
 }
 
-/// Takes a step: changes the Secret's content, and leaves alone what others have put there.
+/// Takes a step: changes the Secret's content, and keeps the entries of others.
 pub(crate) fn take(
     step: Step,
     data: &mut BTreeMap<String, ByteString>,

@@ -65,7 +65,8 @@ const STEP: usize = 64 << 10;
 const MAX_STEPS: usize = 256;
 /// The time for which a longer body waits for another part.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Connections at the same time, those that are being opened included. An API server keeps some open and reuses them.
+/// The maximum number of concurrent connections, including connections that are being opened. An API server keeps some open
+/// and reuses them.
 const MAX_CONNECTIONS: usize = 256;
 /// The time in which a client has to open a connection.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -74,7 +75,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(10);
 /// The time for which a connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(90);
-/// The time for which requests are still answered after the process is told to stop: until no client sends any.
+/// The time for which requests are still answered after the signal to stop: until no client sends any.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// The webhooks cannot be served.
@@ -155,7 +156,7 @@ fn routes(reviewer: &Arc<Reviewer>) -> Router {
     }))
 }
 
-/// Reads a request and answers it. Room is taken for bytes that have come, and not for those that are announced.
+/// Reads a request and answers it. Room is taken only for bytes that have arrived, not for announced ones.
 async fn within_room(room: &Semaphore, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let length = head.headers.get(header::CONTENT_LENGTH);
@@ -392,8 +393,8 @@ impl Listener for TlsConnections {
     }
 }
 
-/// Serves the webhooks for as long as the process runs, where that is asked for. Answers what says whether there is a
-/// certificate.
+/// Serves the webhooks for as long as the process runs, if the flags enable them. Returns the state that shows whether there
+/// is a certificate.
 pub(crate) async fn serve(
     flags: &ControllerFlags,
     client: &Client,

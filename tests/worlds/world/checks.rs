@@ -198,7 +198,7 @@ impl World {
 }
 
 impl World {
-    /// Returns whether the owner of a load balancer asked lately for one of another scheme.
+    /// Returns true if the owner of a load balancer lately requested one of another scheme.
     fn is_replaced(&self, call: &Call, log: &[Change], named: &dyn Fn(&Value) -> bool) -> bool {
         let name = call.params["LoadBalancerArn"].split('/').nth(2).unwrap_or_default();
         let makes = |made: &&Call| {

@@ -1,5 +1,5 @@
-//! Conduct that no controller can forbid: tenants who reach for others' load balancers, floods of annotations, limits of the
-//! account that leave no room, watches that stall, and users who change AWS by hand.
+//! Hostile conduct that no controller can prevent: tenants that claim load balancers of others, floods of annotations,
+//! limits of the account that leave no room, watches that stall, and users who change AWS by hand.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{World, objects::NAMESPACE};
 use albatross_core::model::{DELETION_PROTECTION, tags::BINDING_FINALIZER};
 use albatross_simulation::aws::{Limits, Outcome};
 
-/// The namespace of a tenant who reaches for target groups of others.
+/// The namespace of a tenant that claims target groups of others.
 const RIVAL: &str = "rival";
 /// The address of the rival's only endpoint, in the VPC and on a node.
 const RIVAL_ADDRESS: &str = "10.0.99.9";
@@ -138,7 +138,7 @@ impl World {
         self.protected.push((Instant::now(), name));
     }
 
-    /// Takes the protection off everywhere: first where objects ask for it, and in AWS when the controller knows that.
+    /// Takes the protection off everywhere: first in the objects that request it, and in AWS once the controller knows that.
     pub(crate) async fn end_protection(&mut self) {
         if !matches!(self.seed % 6, 0 | 4) {
             return;
@@ -195,7 +195,7 @@ impl World {
         });
     }
 
-    /// Tenants take back what was hostile, and nothing stalls any more.
+    /// Tenants remove the hostile objects and annotations, and nothing stalls any more.
     pub(crate) fn end_mischief(&mut self) {
         for number in 0..3 {
             self.cluster.delete("targetgroupbindings", RIVAL, &format!("rival-{number}"));
@@ -210,7 +210,7 @@ impl World {
         self.cluster.stall_no_more();
     }
 
-    /// Changes AWS by hand some times, and lets the audit come round twice.
+    /// Changes AWS by hand several times, and waits until the audit has run twice.
     pub(crate) async fn tampered(&mut self) -> Result<(), String> {
         if !self.shape.tampered {
             return Ok(());

@@ -106,11 +106,11 @@ pub(crate) struct World {
 /// The most time that a world needs to come to rest, in its own time: a connection that goes silent is noticed after 320 s, a key
 /// that fails pauses for two minutes.
 const DEADLINE: Duration = Duration::from_secs(1800);
-/// The audit's period where all is as desired and AWS is asked for nothing.
+/// The period of the audit in a world where everything is as desired and no call is expected.
 const NEVER: Duration = Duration::from_secs(100 * 86_400);
 
 impl World {
-    /// Returns a world in which no load balancer has been asked for yet.
+    /// Returns a world in which no object requests a load balancer yet.
     pub(crate) fn new(seed: u64, mut shape: Shape) -> Self {
         let cluster = SimulatedCluster::new(seed);
         let aws = SimulatedAws::new(seed);
@@ -118,7 +118,7 @@ impl World {
         if shape.policy {
             cluster.enforce_policy();
         }
-        // One alone is no group.
+        // A single Ingress is not a group.
         shape.ingresses = shape.ingresses.max(if seed % 5 == 4 { 3 } else { 0 });
         let foreign = aws.add_foreign(1, shape.bindings);
         let mut pods = Vec::new();

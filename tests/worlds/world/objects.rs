@@ -19,7 +19,7 @@ fn nlb(suffix: &str) -> String {
     format!("service.beta.kubernetes.io/aws-load-balancer-{suffix}")
 }
 
-/// A value of an annotation that may change at any time, for those that an object has from its beginning.
+/// Returns a value for an annotation that an object has from its creation and that may change at any time.
 fn value(annotation: &str, random: &mut Random) -> String {
     let number = random.below(4);
     match annotation {
@@ -159,7 +159,7 @@ pub(crate) fn backend_service(number: usize) -> Value {
     })
 }
 
-/// A Service that asks for its own load balancer; its pods are those of the EndpointSlice of its name.
+/// Returns a Service that requests its own load balancer; its pods are in the EndpointSlice of its name.
 pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random) -> Value {
     let mut annotations = json!({
         nlb("scheme"): if random.chance(0.5) { "internal" } else { "internet-facing" },
@@ -300,7 +300,7 @@ impl Pods {
     }
 }
 
-/// Creates the objects that exist before any asks for a load balancer.
+/// Creates the objects that exist before any object requests a load balancer.
 pub(crate) fn foundation(cluster: &SimulatedCluster) {
     cluster
         .create(json!({
@@ -405,7 +405,7 @@ pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Rando
     format!("annotation {suffix}")
 }
 
-/// An annotation that no load balancer can be made of, and that says nothing else.
+/// An annotation that makes a load balancer impossible and has no other effect.
 pub(crate) fn break_object(object: &mut Value) {
     let key =
         if object["kind"] == "Ingress" { alb("healthy-threshold-count") } else { nlb("healthcheck-healthy-threshold") };

@@ -64,7 +64,8 @@ struct Adaptation {
     passed: f64,
     /// When `passed` was true.
     counted: Option<Instant>,
-    /// The last throttle, and when the rate was last lowered: whatever was sent by then says nothing of the new rate.
+    /// The last throttle, and when the rate was last lowered: calls that were sent before that do not show whether the new
+    /// rate is right.
     throttled: Option<(Instant, Instant)>,
 }
 
@@ -152,7 +153,8 @@ impl Gate {
         }
     }
 
-    /// AWS has throttled a call that was sent then: its bucket is empty, and so is ours.
+    /// Records that AWS has throttled a call that was sent at `sent`: AWS's bucket is empty, so the gate's bucket is emptied
+    /// too.
     pub(super) fn throttled(&mut self, sent: Instant, now: Instant) {
         self.expire_limit(now);
         let Some(adaptation) = &mut self.adaptation else { return };

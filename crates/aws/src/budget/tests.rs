@@ -53,7 +53,7 @@ fn a_throttle_empties_the_bucket_and_leaves_what_gets_through() {
     assert_eq!(gate.rate(start), Some(3.4));
     let due = takes(&mut gate, edit(0), start).unwrap_err().unwrap();
     assert_eq!((due - start).as_millis(), 294);
-    // Others that were under way say nothing of the new rate, but the bucket is empty still.
+    // Other calls that were under way do not lower the new rate, but the bucket is still empty.
     let later = after(start, 0.1);
     gate.throttled(start, later);
     assert_eq!(gate.rate(later), Some(3.4));
@@ -181,7 +181,7 @@ async fn who_waits_is_woken_in_order_and_who_gives_up_holds_up_nobody() {
     };
     tokio::time::timeout(Duration::from_secs(30), all).await.expect("somebody waits for ever");
     assert_eq!(*order.lock().unwrap(), [Priority::Register, Priority::Edit, Priority::Resync, Priority::Audit]);
-    // The limit is for those operations alone.
+    // The limit applies only to those operations.
     let began = Instant::now();
     turn(Priority::Audit, "DeleteTags").await;
     assert!(began.elapsed() < Duration::from_secs(5));
@@ -279,7 +279,7 @@ struct Simulated {
     throttled: u32,
 }
 
-/// Workers that make calls one after the other, with 30 ms until the answer, on a clock of their own.
+/// Simulates workers that make calls one after the other, with 30 ms until the answer, on a simulated clock.
 fn simulate(gate: &mut Gate, aws: &mut Throttling, calls: u64, workers: usize) -> Simulated {
     let start = aws.start;
     let (mut now, mut begun, mut throttled) = (aws.filled, 0, 0);
@@ -349,7 +349,7 @@ fn simulate(gate: &mut Gate, aws: &mut Throttling, calls: u64, workers: usize) -
     }
 }
 
-/// The pauses of throttled calls alone, as without a budget.
+/// Only the pauses of throttled calls, as without a budget.
 fn without_budget() -> Gate {
     Gate::fixed(1e9, 1e9, Instant::now())
 }

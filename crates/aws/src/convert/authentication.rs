@@ -24,7 +24,7 @@ fn to_extra_parameters(session: &Session) -> Option<Parameters> {
     (!parameters.is_empty()).then(|| parameters.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
-/// Reads the session that an action configures. Both actions have it, each as a type of its own.
+/// Reads the session that an action configures. Both actions have one, each as a separate type.
 macro_rules! session {
     ($config:expr) => {
         Session {

@@ -99,7 +99,7 @@ impl State {
         possibly_created: BTreeMap<ResourceName, Instant>,
     ) {
         let (wanted, since, found) = (part.wanted, part.writes, part.ids());
-        // They are listed by their tag, so that one that is not there is gone, or another's by now.
+        // They are listed by their tag, so one that is not listed was deleted or has another owner now.
         self.security_groups.retain(|id, entry| {
             inventory.group_of(&entry.value.tags).as_ref() != Some(stack)
                 || found.contains(id.as_str())
@@ -121,7 +121,7 @@ impl State {
         }
     }
 
-    /// Returns whether something of this name is known with its tags.
+    /// Returns true if a resource of this name is known with its tags.
     fn knows(&self, named: &ResourceName) -> bool {
         match named {
             ResourceName::LoadBalancer(name) => {

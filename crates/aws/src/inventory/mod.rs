@@ -8,7 +8,7 @@
 //!
 //! Reads and writes run side by side, so the result of a read must not hide a write that happened meanwhile. Two counters
 //! ensure that: `wanted` counts invalidations, and a read counts only if it began after the last of those; `writes` counts
-//! the controller's own writes, and a read leaves alone the resources that were written since it began.
+//! the controller's own writes, and a read does not change the resources that were written since it began.
 
 mod invalidated;
 mod record;
@@ -45,7 +45,7 @@ pub struct Inventory {
     aws: Arc<AwsReader>,
     cluster: String,
     vpc: VpcId,
-    /// Held while a sweep runs, so that all who need one share it.
+    /// Held while a sweep runs, so that all callers that need one share it.
     sweeping: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -53,7 +53,7 @@ pub struct Inventory {
 /// The age of a part that is read apart from its parent.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReadState {
-    /// `wanted` when the last read of it began, or when it was made by us.
+    /// `wanted` when the last read of it began, or when the controller created it.
     read: Option<u64>,
     /// `wanted` when it was last invalidated.
     invalidated: u64,
@@ -98,14 +98,14 @@ struct State {
     invalidated: BTreeMap<StackId, Invalidated>,
     /// The things that a lost answer may have made and that were not found so far, with the time of the answer.
     uncertain: BTreeMap<StackId, BTreeMap<ResourceName, Instant>>,
-    /// Counts our own writes.
+    /// Counts the controller's own writes.
     writes: u64,
     load_balancers: BTreeMap<LoadBalancerArn, BalancerEntry>,
     /// Load balancers of other types: nothing of theirs matters but the security groups they are in.
     others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
     target_groups: BTreeMap<TargetGroupArn, TargetGroupEntry>,
     security_groups: BTreeMap<SecurityGroupId, SecurityGroupEntry>,
-    /// Deleted by us: ARN or id, and `writes` at the time. Kept while a read runs that began before.
+    /// Deleted by the controller: ARN or id, and `writes` at the time. Kept while a read runs that began before.
     deleted: BTreeMap<String, u64>,
     /// The values of `writes` when the reads began that are running.
     reading: Vec<u64>,
@@ -153,7 +153,7 @@ impl State {
         self.swept.is_none_or(|swept| swept < needed)
     }
 
-    /// Remembers what was deleted by us, for the reads that are running and may have seen it before.
+    /// Remembers what the controller deleted, for the running reads that may have seen it before.
     fn remember_deleted(&mut self, id: &str, written: u64) {
         if !self.reading.is_empty() {
             self.deleted.insert(id.to_owned(), written);
@@ -281,7 +281,7 @@ impl Inventory {
         }
     }
 
-    /// Remembers who of a group has what of its load balancer.
+    /// Remembers which member of a group has which resources of its load balancer.
     pub fn remember_member_resources(&self, stack: &StackId, member_resources: Vec<MemberResources>) {
         let mut state = self.state();
         match member_resources.is_empty() {
@@ -290,7 +290,7 @@ impl Inventory {
         }
     }
 
-    /// Reads whether the group's load balancers serve by now.
+    /// Reads whether the group's load balancers serve now.
     ///
     /// # Errors
     /// AWS's.
@@ -413,7 +413,7 @@ impl Inventory {
         self.state().security_groups.get(id).map(|group| group.value.tags.clone()).unwrap_or_default()
     }
 
-    /// Returns true if any load balancer of the VPC is in the security group, whoever owns it.
+    /// Returns true if any load balancer of the VPC is in the security group, whatever its owner.
     ///
     /// # Errors
     /// AWS's, when a sweep is needed and fails.
@@ -424,7 +424,8 @@ impl Inventory {
             || state.others.values().any(|groups| groups.contains(group)))
     }
 
-    /// Reads what may have been created of a group under a name, and returns the tags of the resource with that name, whoever owns it.
+    /// Reads what may have been created of a group under a name, and returns the tags of the resource with that name,
+    /// whatever its owner.
     ///
     /// # Errors
     /// AWS's.
@@ -458,8 +459,8 @@ impl Inventory {
         self.read_targets(arn).await
     }
 
-    /// The targets of a group, with their healths, as AWS has them at this moment. No other task may register or deregister meanwhile:
-    /// a binding is worked on by one worker at a time, and a target group has one binding.
+    /// The targets of a group, with their healths, as AWS has them at this moment. No other task may register or deregister
+    /// meanwhile: one worker at a time reconciles a binding, and a target group has one binding.
     ///
     /// # Errors
     /// AWS's.

@@ -1,4 +1,4 @@
-//! Our own writes, as they succeed.
+//! The controller's own writes, recorded as they succeed.
 
 use std::collections::BTreeSet;
 

@@ -26,7 +26,7 @@ pub(super) struct ReadResources {
     pub(super) load_balancers: Vec<ObservedLoadBalancer>,
     pub(super) target_groups: Vec<ObservedTargetGroup>,
     pub(super) security_groups: Vec<ObservedSecurityGroup>,
-    /// By ARN, of those whose tags were not known.
+    /// By ARN, of the resources whose tags were not known.
     pub(super) tags: BTreeMap<String, Tags>,
 }
 
@@ -102,7 +102,7 @@ impl Inventory {
 }
 
 impl State {
-    /// Takes over what a sweep has found, but for what was written or deleted by us since it began.
+    /// Takes over what a sweep has found, except what the controller has written or deleted since it began.
     fn merge(&mut self, found: SweepResult) {
         let SweepResult { part, others, trusted } = found;
         let (wanted, since) = (part.wanted, part.writes);
@@ -118,7 +118,7 @@ impl State {
         for (group, invalidated) in read {
             self.mark_uncertain(&group, invalidated.possibly_created);
         }
-        // A complete list decides about what should be shown by now.
+        // A complete list decides about what should be listed by now.
         self.uncertain.retain(|_, named| {
             named.retain(|_, since| since.elapsed() < UNCERTAIN_FOR);
             !named.is_empty()
@@ -128,7 +128,7 @@ impl State {
         self.swept = Some(wanted);
     }
 
-    /// Takes over what a read has found, but for what was written or deleted by us since it began.
+    /// Takes over what a read has found, except what the controller has written or deleted since it began.
     pub(super) fn take_over(&mut self, found: ReadResources) {
         let ReadResources { wanted, writes: since, mut tags, .. } = found;
         let mut tags_of = |arn: &str, known: Option<(Tags, ReadState)>| match (tags.remove(arn), known) {
@@ -137,7 +137,7 @@ impl State {
                 (tags, ReadState { read: Some(wanted), invalidated })
             }
             (None, Some(known)) => known,
-            // Not asked for (of another VPC), or AWS did not know it yet when it was asked: asked the next time.
+            // Not read (of another VPC), or AWS did not know it yet: it is read the next time.
             (None, None) => (Tags::new(), ReadState::default()),
         };
         let deleted = &self.deleted;

@@ -712,7 +712,7 @@ async fn attributes_are_known_until_they_are_given_up() {
     inventory.read(&group("a"), &reads).await.unwrap();
     assert_eq!(known().await, read);
 
-    // Another's sweep leaves them, and what was not asked for is not read.
+    // The sweep of another stack leaves them, and what was not requested is not read.
     inventory.invalidate(&group("b"));
     let b = inventory.observe_whole(&group("b")).await.unwrap();
     assert_eq!((&b.load_balancers[0].attributes, &b.target_groups[0].attributes), (&None, &None));

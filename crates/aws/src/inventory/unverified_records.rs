@@ -22,8 +22,8 @@ impl State {
         unverified_records.flat_map(|(_, clean)| clean.arns()).map(str::to_owned).collect()
     }
 
-    /// Trusts the records of these stacks, except those that were invalidated since. `began` is what `wanted` was when the
-    /// sweep began that lists what they name.
+    /// Trusts the records of these stacks, except the records that were invalidated since. `began` is what `wanted` was when
+    /// the sweep began that lists what they name.
     pub(super) fn load_trusted(&mut self, trusted: &BTreeSet<StackId>, began: u64) {
         let known = ReadState { read: Some(began), invalidated: 0 };
         let unverified_records = std::mem::take(&mut self.unverified_records);
@@ -50,8 +50,8 @@ impl Inventory {
         self.state().unverified_records.extend(records);
     }
 
-    /// The tags of a target group as they were last listed, and with our own writes since; `None` for one of another VPC, or
-    /// that others made since.
+    /// The tags of a target group as they were last listed, and with the controller's own writes since; `None` for one of
+    /// another VPC, or that others made since.
     ///
     /// # Errors
     /// AWS's, when nothing was listed yet and the sweep fails.

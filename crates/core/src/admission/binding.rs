@@ -100,7 +100,7 @@ fn changes(old: &TargetGroupBinding, new: &TargetGroupBinding, config: &BuildCon
         .then(|| format!("{} cannot be changed; delete the TargetGroupBinding and create another", fields.join(", ")))
 }
 
-/// Returns whether two specs name the same target group. Its name is in its ARN, and unique in an account's region.
+/// Returns true if two specs name the same target group. Its name is in its ARN, and unique in an account's region.
 fn names_same(one: &TargetGroupBindingSpec, other: &TargetGroupBindingSpec) -> bool {
     let arn = |spec: &TargetGroupBindingSpec| given(spec.target_group_arn.as_ref()).map(str::to_owned);
     let name = |spec: &TargetGroupBindingSpec| match arn(spec) {

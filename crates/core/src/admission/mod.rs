@@ -61,7 +61,7 @@ impl Hook {
     }
 }
 
-/// The flags that matter to webhooks alone.
+/// The flags that only the webhooks use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// `--enable-pod-readiness-gate-inject`

@@ -9,7 +9,7 @@ pub struct BuildConfig {
     pub cluster: String,
     /// `--ingress-class`; empty takes Ingresses without a class too.
     pub ingress_class: String,
-    /// `--disable-ingress-class-annotation`: no Ingress becomes ours by `kubernetes.io/ingress.class`.
+    /// `--disable-ingress-class-annotation`: the controller takes no new Ingress because of `kubernetes.io/ingress.class`.
     pub no_class_annotation: bool,
     /// `--disable-ingress-group-name-annotation`: no Ingress joins a group by `alb.ingress.kubernetes.io/group.name`.
     pub no_group_annotation: bool,
@@ -31,16 +31,17 @@ pub struct BuildConfig {
     pub tolerate_missing_action: bool,
     /// `--enable-backend-security-group`
     pub enable_backend_security_group: bool,
-    /// `--backend-security-group`: one that the user keeps, instead of ours.
+    /// `--backend-security-group`: one that the user manages, instead of one that the controller creates.
     pub backend_security_group: Option<SecurityGroupId>,
     /// `--disable-restricted-sg-rules`
     pub disable_restricted_rules: bool,
-    /// `--load-balancer-class`: the Services that are ours by class.
+    /// `--load-balancer-class`: the class of the Services that the controller serves.
     pub load_balancer_class: String,
     /// `--enable-manage-backend-security-group-rules`: whether the way to the targets is opened also from security groups
     /// that users give their load balancers, where no annotation says otherwise.
     pub enable_manage_backend_security_group_rules: bool,
-    /// The feature gate `ServiceTypeLoadBalancerOnly`: annotations alone make no Service of another type ours.
+    /// The feature gate `ServiceTypeLoadBalancerOnly`: the controller does not serve a Service of another type only because
+    /// of its annotations.
     pub service_type_load_balancer_only: bool,
     /// The feature gate `EnableTCPUDPListener`: a TCP and a UDP port of one number become one listener, where no annotation
     /// says otherwise.
@@ -49,7 +50,8 @@ pub struct BuildConfig {
     pub tag_listeners_and_rules: bool,
     /// The feature gate `EnableIPTargetType`: targets may be pods.
     pub enable_ip_target_type: bool,
-    /// The feature gate `EnableServiceController`: Services get load balancers. Without it theirs are left alone.
+    /// The feature gate `EnableServiceController`: Services get load balancers. Without it the controller does not touch the
+    /// load balancers of Services.
     pub enable_services: bool,
     /// The feature gate `NLBSecurityGroup`: without it no Network Load Balancer is made in security groups.
     pub nlb_security_groups: bool,

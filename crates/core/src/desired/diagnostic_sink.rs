@@ -22,10 +22,10 @@ pub struct Built {
     pub wants: BTreeSet<FactQuery>,
     /// The facts that AWS could not answer right now.
     pub unavailable: Vec<String>,
-    /// AWS has answered that a resource which the objects ask for does not exist, or that it protects one that is to be deleted. No change in
-    /// the cluster shows when that ends, so AWS is asked again.
+    /// AWS has answered that a resource which the objects request does not exist, or that it protects one that is to be
+    /// deleted. No change in the cluster shows when that ends, so AWS is asked again.
     pub lacking: bool,
-    /// Members of a group that the stack says nothing of: what they have stays as it is. The diagnostics say why, or
+    /// Frozen members of a group, which the stack leaves out: their resources stay as they are. The diagnostics say why, or
     /// `unavailable`.
     pub frozen: BTreeSet<ObjectName>,
     /// Objects that the stack treats as not being there; to be proved before anything is answered with 503 for it.
@@ -153,8 +153,8 @@ impl DiagnosticSink {
         outcome
     }
 
-    /// Returns the value of a fact. An unknown one is asked for, an unavailable one is noted, and a missing one is reported on
-    /// the object that asks for it.
+    /// Returns the value of a fact. An unknown one is requested, an unavailable one is recorded, and a missing one is
+    /// reported on the object that requests it.
     pub(super) fn resolve<T>(
         &mut self,
         fact: Option<Fact<T>>,

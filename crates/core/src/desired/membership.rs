@@ -16,7 +16,7 @@ pub struct Membership {
     pub leaving: Vec<ObjectName>,
     /// The members of `leaving` that now belong to another group.
     pub moving: BTreeSet<ObjectName>,
-    /// The reasons why an object that carries the finalizer, or asks for this group, can be neither served nor released.
+    /// The reasons why an object that carries the finalizer, or requests this group, can be neither served nor released.
     pub broken: Vec<Diagnostic>,
 }
 

@@ -23,7 +23,7 @@ use crate::{
 };
 use sources::{ingress, service};
 
-/// The objects of a snapshot that ask for stacks.
+/// The objects of a snapshot that request stacks.
 struct Sources<'a> {
     ingresses: &'a Objects<Ingress>,
     services: &'a Objects<Service>,
@@ -56,8 +56,8 @@ pub fn possible_stacks(snapshot: &Snapshot) -> impl Iterator<Item = StackId> {
     of_ingresses.chain(services.values().filter_map(service::stack_of))
 }
 
-/// Returns the stacks of all objects of a snapshot whose kinds are served, each once and in the order of the stacks, with its
-/// membership. That of a stack that no object asks for is empty.
+/// Returns the stacks of all objects of a snapshot whose kinds are served, each once and in the order of the stacks, with
+/// its membership. The membership of a stack that no object requests is empty.
 pub fn stacks(snapshot: &Snapshot, config: &BuildConfig) -> impl Iterator<Item = (StackId, Membership)> {
     let Sources { ingresses: _, services } = Sources::of(snapshot);
     let of_services =
@@ -65,8 +65,8 @@ pub fn stacks(snapshot: &Snapshot, config: &BuildConfig) -> impl Iterator<Item =
     ingress::memberships(snapshot, config).chain(of_services).filter(|(stack, _)| is_served(config, stack))
 }
 
-/// Returns the objects of a snapshot that ask for stacks and are not among those that were planned, each with the reason, as
-/// the end of a sentence.
+/// Returns the objects of a snapshot that request stacks and were not planned, each with the reason, as the end of a
+/// sentence.
 pub fn unplanned<'a>(
     snapshot: &'a Snapshot,
     config: &'a BuildConfig,

@@ -1,4 +1,4 @@
-//! The facts about AWS that building needs, asked for as data.
+//! The facts about AWS that a build needs, requested as data.
 
 pub mod certificates;
 pub mod limits;
@@ -107,7 +107,7 @@ pub enum Fact<T> {
     AfterApply(&'static str),
 }
 
-/// The answers that one build has. It asks for others with [`FactQuery`].
+/// The answers that one build has. It requests others with [`FactQuery`].
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// By what was asked.
@@ -128,13 +128,13 @@ pub struct Facts {
     pub offline: bool,
     /// The shared security group.
     pub backend_security_group: Option<Fact<SecurityGroupId>>,
-    /// Our own load balancer as it is now, where there is one.
+    /// The stack's own load balancer as observed, if there is one.
     pub existing: Option<ExistingLoadBalancer>,
     /// The resources that AWS has for the stack, listeners included.
     pub current: Option<Box<ObservedStack>>,
     /// The quotas of the account.
     pub limits: Option<Fact<limits::Limits>>,
-    /// The DNS names of our own load balancers, in lower case.
+    /// The DNS names of the stack's own load balancers, in lower case.
     pub hostnames: BTreeSet<String>,
     /// The names of the stack's load balancers that are protected from deletion.
     pub protected: Option<BTreeSet<String>>,
@@ -142,7 +142,7 @@ pub struct Facts {
     pub refused: BTreeSet<ObjectName>,
     /// Further ones, while one is replaced.
     pub other_existing: Vec<ExistingLoadBalancer>,
-    /// The names that our own load balancers have.
+    /// The names of the stack's own load balancers.
     pub names: BTreeSet<String>,
 }
 
@@ -155,7 +155,7 @@ pub struct ExistingLoadBalancer {
     pub scheme: Scheme,
     /// True if it has security groups. A Network Load Balancer created without any can never be given one.
     pub has_security_groups: bool,
-    /// Its subnets: kept as long as the scheme stays, also when others carry the tags by now.
+    /// Its subnets: kept as long as the scheme stays, also when other subnets carry the tags now.
     pub subnets: BTreeSet<SubnetId>,
 }
 

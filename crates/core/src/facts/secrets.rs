@@ -24,7 +24,7 @@ impl RequiredLabel {
         (!key.is_empty() && !value.contains(['=', ','])).then(|| Self { key: key.to_owned(), value: value.to_owned() })
     }
 
-    /// Returns whether an object with these labels carries it.
+    /// Returns true if an object with these labels carries it.
     #[must_use]
     pub fn is_among(&self, labels: &BTreeMap<String, String>) -> bool {
         labels.get(&self.key) == Some(&self.value)
@@ -69,7 +69,7 @@ pub enum UnusableSecret {
         /// The label.
         label: RequiredLabel,
     },
-    /// The API server does not let us read it.
+    /// The API server does not allow the controller to read it.
     #[error("the controller may not read the Secret `{secret}`: {message}")]
     Forbidden {
         /// The Secret.

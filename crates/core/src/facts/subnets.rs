@@ -42,7 +42,7 @@ pub struct SubnetCandidate {
 /// A route table of the VPC (EC2 DescribeRouteTables).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteTable {
-    /// True if it applies to the subnets that have no table of their own.
+    /// True if it applies to the subnets without an associated table.
     pub main: bool,
     /// The subnets it is associated with.
     pub subnets: BTreeSet<SubnetId>,
@@ -146,7 +146,7 @@ pub enum Verdict {
     Private,
     /// No subnet has the role tag, and no route table is this one's.
     NoRouteTable,
-    /// Its cluster tags name other clusters alone.
+    /// Its cluster tags name only other clusters.
     OtherCluster(String),
     /// It has too few free addresses.
     TooFewAddresses(i32),
@@ -177,7 +177,7 @@ pub struct Choice {
 /// The feature gates that decide over the choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gates {
-    /// `SubnetsClusterTagCheck`: subnets that are tagged for other clusters alone are left out.
+    /// `SubnetsClusterTagCheck`: subnets that are tagged only for other clusters are left out.
     pub cluster_tag_check: bool,
     /// `SubnetDiscoveryByReachability`: where no subnet has the role tag, the route tables decide.
     pub by_reachability: bool,

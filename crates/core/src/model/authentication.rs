@@ -12,7 +12,7 @@ use super::{Action, ObjectName, Value};
 pub struct Session {
     /// Name of the cookie.
     pub cookie: String,
-    /// The claims that are asked for, separated by spaces.
+    /// The claims that are requested, separated by spaces.
     pub scope: String,
     /// AWS takes 1 to 604800.
     pub timeout_seconds: i64,
@@ -72,7 +72,7 @@ pub struct JwtClaim {
     pub values: Vec<String>,
 }
 
-/// The version of a Secret: another one after each write of it. It says nothing of the content.
+/// The version of a Secret: another one after each write of it. It does not depend on the content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretVersion {

@@ -43,7 +43,7 @@ macro_rules! string_enum {
 string_enum! {
     /// The reach of the load balancer.
     Scheme {
-        /// From inside the VPC alone.
+        /// Only from inside the VPC.
         Internal = "internal",
         /// From the internet.
         InternetFacing = "internet-facing",
@@ -57,7 +57,7 @@ string_enum! {
     }
     /// The address families of a load balancer or target group.
     IpAddressType {
-        /// IPv4 alone.
+        /// Only IPv4.
         Ipv4 = "ipv4",
         /// IPv6 targets.
         Ipv6 = "ipv6",
@@ -102,7 +102,7 @@ string_enum! {
         Http = "HTTP",
         /// HTTP over TLS; certificates are not checked by AWS.
         Https = "HTTPS",
-        /// A connection that is accepted is healthy: Network Load Balancers alone.
+        /// A connection that is accepted is healthy: only Network Load Balancers.
         Tcp = "TCP",
     }
     /// The version of HTTP towards targets.
@@ -201,7 +201,7 @@ pub enum Action<G> {
         /// The value that AWS reports; `None` where AWS has not been asked.
         #[serde(skip)]
         client_id: Option<ClientId>,
-        /// The state of the Secret that we have given AWS; `None` where that is not known.
+        /// The state of the Secret that the controller has sent to AWS; `None` where that is not known.
         secret_version: Option<SecretVersion>,
     },
     /// Lets requests with a valid token pass to the next action.
@@ -270,7 +270,7 @@ impl<G> Action<G> {
 pub struct WeightedTargetGroup<G> {
     /// The target group.
     pub group: G,
-    /// 0 to 999; without meaning when the group stands alone.
+    /// 0 to 999; without meaning if the action names only one group.
     pub weight: Option<i32>,
 }
 

@@ -1,4 +1,4 @@
-//! Names and identifiers, each a type of its own so that one cannot stand for another.
+//! Names and identifiers, each a separate type, so that one cannot be used for another.
 
 use std::fmt;
 

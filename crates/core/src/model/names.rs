@@ -11,7 +11,7 @@ use crate::model::{
 pub const MANAGED_GROUP_DESCRIPTION: &str = "[k8s] Managed SecurityGroup for LoadBalancer";
 /// Description of the security group that all load balancers of a cluster share.
 pub const BACKEND_GROUP_DESCRIPTION: &str = "[k8s] Shared Backend SecurityGroup for LoadBalancer";
-/// Description of the rules on nodes' security groups that are ours; only rules with this text are ever revoked.
+/// The description of the controller's rules on the security groups of nodes; only rules with this text are ever revoked.
 pub const NODE_RULE_DESCRIPTION: &str = "elbv2.k8s.aws/targetGroupBinding=shared";
 
 /// Lower-case hexadecimal SHA-256 of the parts, one behind the other without separators.

@@ -20,7 +20,7 @@ pub struct SubnetInfo {
     pub id: SubnetId,
     /// The name of its zone, for example `us-west-2a`.
     pub zone: String,
-    /// Its IPv4 block. A subnet of IPv6 alone has none.
+    /// Its IPv4 block. A subnet with only IPv6 has none.
     pub cidr: Option<String>,
     /// IPv4 addresses that are free.
     pub available_addresses: i32,

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::SecurityGroupId;
 
-/// A rule for incoming traffic: EC2's `IpPermission` split into single sources. The description is text for people
-/// and no part of what the rule is, but it marks the rules on nodes that are ours.
+/// A rule for incoming traffic: EC2's `IpPermission` split into single sources. The description is text for people and no
+/// part of what the rule is, but it marks the controller's rules on nodes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SecurityGroupRule {
     /// `tcp`, `udp`, a protocol's number, or `-1` for all.

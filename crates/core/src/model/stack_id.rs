@@ -24,7 +24,7 @@ pub enum StackId {
     Group(String),
     /// An Ingress that forms its own group.
     Ingress(ObjectName),
-    /// A Service with a load balancer of its own.
+    /// A Service with a load balancer.
     Service(ObjectName),
 }
 

@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{ObjectReference, ResourceId};
 
-/// The keys of the tags that the controller has set on a stack's resources, other than those that name the owner. A key
+/// The keys of the tags that the controller has set on a stack's resources, other than the tags that name the owner. A key
 /// of these that is no longer requested is removed; all other tags belong to other owners.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TagKeys(BTreeMap<String, BTreeSet<String>>);
 
 impl TagKeys {
-    /// The resource under which the keys of all rules of an owner stand: rules have no resource id of their own. An Ingress
-    /// stands there without its kind, as in records that knew no kinds.
+    /// The resource under which the keys of all rules of an owner stand: rules have no resource id. An Ingress stands there
+    /// without its kind, as in records that knew no kinds.
     #[must_use]
     pub fn of_rules(owner: &ObjectReference) -> ResourceId {
         match owner.as_ingress() {

@@ -38,8 +38,8 @@ pub const TRACKING: [&str; 10] = [
     "gateway.k8s.aws.alb/resource",
 ];
 
-/// The keys that earlier versions of aws-load-balancer-controller and the in-tree controller set and that the
-/// controller never removes, in addition to those that begin with [`CLUSTER_PREFIX`].
+/// The keys that earlier versions of aws-load-balancer-controller and the in-tree controller set and that the controller
+/// never removes, in addition to the keys that begin with [`CLUSTER_PREFIX`].
 const LEGACY: [&str; 6] = [
     "kubernetes.io/cluster-name",
     "kubernetes.io/namespace",

@@ -14,14 +14,14 @@ pub use document::{Document, Statement, policy};
 pub use markdown::render_markdown;
 pub use partition::Partition;
 
-/// A use of the controller that needs actions of its own.
+/// A use of the controller that needs separate actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
     /// Ingresses: Application Load Balancers.
     Ingress,
     /// Services of type LoadBalancer: Network Load Balancers.
     Service,
-    /// TargetGroupBindings that users write for target groups of their own.
+    /// TargetGroupBindings that users write for their own target groups.
     Binding,
     /// HTTPS listeners of Ingresses that name no certificate.
     CertificateDiscovery,

@@ -136,7 +136,7 @@ fn the_policy_has_what_the_code_calls_and_nothing_else_but_what_aws_asks_for() {
     assert_eq!(
         others,
         [
-            // ELB answers for the user's right to the pool's client.
+            // ELB checks the user's permission for the pool's client.
             "cognito-idp:DescribeUserPoolClient",
             // The first load balancer of an account makes ELB's own role, and ELB looks at these as the caller.
             "ec2:DescribeAccountAttributes",

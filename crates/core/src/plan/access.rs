@@ -4,10 +4,10 @@
 //! existing listener only once it is as desired. Rules that a replaced load balancer may need stay until that is gone.
 //! These are removed sooner:
 //!
-//! 1. A source of a port that the stack narrows: no other step has to come first, and a step that AWS refuses lets no
-//!    removed source in.
-//! 2. A rule that the stack does not ask for, before a load balancer is made behind it, and where a public one would answer
-//!    through it.
+//! 1. A source of a port that the stack narrows: no other step has to come first, and a step that AWS refuses restores
+//!    access for no removed source.
+//! 2. A rule that the stack does not request, before a load balancer is created in the security group, and where a public
+//!    load balancer would answer through it.
 //!
 //! After AWS has refused more rules for the quota, rules are removed in several parts, so that never all sources are
 //! missing at once.
@@ -62,13 +62,13 @@ pub(super) struct AccessSteps {
     pub(super) last: Vec<StepAction>,
 }
 
-/// Returns whether a rule is about a port.
+/// Returns true if a rule applies to a port.
 fn within(rule: &SecurityGroupRule, port: u16) -> bool {
     let port = i32::from(port);
     rule.from_port.is_none_or(|from| from <= port) && rule.to_port.is_none_or(|to| port <= to)
 }
 
-/// Returns whether two rules have ports in common.
+/// Returns true if two rules have ports in common.
 fn share_ports(one: &SecurityGroupRule, other: &SecurityGroupRule) -> bool {
     let begins_by = |one: &SecurityGroupRule, other: &SecurityGroupRule| {
         one.from_port.zip(other.to_port).is_none_or(|(from, to)| from <= to)
@@ -83,7 +83,7 @@ fn block(source: &Source) -> Option<IpNet> {
     }
 }
 
-/// Returns whether a rule lets in only clients whom another lets in, on the same ports.
+/// Returns true if a rule allows only clients that another rule allows, on the same ports.
 fn is_inside(inner: &SecurityGroupRule, outer: &SecurityGroupRule) -> bool {
     let contains = block(&outer.source).zip(block(&inner.source)).is_some_and(|(outer, inner)| outer.contains(&inner));
     contains && (&inner.protocol, inner.from_port, inner.to_port) == (&outer.protocol, outer.from_port, outer.to_port)
@@ -178,7 +178,8 @@ impl<'a> Access<'a> {
         stack.load_balancer.iter().flat_map(move |wanted| observed.replaced(wanted))
     }
 
-    /// Returns whether a replaced load balancer serves, and stays not only because it is protected.
+    /// Returns true if a replaced load balancer still serves and is retained for another reason than its protection from
+    /// deletion.
     fn is_replacing(&self) -> bool {
         let Some(wanted) = &self.stack.load_balancer else { return false };
         let unprotected = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
@@ -201,8 +202,8 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// Returns whether a removed rule has ports that the stack continues to serve to some of their present clients and to no
-    /// new ones, and no client that the stack allows misses it meanwhile, here or where a redirect leads.
+    /// Returns true if the stack continues to serve the ports of a removed rule, to some of their present clients and to no
+    /// new ones, and no client that the stack allows needs the rule meanwhile, on these ports or where a redirect leads.
     fn is_narrowed(
         &self,
         rule: &SecurityGroupRule,
@@ -226,13 +227,13 @@ impl<'a> Access<'a> {
         !ports.is_empty() && ports.into_iter().all(stays) && !new.iter().any(|other| share_ports(other, rule))
     }
 
-    /// Returns whether a rule lets in only some of those whom one lets in that goes at once.
+    /// Returns true if a rule allows only clients that `outer`, a rule that is removed at once, allows.
     fn narrows(&self, rule: &SecurityGroupRule, outer: &SecurityGroupRule) -> bool {
         self.current().is_some() && is_inside(rule, outer)
     }
 
-    /// Returns how much a rule that goes is needed until then: least where no listener answers on its ports, most where one does
-    /// that must close, since redirects may still lead to it.
+    /// Returns how much a removed rule is needed until its removal: least if no listener answers on its ports, most if one
+    /// does that must close, since redirects may still lead to it.
     fn need_of(&self, rule: &SecurityGroupRule) -> u8 {
         let serving = self.current().into_iter().chain(self.replaced());
         if !serving.flat_map(ObservedLoadBalancer::known_listeners).any(|listener| within(rule, listener.port)) {
@@ -241,7 +242,7 @@ impl<'a> Access<'a> {
         if self.stack.listeners.keys().any(|port| within(rule, *port)) { 1 } else { 2 }
     }
 
-    /// Returns whether a rule is needed before existing listeners change: it opens the port of a new listener or one that a
+    /// Returns true if a rule is needed before existing listeners change: it opens the port of a new listener or one that a
     /// redirect leads to, or the group is new in front of the load balancer.
     fn opens_early(&self, rule: &SecurityGroupRule) -> bool {
         if self.stack.load_balancer.is_none() {

@@ -80,7 +80,7 @@ fn by_cause<T>(items: impl IntoIterator<Item = T>, cause: impl Fn(&T) -> Cause) 
     groups
 }
 
-/// Returns the parts of a change of a listener, one for each object that asks for some.
+/// Returns the parts of a change of a listener, one for each object that requests a part.
 fn listener_changes(stack: &Stack, port: u16, change: ListenerChange, cause: &Cause) -> Vec<(Cause, ListenerChange)> {
     let requesters = &stack.requesters;
     let ListenerChange {

@@ -1,6 +1,6 @@
 //! The attributes that AWS gives to new resources (ELB v2 API reference: LoadBalancerAttribute, TargetGroupAttribute,
-//! ListenerAttribute), as far as an object may ask for the same. An attribute that is missing here costs a call that
-//! changes nothing.
+//! ListenerAttribute), as far as an object may request the same. An attribute that is missing here costs a call that changes
+//! nothing.
 
 use crate::model::{Attributes, ListenerProtocol, LoadBalancerKind, TargetGroupProtocol};
 

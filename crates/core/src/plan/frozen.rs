@@ -2,7 +2,7 @@
 //!
 //! The resources of each member are remembered from the time when nothing was left to do. A resource without a remembered
 //! owner (in a process that has just started without a record, or one that was created for a member before AWS refused the
-//! rest) is frozen too, as long as a member is frozen and no other member asks for it.
+//! rest) is frozen too, as long as a member is frozen and no other member requests it.
 
 use crate::model::{CertificateArn, FrozenMembers, MemberResources, ObjectReference, ResourceId, RuleArn};
 
@@ -35,7 +35,7 @@ impl<'a> FrozenResources<'a> {
             && (holders.peek().is_none() || holders.any(|resources| self.frozen.members.contains(&resources.member)))
     }
 
-    /// The frozen member in whose place a rule stays, which no other member asks for.
+    /// Returns the frozen member in whose place a rule stays that no other member requests.
     pub(super) fn frozen_owner_of_rule(&self, rule: &RuleArn) -> Option<&'a ObjectReference> {
         match self.member_resources.iter().find(|resources| resources.rules.contains(rule)) {
             Some(resources) => self.frozen.members.get(&resources.member),

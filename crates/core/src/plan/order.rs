@@ -25,12 +25,12 @@ pub(super) fn redirects_now(listener: &ObservedListener) -> BTreeSet<u16> {
     actions.filter_map(redirect).filter(|port| *port != listener.port).collect()
 }
 
-/// Returns whether a listener redirects to another now.
+/// Returns true if a listener redirects to another now.
 pub(super) fn redirects_elsewhere(listener: &ObservedListener) -> bool {
     !redirects_now(listener).is_empty()
 }
 
-/// Returns whether clients of a listener have to show who they are.
+/// Returns true if a listener authenticates its clients.
 pub(super) fn authenticates(listener: &ObservedListener) -> bool {
     let of_rules = listener.rules.iter().flat_map(|rule| &rule.actions);
     listener.default_actions.iter().chain(of_rules).any(|action| {

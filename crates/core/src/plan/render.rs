@@ -30,7 +30,7 @@ pub fn summary(plan: &Plan) -> String {
     format!("{create} to create, {change} to change, {delete} to delete")
 }
 
-/// Returns whether a step changes what the plan creates.
+/// Returns true if a step changes a resource that the plan creates.
 fn changes_new(action: &StepAction, plan: &Plan) -> bool {
     match action {
         StepAction::AuthorizeIngress { group: SecurityGroupTarget::Created, .. }

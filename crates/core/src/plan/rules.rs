@@ -2,13 +2,14 @@
 //! for ever, every request is answered as before or as after.
 //!
 //! 1. New rules are created below everything, in their final order: they answer only what reached the default action.
-//! 2. One SetRulePriorities puts all rules in their final order at once, those that go at the bottom in their old order:
-//!    they still answer what no other rule takes.
+//! 2. One SetRulePriorities puts all rules in their final order at once, the rules to delete at the bottom in their old
+//!    order: they still answer what no other rule matches.
 //! 3. The listener's default action is changed.
-//! 4. The rules that go are deleted, lowest first: what a deleted rule answered falls to no other that goes.
+//! 4. The rules to delete are deleted, lowest first, so no request of a deleted rule falls to another one that is deleted
+//!    later.
 //!
 //! If only actions and transforms change, each rule is modified in place: its requests change over at once. If a quota
-//! leaves no room for all that comes beside what goes, see [`super::stepwise`].
+//! leaves no room for the new rules in addition to the removed ones, see [`super::stepwise`].
 
 use std::{cmp::Ordering, collections::BTreeSet};
 
@@ -32,7 +33,7 @@ pub(super) struct RuleChange<'a> {
     pub(super) wanted: &'a [Rule],
     /// By ascending priority.
     pub(super) existing: &'a [ObservedRule],
-    /// Resolves the target groups of desired actions; `None` for those that are still to be created.
+    /// Resolves the target groups of desired actions; `None` for groups that are still to be created.
     pub(super) resolve: &'a dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>,
     /// Target groups that some rule or listener of the load balancer names already, so that their targets are health-checked.
     pub(super) in_use: &'a BTreeSet<TargetGroupArn>,

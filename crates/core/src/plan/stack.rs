@@ -6,9 +6,9 @@
 //! released its targets, the target group; the security group last.
 //!
 //! A load balancer that cannot become the desired one is replaced: the desired one is created in addition to it, with
-//! target groups of its own, since a group serves one load balancer. The old one is deleted when the new one serves and
-//! clients have had time to find it. Both generations carry the same tags, so target groups are distinguished by the
-//! load balancer that names them.
+//! separate target groups, since a group serves one load balancer. The old one is deleted when the new one serves and
+//! clients have had time to find it. Both generations carry the same tags, so target groups are distinguished by the load
+//! balancer that names them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -88,7 +88,7 @@ pub enum Wait {
     RetainOld(BTreeSet<LoadBalancerArn>),
     /// The protection from deletion of these must be switched off, which another load balancer has replaced.
     Protected(BTreeSet<LoadBalancerArn>),
-    /// The targets of these TargetGroupBindings let in the security groups that the load balancer is to be put in.
+    /// The targets of these TargetGroupBindings allow the security groups that the load balancer is to be put in.
     LetIn(BTreeSet<ObjectName>),
 }
 
@@ -226,7 +226,7 @@ impl ListenerChange {
     }
 }
 
-/// The action of a step. Each is one call, except those that name many resources (batched by AWS's limits).
+/// The action of a step. Each is one call, except actions that name many resources (batched by AWS's limits).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum StepAction {
     /// EC2 CreateSecurityGroup, with tags and without rules.
@@ -455,7 +455,7 @@ impl StepAction {
     /// Returns true if the step creates or changes a resource that all members of a group share.
     #[must_use]
     pub fn is_of_all(&self) -> bool {
-        // A prefix list is opened for the member that asks for it.
+        // A prefix list is opened for the member that requests it.
         if let Self::AuthorizeIngress { rules, .. } = self {
             return !rules.iter().all(|rule| matches!(rule.source, Source::PrefixList(_)));
         }

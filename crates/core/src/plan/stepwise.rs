@@ -9,7 +9,8 @@
 //! 3. An old rule is deleted when it takes no request any more, because a rule above it takes all of them; or when the
 //!    requests that it takes are answered as after without it. From the bottom, since fewer rules stand below.
 //! 4. A rule of the same conditions becomes the desired one in place, where the target group that it releases leaves room
-//!    for those that it leads to. Old rules that keep that group in use are deleted first, and theirs created right after.
+//!    for the groups that it leads to. Old rules that keep that group in use are deleted first, and their successors are
+//!    created right after.
 //!
 //! If none of these is possible, the lowest old rule is deleted, and the next desired one created at once.
 
@@ -119,8 +120,8 @@ impl<'a> StepwiseChange<'_, 'a> {
             } else if same.is_some_and(|existing| self.delete_sharing(wanted.rule, existing)) {
                 continue;
             } else if !self.delete_one(|_, _, item| same.map(Item::Existing) != Some(item)) {
-                // What goes is elsewhere on the load balancer. Where there is no room in the end either, a rule that is there
-                // answers on until AWS takes the change of it.
+                // What goes is elsewhere on the load balancer. If there is no room in the end either, an existing rule
+                // continues to answer until AWS accepts its change.
                 let Some(existing) = same.filter(|_| !self.change.fits_in_the_end) else { break };
                 self.modify_later(place, wanted, existing);
             }
@@ -295,8 +296,8 @@ impl<'a> StepwiseChange<'_, 'a> {
         self.used.fits_instead(self.change.port, &arns, wanted, self.change.resolve)
     }
 
-    /// Deletes the lowest rule that goes and leads where an existing rule does that becomes a wanted one, if that and others that
-    /// go alone keep the wanted one from having room. Returns false if there is none.
+    /// Deletes the lowest rule to delete that leads to a target group of `existing`, which becomes `wanted`, if `wanted` has
+    /// room once `existing` and all such rules lead nowhere any more. Returns false if there is none.
     fn delete_sharing(&mut self, wanted: &Rule, existing: ExistingRule<'a>) -> bool {
         let groups = |existing: ExistingRule<'a>| -> BTreeSet<&'a TargetGroupArn> {
             existing.rule.actions.iter().flat_map(Action::target_groups).collect()

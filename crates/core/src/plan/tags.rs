@@ -1,8 +1,8 @@
-//! Tags that nothing asks for any more.
+//! Tags that nothing requests any more.
 //!
-//! If a record names the tags that the controller has set, those are removed and no others. Without a record, all tags
-//! that the stack does not ask for are removed, as aws-load-balancer-controller removes them. `--external-managed-tags`,
-//! AWS's own tags and those that name the owner of a resource always stay.
+//! If a record names the tags that the controller has set, only these are removed. Without a record, all tags that the stack
+//! does not request are removed, as aws-load-balancer-controller removes them. `--external-managed-tags`, AWS's own tags and
+//! the tags that name the owner of a resource always stay.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::model::{
 /// The tags that a resource may have (ELB v2 and EC2: 50 a resource, AWS's own not counted).
 const MAX_TAGS: usize = 50;
 
-/// Returns whether the missing tags fit next to the existing ones.
+/// Returns true if the missing tags fit in addition to the existing ones.
 pub(super) fn have_room(missing: &Tags, existing: &Tags) -> bool {
     let counted = existing.keys().filter(|key| !key.starts_with("aws:"));
     counted.chain(missing.keys().filter(|key| !existing.contains_key(*key))).count() <= MAX_TAGS
@@ -71,7 +71,7 @@ pub fn tag_keys(stack: &Stack, observed: &ObservedStack) -> TagKeys {
     keys
 }
 
-/// Returns the sources of a rule's tags: the owner that asks for it, and the one that is remembered to have had it.
+/// Returns the sources of a rule's tags: the owner that requests it, and the owner that has had it according to the record.
 pub(super) fn of_rule(owner: &ObjectReference, holder: Option<&ObjectReference>) -> Vec<ResourceId> {
     std::iter::once(owner).chain(holder).map(TagKeys::of_rules).collect()
 }

@@ -78,7 +78,7 @@ impl Header {
         next && self.is_of_the_same(other)
     }
 
-    /// Returns whether the other header is about the same resources.
+    /// Returns true if the other header describes the same resources.
     fn is_of_the_same(&self, other: &Self) -> bool {
         *other == Self { holder: other.holder.clone(), term: other.term, since: other.since, ..self.clone() }
     }
@@ -149,8 +149,8 @@ pub fn in_term(term: i32, targets: &str) -> String {
     format!("{term} {targets}")
 }
 
-/// Returns whether a checkpoint is valid for these targets: it was written in one of the given terms, in which no controller
-/// led that writes none.
+/// Returns true if a checkpoint is valid for these targets: it was written in one of the given terms, in which no controller
+/// without checkpoints led.
 #[must_use]
 pub fn counts(checkpoint: &str, terms: &RangeInclusive<i32>, targets: &str) -> bool {
     let Some((written, digest)) = checkpoint.split_once(' ') else { return false };
@@ -174,8 +174,8 @@ pub fn shard(key: &str) -> usize {
     usize::from_str_radix(key.get(..2).unwrap_or_default(), 16).unwrap_or_default() % SHARDS
 }
 
-/// A ConfigMap's name. Controllers that take turns have a Lease in common, and those that do not, because each looks after
-/// other classes, must not write each other's records.
+/// A ConfigMap's name. Controllers that take turns share a Lease. Controllers that do not, because they serve different
+/// classes, must not write each other's records.
 #[must_use]
 pub fn shard_name(lease: &str, shard: usize) -> String {
     let prefix = if lease == DEFAULT_LEASE { "albatross" } else { lease };
@@ -187,7 +187,7 @@ pub fn shard_name(lease: &str, shard: usize) -> String {
 pub struct Read {
     /// Its header, where it has one that can be read.
     pub header: Option<Header>,
-    /// The records, by key; none under another header, and none with a promise under one of a term too long ago.
+    /// The records, by key: none if the header is for other resources, and no clean ones if its term is too old.
     pub records: BTreeMap<String, StackRecord>,
     /// Keys whose values cannot be read.
     pub unreadable: Vec<String>,

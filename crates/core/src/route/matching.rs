@@ -25,7 +25,7 @@ impl From<bool> for Match {
     }
 }
 
-/// Returns whether all conditions hold: the least certain of their results.
+/// Returns the match of all conditions: the least certain of their results.
 pub(super) fn all(conditions: &[Condition], request: &Request) -> Match {
     conditions.iter().map(|condition| one(condition, request)).min().unwrap_or(Match::Yes)
 }
@@ -146,7 +146,7 @@ fn glob(pattern: &[Token], text: &str, case: Case) -> bool {
 }
 
 /// Returns true if it is certain that no request meets both lists of conditions. Regular expressions, headers and queries,
-/// of which a request may have several, do not tell.
+/// of which a request may have several, prove nothing.
 #[must_use]
 pub fn are_apart(one: &[Condition], other: &[Condition]) -> bool {
     one.iter().any(|one| other.iter().any(|other| excludes(one, other)))

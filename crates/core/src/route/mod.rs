@@ -8,7 +8,7 @@
 //!   whole text, nor whether case counts. So one holds for certain where it matches the whole text exactly, and does not hold
 //!   where it is found nowhere, whatever the case. Everything between, and what is no expression to `regex-lite` (it knows no
 //!   Unicode classes), is unknown.
-//! - **Source addresses** are those that the load balancer sees, which a proxy before it or a NAT decides.
+//! - **Source addresses** are the addresses that the load balancer sees, which depend on a proxy or a NAT in front of it.
 //! - **Fields of conditions that are not known here** may or may not hold.
 //! - The form of `Host` with a port, or of a path with an encoded or a doubled slash, before it is matched. Requests are taken as
 //!   they are written.
@@ -137,7 +137,7 @@ fn first<'a, G>(
     Routed { hit: Hit { rule: None, actions: default, transforms: &[] }, perhaps }
 }
 
-/// The shares of a forward's target groups, those without a share left out. A group that stands alone gets everything.
+/// The shares of a forward's target groups, without the groups that have no share. A single group gets all requests.
 #[must_use]
 pub fn shares<G>(action: &Action<G>) -> Vec<Share<'_, G>> {
     let Action::Forward { target_groups, .. } = action else { return Vec::new() };

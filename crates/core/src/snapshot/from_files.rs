@@ -160,7 +160,7 @@ fn read_bytes(loaded: &mut Loaded, name: &str, bytes: Vec<u8>) {
 /// Adds the objects of a text with one or more documents, all of which have to be readable.
 ///
 /// # Errors
-/// The first that cannot be read; those that can are kept all the same.
+/// Returns the first document that cannot be read; the readable ones are kept all the same.
 pub fn from_documents(loaded: &mut Loaded, name: &str, text: &str) -> Result<(), Problem> {
     let before = loaded.problems.len();
     read(loaded, name, text);
@@ -263,7 +263,7 @@ fn subject(kind: &str, node: &Node) -> String {
 /// The deepest that lists are nested in lists.
 const DEEPEST_LIST: usize = 4;
 
-/// Returns whether a kind that ends in `List` is a list of objects that matter, by the kind of its items.
+/// Returns true if a kind that ends in `List` is a list of objects that matter, by the kind of its items.
 fn is_list(api_version: &str, of_items: &str) -> bool {
     of_items.is_empty() || Known::of(api_version, of_items) != Known::Other
 }

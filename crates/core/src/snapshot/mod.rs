@@ -31,7 +31,7 @@ pub enum Scope {
     Cluster,
     /// Some manifests: an object that is absent may be in others.
     Files,
-    /// All manifests of a cluster: what is not there does not exist, but for what the API server adds to objects.
+    /// All manifests of a cluster: what they do not contain does not exist, except what the API server adds to objects.
     CompleteFiles,
 }
 
@@ -48,8 +48,8 @@ pub struct Snapshot {
     pub ingress_class_params: Objects<IngressClassParams>,
     /// By name; cluster-scoped.
     pub namespaces: Objects<Namespace>,
-    /// Kinds that the API server does not let us list, with its reason: nothing is known of their objects. Only of kinds
-    /// that one can do without.
+    /// Kinds that the API server does not allow the controller to list, with its reason: nothing is known of their objects.
+    /// Only optional kinds.
     pub unreadable: BTreeMap<&'static str, String>,
     /// All Services.
     pub services: Objects<Service>,
@@ -126,7 +126,7 @@ impl Snapshot {
         Some(Change { name, before, present: true })
     }
 
-    /// Takes note that an object is gone.
+    /// Removes an object that no longer exists, and returns the change.
     pub fn remove<T: SnapshotObject>(&mut self, name: &ObjectName) -> Option<Change<T>> {
         T::objects(self).remove(name).map(|before| Change { name: name.clone(), before: Some(before), present: false })
     }

@@ -26,7 +26,7 @@ fn port(value: &IntOrString) -> Option<PortReference> {
     }
 }
 
-/// Returns whether the API server takes a port for absent.
+/// Returns true if the API server treats a port as absent.
 fn is_unset(port: &IntOrString) -> bool {
     match port {
         IntOrString::Int(number) => *number == 0,
@@ -55,7 +55,7 @@ pub struct Ingress {
     pub default_backend: Option<Backend>,
     /// `spec.rules` that have HTTP paths, in the order of the manifest, with their index there.
     pub rules: Vec<HttpRule>,
-    /// The host names in `spec.rules`, with and without paths, and in `spec.tls`: those that a certificate has to be for.
+    /// The host names in `spec.rules`, with and without paths, and in `spec.tls`: the names that certificates have to cover.
     pub hosts: BTreeSet<String>,
     /// `status.loadBalancer.ingress`
     pub status: Vec<StatusEntry>,
@@ -343,7 +343,7 @@ impl Service {
         Self { ports, assumed: true, ..Self::from(wire::Service { metadata, ..wire::Service::default() }) }
     }
 
-    /// Returns whether the API server gives its ports node ports.
+    /// Returns true if the API server assigns node ports to its ports.
     #[must_use]
     pub fn gets_node_ports(&self) -> bool {
         match self.kind.as_str() {
@@ -526,7 +526,7 @@ pub struct Pod {
     pub containers_ready: Readiness,
     /// The named ports of its containers.
     pub ports: Vec<PodPort>,
-    /// The annotation `vpc.amazonaws.com/pod-eni`: a network interface of its own, as JSON.
+    /// The annotation `vpc.amazonaws.com/pod-eni`: the pod's own network interface, as JSON.
     pub network_interface: Option<String>,
     /// Its readiness gates that are about target groups. Most pods have none.
     pub gates: Box<[ReadinessGate]>,
@@ -667,7 +667,7 @@ pub struct TargetGroupBinding {
     pub deleting: bool,
     /// The annotation [`crate::record::CHECKPOINT`], by which its targets can be trusted.
     pub checkpoint: Option<String>,
-    /// True if aws-load-balancer-controller left a checkpoint of its own.
+    /// True if aws-load-balancer-controller left its checkpoint.
     pub foreign_checkpoint: bool,
     /// Its spec.
     pub spec: crd::TargetGroupBindingSpec,

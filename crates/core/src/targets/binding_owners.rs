@@ -24,7 +24,7 @@ pub enum Denied {
         /// The binding that has it.
         holder: ObjectName,
     },
-    /// The target group was made for a stack, whose binding alone holds it.
+    /// The target group was created for a stack, and only the stack's binding holds it.
     #[error(
         "the target group {arn} was made for {object} and belongs to its TargetGroupBinding {holder}, so nothing is registered or deregistered for this one"
     )]
@@ -60,8 +60,8 @@ pub fn group_of(spec: &TargetGroupBindingSpec) -> Option<&str> {
     }
 }
 
-/// Returns whether a binding names a target group. A name is compared with the one in the ARN, so that no pass has to have
-/// looked at the binding yet: right after a start the younger of two may come first.
+/// Returns true if a binding names a target group. A name is compared with the one in the ARN, so no pass has to reconcile
+/// the binding first: right after a start the younger of two bindings may come first.
 fn leads_to(binding: &TargetGroupBinding, arn: &TargetGroupArn) -> bool {
     match key_of(&binding.spec) {
         Some(TargetGroupKey::Arn(named)) => named == *arn,
@@ -70,9 +70,10 @@ fn leads_to(binding: &TargetGroupBinding, arn: &TargetGroupArn) -> bool {
     }
 }
 
-/// Returns the binding that holds a target group which was made for a stack, among those that `home`, the namespace of the
-/// Service, has. It is called as the group. Where there is none of that name, it is the oldest that carries the stack's labels
-/// and the group's ARN: aws-load-balancer-controller calls a binding as the group that it would make, and finds it by the ARN.
+/// Returns the binding that holds a target group which was created for a stack, among the bindings in `home`, the namespace
+/// of the Service. It has the name of the group. If no binding has that name, it is the oldest one with the stack's labels
+/// and the group's ARN: aws-load-balancer-controller names a binding after the group that it would create, and finds it by
+/// the ARN.
 #[must_use]
 pub fn holder<'a>(
     stack: &StackId,
@@ -131,8 +132,8 @@ impl<'a> Bindings<'a> {
         self.bindings.iter().copied().filter(move |other| other.name != *name && !other.deleting)
     }
 
-    /// Returns why a binding may not have the target group, where it may not: the group is a stack's, whose binding alone holds
-    /// it, or another binding has it by [`precedence`].
+    /// Returns why a binding may not use the target group, if it may not: the group belongs to a stack, and only the stack's
+    /// binding may use it, or another binding has it by [`precedence`].
     pub fn denied(&self, binding: &TargetGroupBinding, owner: Option<&Owner>) -> Option<Denied> {
         let arn = self.arn;
         if let Some(owner) = owner {
@@ -167,8 +168,8 @@ impl<'a> ByGroup<'a> {
     }
 }
 
-/// Returns whether a binding has had targets, by this controller or aws-load-balancer-controller: any user may write the
-/// finalizer, but few the status.
+/// Returns true if this controller or aws-load-balancer-controller has reconciled the targets of a binding: any user may
+/// write the finalizer, but only few may write the status.
 pub fn has_had_targets(binding: &TargetGroupBinding) -> bool {
     binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER)
         && binding.status.as_ref().is_some_and(|status| status.observed_generation.is_some())

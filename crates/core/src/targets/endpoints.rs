@@ -65,7 +65,7 @@ pub enum Resolution {
     Targets {
         /// The targets, with the object behind each.
         targets: BTreeMap<Target, TargetOwner>,
-        /// The endpoints that were skipped although no setting asks for that; without the pods that are simply not ready.
+        /// The endpoints that were skipped although no setting requests that; without the pods that are only not ready.
         skipped: Vec<Skipped>,
     },
     /// The Service, or its port, does not exist: nothing is registered.
@@ -145,7 +145,7 @@ pub fn resolve(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Result<Reso
     }
 }
 
-/// The port that a reference means. TCP and UDP may share a number, and have node ports of their own.
+/// Returns the port that a reference means. TCP and UDP may share a number, and have different node ports.
 fn port_of<'a>(
     service: &'a Service,
     wanted: &PortReference,
@@ -159,7 +159,7 @@ fn port_of<'a>(
         Some(TcpUdp | TcpQuic) | None => return Some(first),
     };
     let fits = |port: &&ServicePort| port.port == first.port && port.protocol == transport;
-    // A name means one port alone.
+    // A name means exactly one port.
     let by_number = matches!(wanted, PortReference::Number(_));
     Some(if by_number { service.ports.iter().find(fits).unwrap_or(first) } else { first })
 }

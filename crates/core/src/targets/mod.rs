@@ -1,5 +1,5 @@
 //! TargetGroupBindings: the pods or nodes behind a Service that become targets, and the sources that the security groups of
-//! nodes and pods let in.
+//! nodes and pods allow.
 
 pub mod binding_owners;
 pub mod endpoints;
@@ -31,7 +31,7 @@ pub struct TargetGroupFacts {
     pub arn: TargetGroupArn,
     /// The word of AWS's API; `lambda` and `alb` cannot be bound.
     pub target_type: String,
-    /// AWS says nothing of groups that are older than IPv6, which have IPv4.
+    /// IPv4 for groups that are older than AWS's support of IPv6, for which AWS returns nothing.
     pub ip_address_type: IpAddressType,
     /// Its VPC.
     pub vpc: Option<VpcId>,

@@ -1,5 +1,5 @@
-//! The rules on the security groups of nodes and pods that let load balancers in, computed from all bindings together:
-//! many bindings share a group, and none may take away what another needs.
+//! The rules on the security groups of nodes and pods that allow load balancers, computed from all bindings together: many
+//! bindings share a group, and none may take away what another needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,7 +71,7 @@ pub fn sources(networking: &Networking) -> Vec<Source> {
     networking.ingress.iter().flatten().flat_map(|ingress| &ingress.from).filter_map(|peer| source(peer).ok()).collect()
 }
 
-/// Returns whether a rule lets in all that another does.
+/// Returns true if a rule allows all that another rule allows.
 #[must_use]
 pub fn covers(rule: &SecurityGroupRule, other: &SecurityGroupRule) -> bool {
     rule.source == other.source
@@ -80,7 +80,7 @@ pub fn covers(rule: &SecurityGroupRule, other: &SecurityGroupRule) -> bool {
         && rule.to_port >= other.to_port
 }
 
-/// The rules that one binding asks for. `to_pods` says whether its targets are pods, whose ports may have names.
+/// Returns the rules that one binding requests. `to_pods` says whether its targets are pods, whose ports may have names.
 ///
 /// # Errors
 /// When its networking cannot be made into rules.

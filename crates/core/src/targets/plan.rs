@@ -15,7 +15,7 @@ pub const MAX_PER_CALL: usize = 200;
 pub struct TargetPlan {
     /// The targets to register, one call each.
     pub register: Vec<Vec<Target>>,
-    /// The targets that are registered and not desired; [`safe_to_deregister`] returns those that go now.
+    /// The targets that are registered and not desired; [`safe_to_deregister`] returns the targets to deregister now.
     pub surplus: Vec<Target>,
     /// Wanted, but more than the limit allows.
     pub left_out: Vec<Target>,
@@ -60,11 +60,11 @@ pub struct Unregistered {
 /// Returns the surplus targets to deregister, in one call each.
 ///
 /// A rollout does not wait for AWS: Kubernetes removes old pods as new ones become ready in Kubernetes. So while new ones
-/// could not be registered yet, one target of the surplus stands in for each of them, and the controller never takes the count of
-/// registered targets below the desired one: the best of the surplus stay, first those that live, then those that terminate.
+/// could not be registered yet, one target of the surplus stands in for each of them, and the controller never takes the
+/// count of registered targets below the desired one: the best of the surplus stay, live targets before terminating ones.
 /// That may even be a target whose pod is gone. It answers nothing, but health checks take it out by themselves, and it is
-/// deregistered as soon as its successor is registered, which is tried again in a second; a group that empties while AWS throttles
-/// answers nothing either, and an observer would blame the controller.
+/// deregistered as soon as its successor is registered, which is tried again in a second; a group that empties while AWS
+/// throttles answers nothing either, and an observer would blame the controller.
 ///
 /// No target stands in for one that AWS refuses permanently, as a target that is gone or going would wait forever. It goes at once,
 /// which also makes room where a quota was the reason. A target that lives stays all the same: a changed port, or labels that

@@ -107,8 +107,8 @@ fn state(health: &TargetHealth) -> GateState {
     GateState { status, reason: text(&health.reason), message: text(&health.description), since: None }
 }
 
-/// The conditions to be written: of pods that were registered just now, and where AWS was asked for the healths of all
-/// targets, of the others. A pod that is several targets is as healthy as the least of them.
+/// Returns the conditions to write: of the pods that were registered just now and, if the healths of all targets were read
+/// from AWS, of the others. A pod that is several targets is as healthy as the least of them.
 #[must_use]
 pub fn conditions(
     pods: &[GatedPod],
@@ -163,7 +163,7 @@ pub enum OpenGateReason {
     BackendMissing,
 }
 
-/// The conditions that let every pod of the namespace pass which waits for a binding.
+/// Returns the conditions that open the gates of every pod of the namespace that waits for a binding.
 #[must_use]
 pub fn opened(snapshot: &Snapshot, binding: &ObjectName, why: OpenGateReason) -> Vec<Change> {
     let message = match why {

@@ -280,7 +280,7 @@ async fn a_change_waits_for_no_promise_of_others() {
     records.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
     records.mark_dirty(&stack(&other), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake), Vec::<String>::new());
-    // Its own is taken back, and that is written, with the promise of the other.
+    // The stack's own mark is removed, and that is written, with the mark of the other stack.
     records.mark_clean(&stack(&other), &observed("1"), TagKeys::default());
     records.mark_dirty(&stack(&other), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake).len(), 1);

@@ -18,9 +18,9 @@ const LIST_OR_WATCH: &str = "/api/v1/namespaces/shop/secrets";
 struct Server {
     secret: Mutex<Option<Value>>,
     forbidden: Mutex<BTreeSet<&'static str>>,
-    /// Events for those who watch.
+    /// Events for the open watches.
     events: broadcast::Sender<Value>,
-    /// `get`, `list` and `watch`, as they were asked for.
+    /// The verbs `get`, `list` and `watch`, in the order of the requests.
     asked: Mutex<Vec<&'static str>>,
 }
 
@@ -169,7 +169,8 @@ async fn a_secret_is_read_once_and_then_watched() {
     assert_eq!(world.secrets.answer(&oidc(), &stack("api")).await, known("1", "s3cret"));
     assert_eq!(world.asked(), ["get", "list", "watch"]);
 
-    // Another content brings back all who use it; the same under another version does not, and counts for the same.
+    // A different content queues all stacks that use the Secret; the same content under another version does not, and counts
+    // as the same.
     world.change("MODIFIED", secret("2", "rotated"));
     let all: BTreeSet<String> = ["web", "api"].map(|name| Key::Stack(stack(name)).to_string()).into();
     assert_eq!(world.brought_back(2).await, all);

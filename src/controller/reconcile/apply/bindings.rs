@@ -75,7 +75,8 @@ impl Applier {
         }
     }
 
-    /// A binding of that name is there, though it was not seen: ours, from a lost answer or a list that is behind.
+    /// Takes over a binding of that name that exists although it was not listed: the controller created it, and the answer
+    /// was lost or the list is behind.
     async fn take_over_binding(
         &self,
         api: &Api<TargetGroupBinding>,

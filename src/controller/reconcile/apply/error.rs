@@ -63,7 +63,7 @@ pub(crate) enum StepError {
     Ambiguous {
         /// The resource.
         resource: ResourceId,
-        /// The names of those that carry its tags.
+        /// The names of the target groups that carry its tags.
         names: Vec<String>,
     },
     /// A TargetGroupBinding was not written, or it is not known if it was.
@@ -134,14 +134,14 @@ impl ApplyError {
         }
     }
 
-    /// The object and field that asked for the step.
+    /// Returns the object and field that requested the step.
     #[must_use]
     pub(crate) fn blame(&self) -> &Cause {
         &self.cause
     }
 
-    /// Attributes the error to the member of a group that asks for the refused setting, where AWS's error names one of a listener or a new
-    /// load balancer. A step of all that one is known to ask for is that one's.
+    /// Attributes the error to the member of a group that requests the refused setting, if AWS's error names a setting of a
+    /// listener or a new load balancer. A step for all members is attributed to the member that is known to request it.
     #[must_use]
     pub(crate) fn attributed(mut self, requesters: &Requesters) -> Self {
         if let StepError::Aws(error) = &self.source
@@ -184,7 +184,8 @@ impl ApplyError {
         )
     }
 
-    /// Returns true if AWS permanently refuses a step that only its cause asks for: then other members can go on without it.
+    /// Returns true if AWS permanently refuses a step that only its cause requests: then other members can continue without
+    /// it.
     #[must_use]
     pub(crate) fn is_attributable(&self) -> bool {
         let refused = match &self.source {

@@ -116,8 +116,8 @@ impl Applier {
         }
     }
 
-    /// The security group that all load balancers of the cluster share: the one that the flags give, or ours, made if
-    /// it is not there.
+    /// The security group that all load balancers of the cluster share: the one that the flags name, or the controller's
+    /// own, which is created if it does not exist.
     ///
     /// # Errors
     /// AWS's.
@@ -140,7 +140,7 @@ impl Applier {
         let vpc = self.inventory.vpc();
         let created = self.aws.create_security_group(&name, names::BACKEND_GROUP_DESCRIPTION, vpc, &tags).await;
         if created.as_ref().is_err_and(AwsError::asks_to_read_again) {
-            // A lost answer, or a group of that name: list again, and take it if it carries our tags.
+            // A lost answer, or a group of that name: list again, and use it if it carries the controller's tags.
             self.inventory.invalidate_list();
             if let Some(id) = self.inventory.backend_security_group().await? {
                 return Ok(id);
@@ -185,8 +185,8 @@ impl Applier {
         }
     }
 
-    /// Deletes the security group that all load balancers of the cluster share, if it is ours and no load balancer is
-    /// in it. Answers whether it is gone.
+    /// Deletes the security group that all load balancers of the cluster share, if the controller created it and no load
+    /// balancer is in it. Returns true if it no longer exists.
     ///
     /// # Errors
     /// AWS's; [`AwsErrorKind::Dependency`] while rules of other groups name it.

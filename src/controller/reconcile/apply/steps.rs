@@ -11,7 +11,7 @@ use albatross_core::{
     plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
 };
 
-/// A plan of files names a target group whose ARN AWS was not asked for.
+/// Returns the error for a plan of files that names a target group whose ARN was not read from AWS.
 pub(crate) fn unresolved(name: &str) -> StepError {
     StepError::Unresolved(format!("the ARN of the target group `{name}`"))
 }
@@ -349,13 +349,14 @@ impl Applier {
     fn check_created(&self, kind: &'static str, name: &str, arn: &str, stack: &StackId) -> Result<(), StepError> {
         match self.inventory.tags_of(arn) {
             Some(Tagging::Read(tags)) => Err(self.there_already(kind, name, Some(&tags), stack)),
-            // AWS has not returned its owner yet: ours, most likely, from a creation whose answer was lost.
+            // AWS has not returned its owner yet: most likely the controller created it, and the answer was lost.
             Some(Tagging::Unread) => Err(StepError::ThereAlready { kind, name: name.to_owned() }),
             None => Ok(()),
         }
     }
 
-    /// A create has met something of the same name: ours is read again, and others' is left alone.
+    /// Returns the error of a create that has met a resource of the same name: one of this stack is read again, and one of
+    /// another owner is not touched.
     fn there_already(&self, kind: &'static str, name: &str, tags: Option<&Tags>, stack: &StackId) -> StepError {
         let name = name.to_owned();
         let cluster = self.inventory.cluster();

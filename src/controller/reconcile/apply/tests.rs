@@ -247,7 +247,7 @@ fn reported(result: Result<Applied, ApplyError>) -> String {
     format!("{error}\nblame: {}\nfix: {fix}\ntransient: {transient}", error.blame())
 }
 
-/// The parameters that name other things, and none of those that say how a thing is.
+/// Returns the parameters that name other resources, without the parameters that describe a resource.
 fn references(call: &Call) -> String {
     let named =
         |key: &str| ["Arn", "GroupId", "SubnetId", "SecurityGroups.member", "Priority"].iter().any(|w| key.contains(w));
@@ -396,7 +396,8 @@ async fn what_is_not_there_to_be_deleted_is_looked_for_again() {
 #[tokio::test]
 async fn nothing_is_adopted_by_its_name() {
     let owners = [
-        // Another owner's, with other settings; without, where AWS answers with what is there; and our own.
+        // A resource of another owner, with other settings; without them, if AWS answers with the existing one; and the
+        // stack's own.
         ("shop/other", true),
         ("shop/other", false),
         ("shop/web", true),

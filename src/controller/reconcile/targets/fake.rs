@@ -342,7 +342,7 @@ impl Lab {
         self.aws.refuse(operation, 0, 1, code, "words");
     }
 
-    /// Makes AWS throttle a registration, after `after` calls, until the client gives up.
+    /// Makes AWS throttle a registration, after `after` calls, until the client stops retrying.
     pub(super) fn throttle(&self, after: usize) {
         self.aws.refuse("RegisterTargets", after, albatross_aws::testing::TRIES, "Throttling", "words");
     }

@@ -54,7 +54,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             },
             HealthQuery::Never | HealthQuery::In(_) => None,
         };
-        // Targets that AWS has lost are known by now; the next pass registers them.
+        // Targets that AWS has lost are known now; the next pass registers them.
         outcome.checkpoint_pending |= healths.as_ref().is_some_and(|healths| {
             let earlier: Vec<_> = pods
                 .iter()

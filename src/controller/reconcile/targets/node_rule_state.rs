@@ -37,7 +37,7 @@ const TOO_MANY_RULES: &str = "RulesPerSecurityGroupLimitExceeded";
 pub(crate) struct State {
     interfaces: NetworkInterfaces,
     groups: KnownGroups,
-    /// All groups that may have rules of the controller, including those that must be read again.
+    /// All groups that may have rules of the controller, including groups that must be read again.
     seen: BTreeSet<SecurityGroupId>,
     /// True if the groups with the cluster's tag were read, which may have rules from before the start.
     swept: bool,
@@ -190,7 +190,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let unclear: BTreeSet<&ObjectName> = obscure.iter().map(|demand| &demand.binding.name).collect();
         understood.retain(|name, _| rules.contains_key(name) || unclear.contains(name));
         let mut failed: Vec<Pin> = refused.iter().flat_map(|demand| pins(demand, &located)).collect();
-        // Their rules stay, so their groups must be known, including those that were invalidated.
+        // Their rules stay, so their groups must be known, including invalidated ones.
         let had = obscure.iter().filter_map(|demand| understood.get(&demand.binding.name));
         seen.extend(had.flat_map(|rules| rules.keys().cloned()));
         read_groups(&self.cloud, groups, &*seen).await?;
@@ -251,9 +251,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         snapshot.target_group_bindings.values().map(|binding| (binding.name.clone(), binding.generation)).collect()
     }
 
-    /// Records the bindings of these generations whose sources are all allowed, except those with transient problems or
-    /// with a rule that AWS refused. A full security group does not count as a problem: it has room after the removal
-    /// of old rules.
+    /// Records the bindings of these generations whose sources are all allowed, except bindings with transient problems or
+    /// with a rule that AWS refused. A full security group does not count as a problem: it has room after the removal of old
+    /// rules.
     fn remember_opened(
         &self,
         asked: &BTreeMap<ObjectName, i64>,

@@ -136,7 +136,7 @@ fn judge(error: &AwsError, batch: &[Target]) -> Verdict {
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Registers the missing targets except those that AWS has refused lately. The number of calls is limited; the next
+    /// Registers the missing targets except the ones that AWS has refused lately. The number of calls is limited; the next
     /// pass continues.
     pub(crate) async fn register(
         &self,

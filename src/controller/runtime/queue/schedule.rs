@@ -49,7 +49,7 @@ pub(super) fn namespace_of(key: &Key) -> &str {
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) cause: QueueReason,
-    /// The key's own namespace or, for a key of several namespaces, those whose objects changed: the key has the
+    /// The key's own namespace or, for a key of several namespaces, the namespaces whose objects changed: the key has the
     /// earliest of their turns.
     pub(super) tenants: BTreeSet<String>,
     pub(super) since: Instant,

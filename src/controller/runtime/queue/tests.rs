@@ -142,8 +142,8 @@ fn namespaces_take_turns() {
 #[test]
 fn who_touches_a_key_while_it_runs_puts_nobody_behind() {
     let now = Instant::now();
-    // A group of several namespaces has the earliest turn of the namespaces whose objects changed; a Service has the
-    // turn of its own namespace.
+    // A group of several namespaces has the earliest turn of the namespaces whose objects changed; a Service has the turn of
+    // its namespace.
     for (key, owner) in [(group("both"), "team"), (service("shop", "a"), "flood")] {
         let mut schedule = Schedule::default();
         schedule.add(key.clone(), owner, QueueReason::Change, now);

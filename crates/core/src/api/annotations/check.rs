@@ -1,4 +1,4 @@
-//! The diagnostics about an object's annotations that follow from their keys alone: unknown ones, and ones whose effect is
+//! The diagnostics about an object's annotations that follow only from their keys: unknown ones, and ones whose effect is
 //! not built.
 
 use std::cmp::Reverse;
@@ -35,9 +35,9 @@ const LONGEST_NAME: usize = 317;
 /// For how many unknown keys of one object the nearest known one is looked for.
 const MAX_COMPARED: usize = 50;
 
-/// Looks at the keys of an object's annotations, in their order. On an Ingress these are the keys under our prefix and under prefixes
-/// that look like it; on a Service the same, and keys `service.beta.kubernetes.io/aws-load-balancer-*` that are unknown. All other
-/// prefixes belong to others.
+/// Looks at the keys of an object's annotations, in their order. On an Ingress these are the keys under the controller's
+/// prefix and under prefixes that look like it; on a Service the same, and keys
+/// `service.beta.kubernetes.io/aws-load-balancer-*` that are unknown. All other prefixes belong to others.
 pub fn check(kind: ObjectKind, annotations: &BTreeMap<String, String>) -> Vec<Finding> {
     let mut compared = 0;
     annotations.iter().filter_map(|(key, value)| check_one(kind, key, value, &mut compared)).collect()
@@ -48,7 +48,7 @@ fn check_one(kind: ObjectKind, key: &str, value: &str, compared: &mut usize) -> 
     let finding = |kind, message, fix| Some(Finding { key: key.into(), kind, message, fix });
     if let Some(annotation) = find(key) {
         if !annotation.is_read_on(kind) {
-            // Annotations of Services say nothing on an Ingress, but other tools may have put them there for themselves.
+            // Annotations of Services have no effect on an Ingress, but other tools may use them there.
             if annotation.key.prefix() != INGRESS_PREFIX {
                 return None;
             }
@@ -109,7 +109,8 @@ fn refused(key: &str, value: &str, annotation: &Annotation) -> (FindingKind, Str
     (FindingKind::Refused, message, fix)
 }
 
-/// The prefix that a key has or seems to be meant to have, if that is one of ours, and the name after it.
+/// Returns the prefix that a key has or probably is meant to have, if that is one of the controller's prefixes, and the name
+/// after it.
 fn ours(kind: ObjectKind, key: &str) -> Option<(&'static str, &str)> {
     let (prefix, name) = key.split_once('/')?;
     let prefix = prefix.to_ascii_lowercase();
@@ -129,7 +130,8 @@ fn ours(kind: ObjectKind, key: &str) -> Option<(&'static str, &str)> {
     (of_service && name.to_ascii_lowercase().starts_with("aws-load-balancer-")).then_some((SERVICE_PREFIX, name))
 }
 
-/// The known key that a name under one of our prefixes is most like, if it is alike enough. Names with a parameter are compared without it.
+/// Returns the known key that is most similar to a name under one of the controller's prefixes, if it is similar enough.
+/// Names with a parameter are compared without it.
 fn nearest(kind: ObjectKind, prefix: &str, name: &str) -> Option<String> {
     let name = name.trim().trim_matches('/');
     if name.len() > LONGEST_NAME {

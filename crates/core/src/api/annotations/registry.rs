@@ -8,7 +8,7 @@ use super::Grammar;
 pub const INGRESS_PREFIX: &str = "alb.ingress.kubernetes.io/";
 /// The prefix of the annotations of Services that have a Network Load Balancer.
 pub const SERVICE_PREFIX: &str = "service.beta.kubernetes.io/";
-/// The annotation that selected an Ingress's controller before `spec.ingressClassName` existed. If it is set, it alone
+/// The annotation that selected an Ingress's controller before `spec.ingressClassName` existed. If it is set, only it
 /// decides.
 pub const INGRESS_CLASS: &str = ingress::INGRESS_CLASS.as_str();
 

@@ -1,4 +1,4 @@
-//! The security groups of a load balancer: those that the user names, or one that the controller creates, and the one
+//! The security groups of a load balancer: the groups that the user names, or one that the controller creates, and the one
 //! that all load balancers of the cluster share.
 
 use crate::{

@@ -160,7 +160,7 @@ impl CheckNumbers<Key> {
 }
 
 impl CheckNumbers<Result<Option<i32>, Failed>> {
-    /// Returns the numbers, with defaults for those that are not set.
+    /// Returns the numbers, with defaults for the numbers that are not set.
     pub(in crate::desired) fn or(self, defaults: CheckNumbers<i32>) -> Result<CheckNumbers<i32>, Failed> {
         Ok(CheckNumbers {
             interval_seconds: self.interval_seconds?.unwrap_or(defaults.interval_seconds),

@@ -267,7 +267,7 @@ fn find<'a>(
     Err(UnfitSubnets::NotFound { vpc: vpc.clone(), missing, nearest })
 }
 
-/// The names that are most like those that find nothing, the most alike first.
+/// Returns the known names that are most similar to the names that find nothing, the most similar first.
 fn nearest<'a>(missing: &[String], known: impl Iterator<Item = &'a str>) -> Vec<String> {
     let wanted: Vec<String> = missing.iter().filter(|name| !is_id(name)).map(|name| name.to_lowercase()).collect();
     let distance = |name: &str| {

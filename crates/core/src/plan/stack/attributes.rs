@@ -50,7 +50,7 @@ impl Planner<'_> {
         if !keys.is_empty() {
             let remove = StepAction::RemoveTags { resource: resource.clone(), name: name.clone(), keys };
             let remove = Step { action: remove, cause: cause.clone() };
-            // If the new tags do not fit beside the removed ones, the removal runs first.
+            // If the new tags do not fit in addition to the removed ones, the removal runs first.
             match tags::have_room(&missing, existing) {
                 true => self.untagged.push(remove),
                 false => self.plan.steps.push(remove),
@@ -90,7 +90,7 @@ impl Planner<'_> {
         causes: Causes<'_>,
     ) {
         // One call for each requester, so that a refusal is reported on the right one. AWS accepts some attributes only
-        // together (a log and its bucket): those whose keys differ only in the last part.
+        // together (a log and its bucket): the attributes whose keys differ only in the last part.
         let mut changes: BTreeMap<&Cause, Attributes> = BTreeMap::new();
         let mut families: BTreeMap<&str, &Cause> = BTreeMap::new();
         let differs = |key: &str, value: &str| known.get(key).is_none_or(|known| !same_value(value, known));

@@ -1,4 +1,4 @@
-//! The target groups of the current load balancer and of those that it replaces.
+//! The target groups of the current load balancer and of the load balancers that it replaces.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ pub(super) fn can_update_in_place(wanted: &TargetGroup, existing: &ObservedTarge
         && wanted.protocol_version.is_none_or(|v| existing.protocol_version.as_deref() == Some(v.as_str()))
 }
 
-/// The target groups that the current load balancer and those that it replaces name.
+/// The target groups that the current load balancer and the load balancers that it replaces name.
 pub(super) struct Generations<'a> {
     current: BTreeSet<&'a TargetGroupArn>,
     replaced: BTreeSet<&'a TargetGroupArn>,

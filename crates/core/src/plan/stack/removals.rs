@@ -24,7 +24,8 @@ impl<'a> Planner<'a> {
         self.push(StepAction::DeleteLoadBalancer { arn, name }, cause);
     }
 
-    /// Deletes the replaced load balancers whose hold has ended. Returns the target groups of those that stay for now.
+    /// Deletes the replaced load balancers whose retention has expired. Returns the target groups of the load balancers that
+    /// stay for now.
     pub(super) fn replaced(&mut self, wanted: &'a LoadBalancer) -> BTreeSet<&'a TargetGroupArn> {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);

@@ -44,8 +44,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Returns the listeners that no member requests and that no step deletes yet, each with true if another one
-    /// redirects to it. Those that no other redirects to come first.
+    /// Returns the listeners that no member requests and that no step deletes yet, each with true if another one redirects
+    /// to it. Listeners that no other redirects to come first.
     pub(super) fn listeners_to_delete(&self) -> Vec<(&'a ObservedListener, bool)> {
         let deletes = |port: u16| {
             let is_of = |step: &Step| matches!(step.action, StepAction::DeleteListener { port: of, .. } if of == port);

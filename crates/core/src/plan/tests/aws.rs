@@ -54,7 +54,7 @@ impl Default for Most {
 
 impl Aws {
     pub(super) fn of(observed: ObservedStack) -> Self {
-        // So that nothing new is called as something old.
+        // Ensures that no new resource gets the name of an old one.
         Self { observed, made: 1_000, ..Self::default() }
     }
 
@@ -98,7 +98,7 @@ impl Aws {
         self.passed_over.clone_from(&plan.passed_over);
     }
 
-    /// Ends the names of earlier plans, and lets the sources of bindings reach the targets.
+    /// Ends the names of earlier plans, and allows the sources of bindings at the targets.
     pub(super) fn begin(&mut self) {
         self.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = true);
         *self = Self {
@@ -317,7 +317,7 @@ impl Aws {
         })
     }
 
-    /// Runs one step, or says why it is refused. What is refused changes nothing, but for the calls of the step before it.
+    /// Runs one step, or says why it is refused. A refused step changes nothing, except through its earlier calls.
     pub(super) fn apply(&mut self, stack: &Stack, action: &StepAction) -> Outcome {
         let before = self.clone();
         let result = self.call(stack, action).and_then(|()| {
@@ -653,7 +653,7 @@ impl Aws {
                 refuse(rule.conditions.is_empty(), || "ValidationError: no conditions".to_owned())?;
                 let arn = RuleArn::new(format!("arn:rule/{port}/{number}"));
                 let mut conditions = rule.conditions.clone();
-                // AWS promises no order of conditions.
+                // AWS does not guarantee the order of conditions.
                 conditions.reverse();
                 found.rules.push(ObservedRule {
                     arn: arn.clone(),
@@ -700,7 +700,7 @@ impl Aws {
                 })?;
                 let (listener, index) = self.rule(arn)?;
                 listener.rules[index].actions = actions;
-                // Those that are not named stay.
+                // Transforms that are not named stay.
                 if *reset_transforms || !rule.transforms.is_empty() {
                     listener.rules[index].transforms = rule.transforms.clone();
                 }

@@ -23,7 +23,7 @@ pub(super) fn owner(member: &str) -> ObjectReference {
     ObjectReference::ingress(&name(member))
 }
 
-/// A member with an action of its own and one forward, and what its annotations say besides.
+/// Returns a member with its own action and one forward, and these further annotations.
 fn member(name: &str, annotations: &str) -> String {
     format!(
         r#"
@@ -255,7 +255,7 @@ fn a_rule_like_its_own_is_not_taken_from_it() {
         resources.map(|resources| resources.rules.clone()).unwrap_or_default()
     };
     let before = held(&aws.observed, "b");
-    // A new member before it asks for exactly the rule that says `b`.
+    // A new member before `b` requests exactly the rule that answers `b`.
     let mut stack = built(&[("a", ""), ("aa", ""), ("b", BROKEN)], &[], &aws.observed);
     let taken = aws.observed.load_balancers[0].listener(80).unwrap().rules[3].clone();
     let rules = &mut stack.listeners.get_mut(&80).unwrap().rules;

@@ -1,4 +1,4 @@
-//! Members that leave a group: each keeps its finalizer until none of its own resources is left, and no longer.
+//! Members that leave a group: each keeps its finalizer until none of its resources is left, and no longer.
 
 use super::{
     frozen::{agreed, built, owner},

@@ -307,7 +307,7 @@ fn rules_that_move_to_another_port_arrive_where_there_is_not_room_for_both() {
     }
 }
 
-/// The sample, which lets in blocks by their number.
+/// Returns the sample with access for the blocks of these numbers.
 fn open_to(range: std::ops::Range<u8>) -> Stack {
     let mut stack = built(SAMPLE);
     let group = stack.security_group.as_mut().expect("its own");
@@ -327,7 +327,7 @@ fn sources_of_the_security_group_change_over_where_there_is_room_for_no_more() {
     let mut aws = within(Most::default(), &before);
     let way = arrive(&mut aws, &after).unwrap();
     assert_eq!(way.refused, [Quota::SecurityGroupRules]);
-    // Those that stay are open all the time.
+    // Sources that stay are open all the time.
     let stay = |rule: &&SecurityGroupRule| rules_of_group(&after).contains(rule);
     for state in &way.states {
         let open = &state.security_groups[0].ingress;
@@ -346,7 +346,7 @@ fn sources_that_are_all_replaced_are_exchanged_in_parts_so_that_never_all_miss()
         assert_eq!(way.refused, [Quota::SecurityGroupRules]);
         let open = way.states.iter().map(|state| state.security_groups[0].ingress.len()).min();
         assert_eq!(open, Some(fewest), "{}", way.steps.join("\n"));
-        // As many as there were are in, also where the stack asks for more than AWS takes.
+        // As many sources as before have access, also if the stack requests more than AWS accepts.
         let wanted =
             aws.observed.security_groups[0].ingress.iter().filter(|rule| rules_of_group(&after).contains(rule));
         assert_eq!(wanted.count(), rules_of_group(&before).len());

@@ -103,7 +103,7 @@ fn schemes(aws: &Aws) -> Vec<Scheme> {
     aws.observed.load_balancers.iter().map(|balancer| balancer.scheme).collect()
 }
 
-/// Everything of AWS that one who never had another load balancer has too, but for ARNs and names.
+/// Returns the numbers of resources in AWS, which are the same for a stack that never had another load balancer.
 fn shape(aws: &Aws) -> (usize, usize, usize, usize) {
     let ObservedStack { load_balancers, target_groups, security_groups, bindings, .. } = &aws.observed;
     (load_balancers.len(), target_groups.len(), security_groups.len(), bindings.len())
@@ -241,7 +241,7 @@ fn the_protection_is_switched_off_only_where_who_goes_says_so() {
     assert_eq!(of(false)[0], "DeleteLoadBalancer");
 }
 
-/// The sample, with rules that let these blocks in on all ports of its listeners.
+/// Returns the sample with rules that allow these blocks on all ports of its listeners.
 fn open_to(mut stack: Stack, blocks: &[&str]) -> Stack {
     let ports: Vec<u16> = stack.listeners.keys().copied().collect();
     let group = stack.security_group.as_mut().unwrap();

@@ -275,8 +275,8 @@ impl Choice {
     }
 }
 
-/// The stack of a Service whose load balancer may be there already, with everything that is asked for on the way
-/// answered; or what is wrong with it.
+/// Returns the stack of a Service whose load balancer may exist already, with every fact answered that the build requests;
+/// or the errors.
 fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
     let mut loaded = Loaded::default();
     from_documents(&mut loaded, "manifest", manifest).unwrap();
@@ -408,7 +408,7 @@ proptest! {
         aws.run(&stack, &made);
         prop_assert_eq!(plan(&stack, &aws.observed), Plan::empty());
         prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
-        // The build from the created one asks for no changes.
+        // The build from the created load balancer requests no changes.
         let again = built(&choice.manifest(place), &aws.observed).unwrap();
         prop_assert_eq!(plan(&again, &aws.observed), Plan::empty());
     }
@@ -423,7 +423,7 @@ proptest! {
         let secured = before.access != AccessChoice::None;
         match built(&after.manifest(place), &aws.observed) {
             Ok(stack) => {
-                // Targets let new groups in front in before the load balancer is in these, and the old ones until then.
+                // Targets allow the new groups before the load balancer is in them, and the old groups until then.
                 let rounds = if before.access.in_front() == after.access.in_front() { 2 } else { 3 };
                 aws.settle(&stack, rounds);
                 prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
@@ -445,7 +445,7 @@ proptest! {
             true => (Scheme::Internal, Scheme::InternetFacing),
             false => (Scheme::InternetFacing, Scheme::Internal),
         };
-        // Each has addresses of its own kind.
+        // Each has addresses of the kind of its scheme.
         let (first, other) = (Placement { scheme: first, addressed }, Placement { scheme: other, addressed });
         let mut aws = made(&built(&before.manifest(first), &ObservedStack::default()).unwrap());
         let secured = before.access != AccessChoice::None;
@@ -460,7 +460,7 @@ proptest! {
         prop_assert_eq!(aws.observed.load_balancers.len(), 1);
         prop_assert_eq!(aws.observed.load_balancers[0].scheme, other.scheme);
         prop_assert_eq!(lacking(&wanted, &aws.observed), Vec::<String>::new());
-        // When the new one is alone, nothing is wanted otherwise.
+        // When only the new load balancer is left, the build requests no changes.
         let again = built(&after.manifest(other), &aws.observed).unwrap();
         prop_assert_eq!(plan(&again, &aws.observed), Plan::empty());
     }
@@ -543,8 +543,8 @@ fn a_listener_has_attributes_without_tls_and_alpn_with_it() {
     ");
 }
 
-/// The rounds from one access to another, the steps of each a line each. Targets let in whom bindings let in only after a
-/// second look at them.
+/// Returns the rounds from one access to another, with one step a line. Targets allow the sources of their bindings one
+/// round later.
 fn rounds(before: AccessChoice, after: AccessChoice) -> String {
     let place = Placement { scheme: Scheme::Internal, addressed: false };
     let choice = |access| Choice { access, ..one_port(false) };

@@ -148,7 +148,7 @@ pub(super) fn stack(choice: &Choice) -> Stack {
     for (index, chosen) in choice.groups.iter().enumerate() {
         let resource = ResourceId::of_tag(format!("shop/web-service{index}:80"));
         let mut group = group.clone();
-        // As real names, this one says what cannot be changed in place.
+        // Like real names, this one contains the properties that cannot be changed in place.
         let name = format!("g{index}-{}-{}", chosen.protocol, chosen.version);
         group.second_name = Value::Known(TargetGroupName::new(format!("{name}-second")).unwrap());
         group.name = Value::Known(TargetGroupName::new(name).unwrap());

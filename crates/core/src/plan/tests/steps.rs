@@ -598,7 +598,7 @@ fn a_binding_of_another_name_that_leads_to_the_group_is_its() {
     // It is put right under its name, and goes with the stack.
     aws.observed.bindings[0].spec.node_selector = Some(Default::default());
     assert_eq!(listed(&plan(&stack, &aws.observed)), "update TargetGroupBinding shop/renamed-0");
-    // One of the group's own name comes first, and another of its labels is left alone.
+    // A binding with the group's name comes first, and another one with its labels does not change.
     let copy = aws.observed.bindings[1].clone();
     let existing = aws.observed.target_groups.iter().find(|group| group.arn == copy.target_group).unwrap();
     let mut own = copy;

@@ -1,4 +1,4 @@
-//! Tags that leave what asks for them.
+//! Tags that the objects request no longer.
 
 use std::collections::BTreeSet;
 
@@ -51,7 +51,7 @@ fn after() -> Stack {
     built(&manifests("alb.ingress.kubernetes.io/tags: keep=9", "alb.ingress.kubernetes.io/tags: 'both=svc2'"))
 }
 
-/// Returns the tags of each resource other than those that name its owner.
+/// Returns the tags of each resource other than the tags that name its owner.
 fn tagged(aws: &Aws) -> Vec<String> {
     let of = |name: &str, tags: &Tags| {
         let tags =

@@ -21,7 +21,7 @@ const PAIRS: u64 = 10_000;
 const PAIRS_AT_QUOTAS: u64 = 2_000;
 /// Hosts that distinguish rules.
 const HOSTS: [&str; 3] = ["a.test", "b.test", "c.test"];
-/// Clients by the blocks that security groups let in.
+/// Clients by the blocks that security groups allow.
 const CLIENTS: [&str; 2] = ["10.0.0.0/8", "192.168.0.0/16"];
 const PORTS: [u16; 4] = [80, 443, 8080, 8443];
 
@@ -30,7 +30,7 @@ const PORTS: [u16; 4] = [80, 443, 8080, 8443];
 enum End {
     /// No connection, or not in the client's protocol.
     Refused,
-    /// A target that does not let the load balancer in.
+    /// A target that does not allow the load balancer.
     CutOff,
     /// The target group, of which there is one; its name does not count.
     Targets,
@@ -91,7 +91,7 @@ fn redirected(observed: &ObservedStack, (_, _, port, host): &Request) -> Option<
     }
 }
 
-/// Returns whether the targets of a binding let one of the load balancer's security groups in.
+/// Returns true if the targets of a binding allow one of the load balancer's security groups.
 fn reaches(balancer: &ObservedLoadBalancer, binding: &ObservedBinding) -> bool {
     let Some(networking) = &binding.spec.networking else { return true };
     let mut peers = networking.ingress.iter().flatten().flat_map(|rule| &rule.from);
@@ -225,8 +225,8 @@ fn stack(random: &mut Random) -> Stack {
     stack
 }
 
-/// Returns what there is with the targets as they are while a plan is carried out: who is let in from now on is let in some time
-/// after it, and who is not any more may be shut out at once.
+/// Returns the observed stack with the targets as they are while a plan is applied: a source that the plan adds has access
+/// some time later, and a source that it removes may lose access at once.
 fn meanwhile<'a>(observed: &'a ObservedStack, begun: &ObservedStack) -> Cow<'a, ObservedStack> {
     if observed.bindings == begun.bindings {
         return Cow::Borrowed(observed);

@@ -1,4 +1,4 @@
-//! The kinds of objects that are read, those of a version that Kubernetes no longer serves, and those that are passed over.
+//! The kinds of objects that are read, kinds of a version that Kubernetes no longer serves, and kinds that are skipped.
 
 use std::fmt::Display;
 
@@ -30,7 +30,7 @@ pub(super) enum Object {
 }
 
 impl Object {
-    /// Puts it into the snapshot, and returns whether it took the place of another one with other content.
+    /// Puts it into the snapshot, and returns true if it has replaced an object with other content.
     pub(super) fn keep(self, snapshot: &mut Snapshot) -> bool {
         fn apply<T: SnapshotObject>(snapshot: &mut Snapshot, object: T) -> bool {
             snapshot.apply(object).is_some_and(|change| change.before.is_some())

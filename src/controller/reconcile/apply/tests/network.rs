@@ -149,7 +149,7 @@ async fn all_that_a_service_asks_for_is_sent() {
       ListenerArn=arn:l/443
     ");
 
-    // Created resources are known without a read, and ask for no change; attributes are as AWS has answered.
+    // Created resources are known without a read, and need no change; attributes are as AWS has answered.
     let observed = ObservedStack { bindings: room.bindings.observed(), ..room.observe_service().await };
     assert_eq!(room.fake.actions(), Vec::<String>::new());
     assert!(matches!(plan::plan(&stack, &observed), Planned::Ready(_)));
@@ -328,7 +328,7 @@ async fn a_network_load_balancer_is_read_and_its_attributes_where_they_are_asked
         );
     }
 
-    // Each kind alone, and nothing where nothing is asked for.
+    // Only one kind at a time, and nothing if nothing is requested.
     let off = ("target-group-attributes", "proxy_protocol_v2.enabled=");
     let base = [("nlb-target-type", "ip"), ("enable-tcp-udp-listener", "true"), off];
     for (asked, read) in [
@@ -468,7 +468,7 @@ async fn after_an_unclear_answer_attributes_are_read_again() {
             matches!(&error.source, StepError::Aws(e) if matches!(e.kind, AwsErrorKind::Unclear { .. })),
             "{error}"
         );
-        // Once alone: it is not known whether the first has taken effect.
+        // The call is sent only once: it is not known whether it has taken effect.
         assert_eq!(room.fake.actions().len(), 1);
         assert_eq!(known_attributes(&room.observe_service().await), [None, None, None]);
         room.inventory.read(&web(), &reads).await.unwrap();

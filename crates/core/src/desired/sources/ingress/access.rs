@@ -28,7 +28,7 @@ const MANAGE_RULES: &str = keys::MANAGE_BACKEND_SECURITY_GROUP_RULES.as_str();
 pub(super) struct Access {
     /// In the order of the request.
     pub(super) security_groups: Vec<SecurityGroupReference>,
-    /// The group that nodes and pods let in; `None` where their rules are the user's.
+    /// The group that the security groups of nodes and pods allow; `None` where their rules are the user's.
     pub(super) backend_source: Option<SecurityGroupReference>,
 }
 
@@ -74,7 +74,7 @@ impl Member<'_> {
 type RequestedAccess = (Option<Vec<String>>, Option<bool>, Option<Sourced<Vec<Source>>>);
 
 impl<'a> Builder<'a> {
-    /// Returns the access that one member asks for.
+    /// Returns the access that one member requests.
     pub(super) fn requested_access(&mut self, member: Member<'a>) -> Result<RequestedAccess, Failed> {
         let Member { ingress, annotations, .. } = member;
         let given = self.value(ingress, None, annotations.string_list(keys::SECURITY_GROUPS));
@@ -241,7 +241,7 @@ impl<'a> Builder<'a> {
         if alone.is_empty() { Ok(()) } else { Err(Unmerged::Freeze(alone)) }
     }
 
-    /// From where a port may be reached: what is asked for, as far as the load balancer has such addresses, or everywhere.
+    /// Returns the sources that may reach a port: the requested ones of the load balancer's address families, or everywhere.
     pub(super) fn allowed_sources(&self, requested: Option<Vec<Source>>) -> Vec<Source> {
         let six = self.ip_address_type.has_ipv6();
         match requested {

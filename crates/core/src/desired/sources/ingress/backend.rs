@@ -127,8 +127,8 @@ impl<'a> Builder<'a> {
         Ok(group.map_or_else(|| unavailable("Backend service does not exist"), forward_to))
     }
 
-    /// The target group for a port of a Service. `None` where the Service is missing and that is tolerated, which it is only
-    /// where an action leads to it alone.
+    /// The target group for a port of a Service. `None` where the Service is missing and that is tolerated, which is so only
+    /// for the single target of an action.
     pub(super) fn target_group_of_service(
         &mut self,
         member: Member<'a>,

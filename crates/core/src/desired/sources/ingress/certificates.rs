@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl<'a> Builder<'a> {
-    /// The certificates of a member's HTTPS listeners, the default first: those that it has named, else those that ACM has for
-    /// its hosts. None for a member without hosts, which shares the listeners of others.
+    /// The certificates of a member's HTTPS listeners, the default first: the certificates that it names, or the ones that
+    /// ACM has for its hosts. None for a member without hosts, which shares the listeners of others.
     pub(super) fn certificates(
         &mut self,
         member: Member<'a>,

@@ -11,7 +11,7 @@ use crate::{
     snapshot::{ClassParameters, Ingress, IngressClass, IngressClassParams, Scope, Snapshot},
 };
 
-/// `spec.controller` of the classes that are ours.
+/// `spec.controller` of the classes that the controller serves.
 pub const CONTROLLER: &str = "ingress.k8s.aws/alb";
 /// The annotation that named the class before `spec.ingressClassName` did.
 pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -19,7 +19,7 @@ pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 /// The controller that an Ingress belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ownership<'a> {
-    /// Ours, with the settings of its class where that has any.
+    /// This controller's, with the settings of its class if it has any.
     Ours(Option<&'a IngressClassParams>),
     /// Another controller's.
     Foreign,
@@ -27,7 +27,7 @@ pub enum Ownership<'a> {
     Broken(Box<Diagnostic>),
 }
 
-/// The settings that the class of an Ingress of ours has.
+/// Returns the settings of the class of an Ingress that the controller serves.
 #[must_use]
 pub fn params_of<'a>(
     ingress: &Ingress,
@@ -62,7 +62,7 @@ enum Foreign<'i, 's> {
     NoClass,
     /// The class of another controller.
     OfController { class: &'s str, controller: &'s str },
-    /// No file has the class, and nothing else in the Ingress is for us.
+    /// No file has the class, and nothing else in the Ingress is meant for this controller.
     InNoFile(&'i str),
 }
 
@@ -105,7 +105,8 @@ pub fn ownership<'a>(ingress: &Ingress, snapshot: &'a Snapshot, config: &BuildCo
     }
 }
 
-/// Returns why an Ingress is not ours, as the end of a sentence; `None` where it is, or is broken.
+/// Returns why the controller does not serve an Ingress, as the end of a sentence; `None` if it does, or if the Ingress is
+/// broken.
 #[must_use]
 pub fn foreign_because(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig) -> Option<String> {
     match decide(ingress, snapshot, config) {
@@ -135,7 +136,7 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
     if let Some(class) = ingress.annotations.get(CLASS_ANNOTATION) {
         let ours =
             *class == config.ingress_class || (config.ingress_class.is_empty() && matches!(class.as_str(), "alb" | ""));
-        // An Ingress that was ours before the flag was set stays ours: the flag stops new ones.
+        // The controller keeps serving an Ingress that it served before the flag was set: the flag stops only new ones.
         let held = is_published(ingress) && is_held(ingress);
         return match ours {
             true if config.no_class_annotation && !held => Decision::Broken(Box::new(Diagnostic {
@@ -241,7 +242,7 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
     }
 }
 
-/// The settings that a class names, if it lets an Ingress of this namespace have them; or what is wrong, and what to do.
+/// Returns the settings that a class names, if they allow an Ingress of this namespace; or the error and its fix.
 fn params<'a>(
     ingress: &Ingress,
     class: &IngressClass,

@@ -1,4 +1,4 @@
-//! Forwards that `actions.<name>` asks for: to Services and to foreign target groups, by weight (reference: ingress §3.4).
+//! Forwards that `actions.<name>` requests: to Services and to foreign target groups, by weight (reference: ingress §3.4).
 
 use super::{Builder, Failed, Member, backend::unavailable};
 use crate::{
@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl<'a> Builder<'a> {
-    /// A forward. `key` is the annotation that asks for it. Only where it leads to one Service alone may that one be missing.
+    /// Returns a forward. `key` is the annotation that requests it. A Service may be missing only if it is the single
+    /// target.
     pub(super) fn forward(
         &mut self,
         member: Member<'a>,

@@ -13,7 +13,8 @@ use crate::{
 
 const GROUP_NAME: &str = keys::GROUP_NAME.as_str();
 
-/// The groups that an Ingress may have to do with: those that it, or its class, may name, and those whose finalizers it carries.
+/// Returns the groups that an Ingress may concern: the groups that it or its class may name, and the groups whose finalizers
+/// it carries.
 #[must_use]
 pub fn groups_of(ingress: &Ingress, snapshot: &Snapshot) -> BTreeSet<StackId> {
     let named = group_name(ingress, params_named(ingress, snapshot));
@@ -22,7 +23,7 @@ pub fn groups_of(ingress: &Ingress, snapshot: &Snapshot) -> BTreeSet<StackId> {
     [StackId::Ingress(ingress.name.clone())].into_iter().chain(named).chain(held).collect()
 }
 
-/// The name of the group that an Ingress asks for, its class before its annotation.
+/// Returns the name of the group that an Ingress requests; its class comes before its annotation.
 fn group_name<'a>(ingress: &'a Ingress, params: Option<&'a IngressClassParams>) -> Option<&'a str> {
     match params.and_then(|params| params.spec.group.as_ref()) {
         Some(group) => Some(&group.name),
@@ -39,7 +40,7 @@ fn is_group_name(name: &str) -> bool {
         && name.chars().all(|c| alphanumeric(c) || matches!(c, '-' | '.'))
 }
 
-/// The group that an Ingress of ours belongs to.
+/// Returns the group of an Ingress that the controller serves.
 fn group_of(
     ingress: &Ingress,
     params: Option<&IngressClassParams>,
@@ -83,8 +84,8 @@ fn group_of(
     }
 }
 
-/// Returns true if the status names a load balancer: an Ingress has been served whose finalizers say so. Those alone anybody may
-/// write who may write the Ingress.
+/// Returns true if the status names a load balancer. An Ingress with the finalizers has been served only if this is so,
+/// because every user who may write the Ingress may write its finalizers.
 pub(super) fn is_published(ingress: &Ingress) -> bool {
     ingress.status.iter().any(|entry| !entry.hostname.is_empty())
 }
@@ -269,8 +270,8 @@ fn protected(ingress: &Ingress) -> Option<Diagnostic> {
     }
 }
 
-/// Returns true if those who leave let a protected load balancer go: one that `has_a_say` says
-/// `deletion_protection.enabled=false`, and none protects it.
+/// Returns true if the leaving Ingresses release a protected load balancer: one for which `has_a_say` is true sets
+/// `deletion_protection.enabled=false`, and none protects the load balancer.
 pub(super) fn releases_protected(leaving: &[&Ingress], has_a_say: impl Fn(&Ingress) -> bool) -> bool {
     let said = leaving.iter().filter_map(|ingress| {
         let attributes =

@@ -1,4 +1,4 @@
-//! The spec of one member for the group's load balancer and its listeners, read from its annotations and its class alone.
+//! The spec of one member for the group's load balancer and its listeners, read only from its annotations and its class.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::{
     snapshot::Service,
 };
 
-/// A member's part. What it does not ask for is `None`.
+/// The spec of a member. A setting that it does not request is `None`.
 pub(super) struct MemberSpec<'a> {
     pub(super) member: Member<'a>,
     pub(super) name: Option<Sourced<LoadBalancerName>>,
@@ -38,7 +38,7 @@ pub(super) struct MemberSpec<'a> {
     pub(super) ports: BTreeMap<u16, PortSpec>,
 }
 
-/// The settings that a member asks for on one listener.
+/// The settings that a member requests on one listener.
 pub(super) struct PortSpec {
     pub(super) protocol: ListenerProtocol,
     /// In the member's order, or the order of ARNs where they were found; none on listeners without TLS.
@@ -132,7 +132,7 @@ impl<'a> Builder<'a> {
 
     fn requested_subnets(&mut self, member: Member<'a>) -> Result<Option<Sourced<SubnetSelection>>, Failed> {
         let selection = self.value(member.ingress, None, member.subnet_selection())?;
-        // Those of a class have been looked at.
+        // The subnets of a class have been checked already.
         let of_class = member.place_in_class(keys::SUBNETS).is_some();
         match &selection {
             Some(Sourced { value: SubnetSelection::Named(names), place }) if names.is_empty() && !of_class => {
@@ -145,7 +145,7 @@ impl<'a> Builder<'a> {
         Ok(selection)
     }
 
-    /// Its ports; and the certificates and the policy of those with TLS.
+    /// Returns the member's ports, and the certificates and the policy of the ports with TLS.
     #[allow(clippy::type_complexity, reason = "used once, just above")]
     fn requested_ports(
         &mut self,
@@ -181,7 +181,8 @@ impl<'a> Builder<'a> {
         Ok((ports.collect(), (certificates?, policy)))
     }
 
-    /// The tags that users ask for: the class's win over the Service's, and those over the Ingress'.
+    /// Returns the tags that users request: the tags of the class take precedence over the Service's, and these over the
+    /// Ingress's.
     pub(super) fn user_tags(&mut self, member: Member<'a>, service: Option<&Service>) -> Result<Tags, Failed> {
         let Member { ingress, .. } = member;
         let annotations = member.layered(service);

@@ -1,8 +1,8 @@
 //! A group of Ingresses, built into its desired stack.
 //!
-//! Each member is built on its own ([`member_spec`], [`routes`]); then the specs are merged ([`merge`]). A member whose
-//! spec cannot be built, or that asks for another setting than the group has, is frozen: the stack leaves it out, and its
-//! AWS resources stay as they are.
+//! Each member is built on its own ([`member_spec`], [`routes`]); then the specs are merged ([`merge`]). A member whose spec
+//! cannot be built, or that requests another setting than the group has, is frozen: the stack leaves it out, and its AWS
+//! resources stay as they are.
 
 mod access;
 mod addresses;
@@ -149,7 +149,7 @@ struct Builder<'a> {
     members: Vec<Member<'a>>,
     /// The target groups of the member that is being built.
     target_groups: IndexMap<ResourceId, TargetGroup>,
-    /// Whom the targets let in; `None` where their rules are the user's.
+    /// The security group that the targets allow; `None` where their rules are the user's.
     backend_source: Option<SecurityGroupReference>,
     /// The load balancer's.
     scheme: Scheme,
@@ -220,7 +220,7 @@ impl<'a> Builder<'a> {
         let leaving: Vec<&'a Ingress> =
             membership.leaving.iter().filter_map(|name| self.snapshot.ingresses.get(name)).collect();
         let Some(names) = self.sink.protected(self.facts)? else { return Some(Stack::empty(self.group.clone())) };
-        // The finalizer alone, which any user may write, proves no membership.
+        // The finalizer does not prove membership, because any user may write it.
         if group::releases_protected(&leaving, |_| true) {
             let Ok(current) = self.current() else { return None };
             let held = |name: &ObjectName| {

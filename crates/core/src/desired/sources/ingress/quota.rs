@@ -1,6 +1,6 @@
 //! The check of a group against the account's quotas for one load balancer. It is counted before the first write: existing
-//! members come first, then newcomers in the group's order, and a newcomer for whom there is no room is reported and
-//! frozen. It follows by itself when there is room.
+//! members come first, then newcomers in the group's order, and a newcomer that exceeds the quota is reported and frozen. It
+//! follows by itself when there is room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,7 @@ impl<'a> Builder<'a> {
         let all: Vec<&MemberSpec<'a>> = specs.iter().collect();
         let mut usage = Usage::default();
         all.iter().for_each(|spec| add(&mut usage, spec, &rules, merged));
-        // No account has less than AWS's defaults, so that no quota has to be asked for less.
+        // No account has less than AWS's defaults, so the quotas need not be read for less.
         if usage.over(&Limits::default()).is_none() && frozen.is_empty() {
             return Ok(());
         }

@@ -7,8 +7,9 @@ use super::{Builder, cause, member_spec::MemberSpec, merge::Merged};
 use crate::model::{Cause, ObjectName, Requesters, Source};
 
 impl<'a> Builder<'a> {
-    /// Returns the requesters of each setting. Of several that ask for the same it is one that has nothing of the load balancer yet, where that is
-    /// known: it brought the value. A member alone asks for everything.
+    /// Returns the requesters of each setting. Of several members that request the same, it is one that has no resources of
+    /// the load balancer yet, where that is known: it brought the value. Empty if there is only one spec, because it
+    /// requests everything.
     pub(super) fn requesters(&self, specs: &[MemberSpec<'a>], merged: &Merged) -> Requesters {
         let mut requesters = Requesters::default();
         if specs.len() < 2 {

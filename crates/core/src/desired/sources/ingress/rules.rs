@@ -31,7 +31,7 @@ impl<'a> Builder<'a> {
         if failed { Err(Failed) } else { self.within_limits(rules) }
     }
 
-    /// The same rules, those that ask for more than AWS takes in one as several.
+    /// Returns the same rules; a rule that exceeds what AWS accepts in one is split into several.
     fn within_limits(&mut self, rules: Vec<Rule>) -> Result<Vec<Rule>, Failed> {
         let mut within = Vec::new();
         let mut failed = false;

@@ -51,7 +51,7 @@ impl<T> Sourced<T> {
     }
 }
 
-/// Subnets that a member asks for.
+/// The subnets that a member requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SubnetSelection {
     /// By id or `Name` tag.

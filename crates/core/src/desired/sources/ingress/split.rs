@@ -1,5 +1,5 @@
-//! Rules that ask for more than AWS accepts in one. The values of a condition are alternatives, so a rule is the same as
-//! several, one after the other, that each have some of the values and the same action.
+//! Rules that exceed what AWS accepts in one. The values of a condition are alternatives, so a rule is the same as several,
+//! one after the other, that each have some of the values and the same action.
 
 use std::ops::Range;
 
@@ -57,7 +57,7 @@ pub(super) fn split(rule: Rule) -> Result<Vec<Rule>, TooMany> {
     let sizes = candidates(&whole, VALUES)
         .into_iter()
         .filter(|sizes| fewest(sizes) <= WILDCARDS)
-        // Of equals the first, which has the fullest parts: a value more at the end changes the last part alone.
+        // Of equals the first, which has the fullest parts: one more value at the end changes only the last part.
         .min_by_key(|sizes| rules(sizes))
         .ok_or_else(|| TooMany::Wildcards(fewest(&vec![1; whole.len()])))?;
     let mut parts: Vec<Vec<Condition>> = vec![Vec::new()];

@@ -141,7 +141,7 @@ impl<'a> Builder<'a> {
             protocol: backend_protocol,
             version: backend_version,
             attributes,
-            // Pods are chosen by the Service alone.
+            // Only the Service selects pods.
             node_labels: node_labels.filter(|_| target_type == TargetType::Instance).unwrap_or_default(),
             user_tags,
             health_check,
@@ -247,8 +247,8 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// Rules that let the load balancer in, one a port, as aws-load-balancer-controller writes them. `None` where they are the
-    /// user's.
+    /// Rules that allow the load balancer, one for each port, as aws-load-balancer-controller writes them. `None` where they
+    /// are the user's.
     fn networking(&self, traffic: PortReference, health_check: &HealthCheck) -> Option<Vec<NetworkingRule>> {
         let source = self.backend_source.as_ref()?;
         let ports = if self.config.disable_restricted_rules {

@@ -89,7 +89,7 @@ impl Builder<'_> {
             return Ok(());
         }
         let hostnames = self.service.status.iter().map(|entry| entry.hostname.as_str()).filter(|name| !name.is_empty());
-        // Our own name is there where our finalizer was taken off by hand.
+        // The status has the controller's own host name if a user has removed the controller's finalizer.
         let hostnames = hostnames.filter(|name| !self.facts.hostnames.contains(&name.to_lowercase()));
         let hostnames = hostnames.collect::<Vec<_>>().join(",");
         let field = key(ACKNOWLEDGE);

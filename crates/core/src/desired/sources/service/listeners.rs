@@ -63,8 +63,8 @@ fn described(port: &ServicePort) -> String {
 }
 
 impl<'a> Builder<'a> {
-    /// The ports that get a listener, in the order of the Service, and whether they are complete and without errors.
-    /// Of those that are, the other mistakes are reported all the same.
+    /// Returns the ports that get a listener, in the order of the Service, and whether they are complete and without errors.
+    /// The other errors of the ports without errors are reported all the same.
     pub(super) fn listener_ports(&mut self) -> (Vec<ListenerPort<'a>>, Result<(), Failed>) {
         let tls = self.tls();
         let joined = self.joins_tcp_and_udp();

@@ -66,7 +66,7 @@ impl Builder<'_> {
                 false => Scheme::InternetFacing,
             }),
         };
-        // A Service that says nothing keeps what it has.
+        // A Service without these annotations keeps the scheme of its load balancer.
         let usual = || self.facts.existing.as_ref().map_or(self.config.default_scheme, |existing| existing.scheme);
         Ok(scheme.unwrap_or_else(usual))
     }
@@ -250,7 +250,8 @@ impl Builder<'_> {
         Ok(Value::Known(mappings))
     }
 
-    /// The addresses that an annotation chooses, which load balancers of one scheme alone can have, one a subnet.
+    /// Returns the addresses that an annotation chooses, one for each subnet. Only load balancers of one scheme can have
+    /// them.
     fn addresses(&mut self, name: Key, of: Scheme, placement: &Placement) -> Result<Option<Vec<String>>, Failed> {
         let Some(addresses) = self.value(self.annotations.string_list(name))? else { return Ok(None) };
         if placement.scheme != of {

@@ -48,14 +48,14 @@ pub enum Ownership {
 enum Foreign<'a> {
     Deleting,
     OfOtherClass(&'a str),
-    /// The type is not LoadBalancer, and no annotations ask for a load balancer.
+    /// The type is not LoadBalancer, and no annotations request a load balancer.
     OfType(&'a str),
     /// The type is not LoadBalancer, which the feature gate ServiceTypeLoadBalancerOnly requires.
     OfTypeByGate(&'a str),
-    /// The annotation for the type says this; the class and `external` say nothing.
+    /// The annotation for the type says this; neither the class nor `external` decides.
     LeftToCloudProvider {
         kind: Option<&'a str>,
-        /// The class that would make it ours.
+        /// The class that this controller serves.
         ours: &'a str,
     },
     /// `external` without a target type that is known.
@@ -100,7 +100,7 @@ fn decide<'a>(service: &'a Service, config: &'a BuildConfig) -> Result<(), Forei
     Ok(())
 }
 
-/// Decides by the class, the annotations and the type alone.
+/// Decides only by the class, the annotations and the type.
 fn decide_by_class<'a>(service: &'a Service, config: &'a BuildConfig) -> Result<(), Foreign<'a>> {
     let annotation = |name: Key| service.annotations.get(name.as_str()).map(String::as_str);
     if let Some(class) = &service.load_balancer_class {
@@ -128,7 +128,7 @@ pub(in crate::desired) fn unplanned_because(service: &Service, config: &BuildCon
         .unwrap_or_else(|| "`--feature-gates=EnableServiceController=false`: Services are not served".to_owned())
 }
 
-/// Decides whose a Service's load balancer is (reference: service §1). Where a class is set, it alone decides.
+/// Decides which controller owns a Service's load balancer (reference: service §1). If a class is set, only it decides.
 #[must_use]
 pub fn ownership(service: &Service, config: &BuildConfig) -> Ownership {
     match decide(service, config) {
@@ -175,9 +175,9 @@ pub(in crate::desired) fn clears_status(snapshot: &Snapshot, name: &ObjectName) 
     snapshot.services.get(name).is_some_and(|service| !service.deleting && !service.status.is_empty())
 }
 
-/// Builds the stack of a Service. One that has been ours (it has our finalizer) and is not any more, or that is being
-/// deleted, gives an empty stack: everything is deleted. One that is not in the snapshot gives none, because no deletion is
-/// proved; and one that was never ours gives none either.
+/// Builds the stack of a Service. A Service that the controller has served (it has the controller's finalizer) and no longer
+/// serves, or that is being deleted, gives an empty stack: everything is deleted. One that is not in the snapshot gives
+/// none, because its deletion is not proved; and one that the controller never served gives none either.
 #[must_use]
 pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &ObjectName) -> Built {
     let Some(service) = snapshot.services.get(name) else {
@@ -256,7 +256,7 @@ impl<'a> Builder<'a> {
         Ok(Stack { security_group, load_balancer, target_groups, listeners, external_tags, ..empty })
     }
 
-    /// The tags that the user asks for.
+    /// Returns the tags that the user requests.
     fn user_tags(&mut self) -> Result<Tags, Failed> {
         const SUFFIX: Key = keys::ADDITIONAL_RESOURCE_TAGS;
         let user = self.value(self.annotations.string_map(SUFFIX))?.unwrap_or_default();

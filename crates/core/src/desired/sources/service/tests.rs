@@ -17,7 +17,7 @@ use crate::{
     snapshot::{Loaded, Snapshot, from_documents},
 };
 
-/// The beginning of most tests' specs: of our class, one port.
+/// The beginning of most tests' specs: of the controller's class, one port.
 const CLASS: &str = "  type: LoadBalancer\n  loadBalancerClass: service.k8s.aws/nlb\n";
 const PORT: &str = "  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]\n";
 const TWO_PORTS: &str = "  ports:\n  - {name: http, port: 80, targetPort: 8080, nodePort: 30080}\n  - {name: https, port: 443, targetPort: 8443, nodePort: 30443}\n";
@@ -73,7 +73,7 @@ fn existing(scheme: Scheme, has_security_groups: bool) -> Facts {
     Facts { existing: Some(existing), ..facts() }
 }
 
-/// A Service `shop/web` with annotations under our prefix (or, with a slash in them, under their own).
+/// A Service `shop/web` with annotations under the controller's prefix (or, with a slash in them, under their own).
 fn service(annotations: &[(&str, &str)], spec: &str) -> String {
     let mut text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  namespace: shop\n  uid: 11111111-1111-1111-1111-111111111111\n  generation: 3\n  annotations:\n    example.com/owner: team\n".to_owned();
     for (key, value) in annotations {
@@ -94,7 +94,7 @@ fn stack_with(annotations: &[(&str, &str)], spec: &str, facts: &Facts) -> Stack 
     built.stack.unwrap()
 }
 
-/// The stack of a Service of our class, where nothing at all is to be said.
+/// Returns the stack of a Service of the controller's class; there must be no diagnostics.
 fn stack(annotations: &[(&str, &str)], spec: &str) -> Stack {
     stack_with(annotations, spec, &facts())
 }

@@ -130,7 +130,7 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
     }
     assert_eq!(lab.registered().len(), 199);
     lab.log();
-    // The last target is tried after growing pauses, in a call of its own.
+    // The last target is tried after growing pauses, in a separate call.
     let mut tried = 0;
     for _ in 0..720 {
         tokio::time::advance(Duration::from_secs(5)).await;

@@ -50,7 +50,7 @@ impl<'a> Builder<'a> {
         )
     }
 
-    /// Returns the sources of a port: those that members name, and those that AWS allows and frozen members may
+    /// Returns the sources of a port: the ones that members name, and the ones that AWS allows and frozen members may
     /// request. `None` means everywhere.
     ///
     /// If a member that is not frozen names sources, only observed sources that a frozen member may request are kept.

@@ -1,4 +1,4 @@
-//! Authentication: the annotations that ask for it, and the certificates that count.
+//! Authentication: the annotations that request it, and the certificates that apply.
 
 use super::*;
 use crate::facts::FactQuery;
@@ -27,7 +27,7 @@ fn with_secret(fact: Fact<OidcSecret>) -> Facts {
     Facts { secrets: [(ObjectName::new("shop", "oidc"), fact)].into(), ..facts() }
 }
 
-/// The same Services, the first with annotations under our prefix.
+/// The same Services, the first with annotations under the controller's prefix.
 fn services(annotations: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (key, value) in annotations {
@@ -85,7 +85,7 @@ fn users_sign_in_on_https_alone() {
       503 Backend service does not exist after CognitoProvider { user_pool_arn: "arn:pool", user_pool_client_id: "c", user_pool_domain: "d", session: Session { cookie: "AWSELBAuthSessionCookie", scope: "openid email", timeout_seconds: 3600, on_unauthenticated_request: "authenticate", extra_parameters: {} } }
       shop/web-web:80 after CognitoProvider { user_pool_arn: "arn:pool", user_pool_client_id: "c", user_pool_domain: "d", session: Session { cookie: "AWSELBAuthSessionCookie", scope: "openid email", timeout_seconds: 3600, on_unauthenticated_request: "authenticate", extra_parameters: {} } }
     "#);
-    // Without a backend of its own, the default answers 404 to every client.
+    // Without a backend, the default action answers 404 to every client.
     let plain = built_with(&[("auth-type", "cognito"), COGNITO], &[], &everything(), &facts());
     insta::assert_snapshot!(before(&plain), @r#"
     443: -
@@ -233,7 +233,7 @@ fn certificates_are_found_for_all_hosts() {
     let offline = with(&Facts::offline()).stack.unwrap();
     assert_eq!(offline.listeners[&443].certificates_after_apply, Some("found in ACM by the host names"));
     assert_eq!(offline.listeners[&80].certificates_after_apply, None);
-    // An Ingress that names certificates, or needs none, asks for nothing.
+    // An Ingress that names certificates, or needs none, requests no facts.
     let named = ingress(&[IP, https, CERTIFICATE], &spec);
     assert_eq!(build_with(&format!("{SERVICES}\n---\n{named}"), &config(), &facts()).wants, [].into());
     let plain = ingress(&[IP], &spec);

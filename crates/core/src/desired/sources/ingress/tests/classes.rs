@@ -39,7 +39,7 @@ fn the_class_decides() {
     let empty_flag = BuildConfig { ingress_class: String::new(), ..config() };
     let named = |name: &str| format!("ingressClassName: {name}");
     for (what, metadata, spec, classes, flags, expected) in [
-        // The annotation decides alone.
+        // Only the annotation decides.
         ("annotation", annotated("alb"), String::new(), String::new(), &default_flag, "ours"),
         ("annotation beats spec", annotated("alb"), named("nginx"), class("nginx", "nginx", ""), &default_flag, "ours"),
         ("annotation of another", annotated("nginx"), named("alb"), class("alb", OURS, ""), &default_flag, "foreign"),

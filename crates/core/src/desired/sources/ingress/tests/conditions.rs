@@ -1,4 +1,4 @@
-//! `conditions.<name>`, `transforms.<name>`, `use-regex-path-match`, and rules that ask for more than AWS takes in one.
+//! `conditions.<name>`, `transforms.<name>`, `use-regex-path-match`, and rules that exceed what AWS accepts in one.
 
 use super::{
     super::split::{TooMany, split},
@@ -76,7 +76,7 @@ fn other_conditions_come_first_then_hosts_then_paths() {
         conditions(&only(&[("conditions.web", twice)], "/a")),
         [vec![header("X-A", &["1"]), header("X-A", &["2"]), paths(&["/a", "/b", "/c"])]]
     );
-    // Without host and path, a rule has the annotation's conditions alone.
+    // Without host and path, a rule has only the annotation's conditions.
     let header_alone = r#"[{"field": "http-header", "httpHeaderConfig": {"httpHeaderName": "X-A", "values": ["1"]}}]"#;
     assert_eq!(conditions(&only(&[("conditions.web", header_alone)], "")), [vec![header("X-A", &["1"])]]);
     assert_eq!(conditions(&only(&[("conditions.web", "[]")], "")), [vec![paths(&["/*"])]]);

@@ -59,7 +59,7 @@ fn target_groups_of_others_by_arn_and_by_name() {
         "",
     );
     let manifests = format!("{SERVICES}\n---\n{manifests}");
-    // Asked for, then used.
+    // The fact is requested, then used.
     let asked = build_with(&manifests, &config(), &facts());
     assert_eq!((asked.wants, asked.stack), ([FactQuery::TargetGroup("blue".to_owned())].into(), None));
     assert!(FactQuery::TargetGroup("blue".to_owned()).is_read());
@@ -69,7 +69,7 @@ fn target_groups_of_others_by_arn_and_by_name() {
     HTTP 80: 404 -
       / -> 1xarn:blue+2xarn:x+3xshop/web-web:80
     ");
-    // AWS is not asked for files.
+    // For files the build requests nothing from AWS.
     let offline = build_with(&manifests, &config(), &Facts { offline: true, ..facts() });
     insta::assert_snapshot!(routes(offline.stack.as_ref().unwrap()), @"
     HTTP 80: 404 -
@@ -97,7 +97,7 @@ fn a_target_group_that_is_the_same_by_name_and_by_arn_is_named_once() {
 #[test]
 fn what_is_wrong_with_a_forward() {
     let reported = |manifests: &str| messages(&built(manifests));
-    // Alone a Service may be missing; among several it may not.
+    // A single target may be missing; one of several may not.
     let nobody = r#"{"serviceName": "nobody", "servicePort": 80, "weight": 1}"#;
     insta::assert_snapshot!(reported(&forward(nobody, "")), @"Warning missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; requests are answered with 503 until it does; create it, or correct the name");
     insta::assert_snapshot!(reported(&forward(&format!("{BLUE_GREEN}, {nobody}"), "")), @"Error missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; a forward to several target groups needs all of them; create it, or correct the name");

@@ -226,7 +226,7 @@ fn what_the_load_balancer_has_wins_as_long_as_somebody_asks_for_it() {
     frozen: shop/a
     Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, which the load balancer of the group has, and Ingress shop/b requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
-    // The observed state is asked for before anything is reported.
+    // The build requests the observed state before it reports anything.
     let unknown = Facts { current: None, ..current(|_| ()) };
     let built = built_of(&members("internet-facing", "internal"), &unknown);
     assert_eq!((built.stack, built.diagnostics, built.wants), (None, vec![], [FactQuery::Current].into()));
@@ -315,7 +315,7 @@ fn plain_requests_are_redirected_only_for_whoever_is_set_aside_and_to_a_listener
     let served = "HTTP 80: 404 -\n  /a -> shop/a-web:80\n";
     let redirects = "HTTP 80: HTTP_301 HTTPS - 443 - -\n";
     let plain = member("a", &[]);
-    // The member that redirected drops TLS while another is frozen that asks for no redirect.
+    // The member that redirected drops TLS while another member, which requests no redirect, is frozen.
     let other = member("b", &[BROKEN]);
     let both = [resources("a", &[80, 443]), resources("b", &[80])];
     assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &both)), served);
@@ -562,7 +562,7 @@ fn a_load_balancer_that_is_protected_in_aws_goes_only_when_an_annotation_lets_it
         protected: Some(names.iter().map(|name| (*name).to_owned()).collect()),
         ..current(|_| {})
     };
-    // It is asked for before anything goes, but not where there is no load balancer.
+    // The build requests it before anything is deleted, but not if there is no load balancer.
     let unknown = built_of(&both(&[]), &current(|_| {}));
     assert_eq!((unknown.stack, unknown.wants), (None, [FactQuery::Protection].into()));
     let empty = Stack::empty(edge());
@@ -628,7 +628,7 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
     let differ = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
     let differ = built_of(&differ, &current(|_| {}));
     insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: the access to port 80 should be `pl-2`, but a group has only one: `pl-1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    // The sources that a frozen member may have asked for stay open.
+    // The sources that a frozen member may have requested stay open.
     let rule = |source| SecurityGroupRule {
         protocol: "tcp".to_owned(),
         from_port: Some(80),
@@ -666,7 +666,7 @@ fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
     assert_eq!(opened(&built), ["tcp 80 from pl-1"]);
     assert!(!messages(&built).contains("stays open"));
     assert_eq!(opened(&built_of(&of(&[broken]), &open(std::slice::from_ref(&ten)))), ["tcp 80 from pl-1"]);
-    // Or it asks for a range.
+    // Or it requests a range.
     let asks = built_of(&of(&[broken, ("inbound-cidrs", "10.0.0.0/8")]), &open(&[everywhere.clone(), ten.clone()]));
     assert_eq!(opened(&asks), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
     let reported = messages(&asks);
@@ -758,7 +758,8 @@ fn annotations_that_a_flag_switches_off_make_no_new_member() {
         (class("  finalizers: [ingress.k8s.aws/resources]\n"), group("  finalizers: [group.ingress.k8s.aws/edge]\n"));
     assert_eq!(found(published(&of_class), &alone), (1, String::new()));
     assert_eq!(found(published(&of_group), &edge()), (1, String::new()));
-    // A finalizer alone, which who writes the Ingress may write, shows no such thing, nor does a status alone.
+    // Neither a finalizer without a status, which every user who writes the Ingress may write, nor a status without a
+    // finalizer proves that.
     for (text, stack) in
         [(of_class, &alone), (of_group, &edge()), (published(&class("")), &alone), (published(&group("")), &alone)]
     {

@@ -218,7 +218,8 @@ proptest! {
             prop_assert_eq!(managed, stack.security_group.is_some());
             prop_assert!(!groups.is_empty());
             for group in stack.target_groups.values() {
-                // Targets let in only a group that the load balancer is in, and are left to the user only with their own groups.
+                // Targets allow only a group that the load balancer is in, and their rules are left to the user only if the
+                // user names the groups.
                 match networking(&group.binding).0 {
                     Some(source) => prop_assert!(groups.contains(&source)),
                     None => prop_assert!(!managed),

@@ -47,7 +47,7 @@ fn all_ports(annotations: &[(&str, &str)]) -> String {
     ingress(annotations, &format!("  rules:\n{}", rules("", &paths)))
 }
 
-/// The usual Services, with annotations under our prefix on `web`.
+/// The usual Services, with annotations under the controller's prefix on `web`.
 fn services(annotations: &[(&str, &str)]) -> String {
     let pairs: Vec<String> = annotations
         .iter()

@@ -433,7 +433,7 @@ fn a_load_balancer_of_another_scheme_replaces_the_one_that_serves() {
     assert_eq!(stack_with(&[PUBLIC], PORT, &both(true)), stack(&[PUBLIC], PORT));
     assert_eq!(stack_with(&[PUBLIC], PORT, &both(false)), ungrouped);
     stack_with(&[PUBLIC, ("aws-load-balancer-name", "edge")], PORT, &both(true));
-    // One that says nothing has the scheme of the one that clients are sent to.
+    // A Service without annotations has the scheme of the load balancer that clients are sent to.
     assert_eq!(stack_with(&[], PORT, &both(false)).load_balancer.unwrap().scheme, Scheme::Internal);
 }
 
