@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controller::runtime::{lease::Leadership, write_permit::WriteClient};
-use albatross_aws::AwsWriter;
+use albatross_aws::{AwsWriter, WritePermit};
 use albatross_core::{
     model::{ResourceId, StackId, VpcId, tags},
     snapshot::{Loaded, TargetGroupBinding, from_documents},
@@ -127,6 +127,16 @@ async fn controller(
     ingress: Option<serde_json::Value>,
     special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + Sync + 'static,
 ) -> (Fake, Controller) {
+    controller_under(None, snapshot, ingress, special).await
+}
+
+/// The same under another permit than that of its term.
+async fn controller_under(
+    permit: Option<WritePermit>,
+    snapshot: Snapshot,
+    ingress: Option<serde_json::Value>,
+    special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + Sync + 'static,
+) -> (Fake, Controller) {
     // The HTTP stack is built for TLS, too, though none is used here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let fake = Fake::start(move |call| {
@@ -142,8 +152,9 @@ async fn controller(
     // Without the sender the last value stays.
     let term = Term::new(tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1, None);
     term.begin(1);
-    let writer = AwsWriter::new(Arc::clone(&aws), term.permit());
-    let writes = WriteClient::new(client.clone(), term.permit());
+    let permit = permit.unwrap_or_else(|| term.permit());
+    let writer = AwsWriter::new(Arc::clone(&aws), permit.clone());
+    let writes = WriteClient::new(client.clone(), permit.clone());
     let header = albatross_core::record::Header {
         format: albatross_core::record::FORMAT,
         cluster: cluster.clone(),
@@ -180,7 +191,7 @@ async fn controller(
         replacement_hold: std::time::Duration::ZERO,
         inventory,
         metrics: Arc::new(metrics::Metrics::new()),
-        permit: term.permit(),
+        permit,
         term,
         backend_group_gate: tokio::sync::RwLock::new(()),
         watch_namespace: String::new(),
@@ -342,6 +353,39 @@ async fn a_strangers_binding_with_a_groups_labels_and_a_finalizer_holds_up_no_de
     assert_eq!(controller.reconcile(&Key::Stack(edge)).await, Outcome::Done);
     let patched = fake.actions().contains(&"PATCH /apis/networking.k8s.io/v1/namespaces/shop/ingresses/web".to_owned());
     assert!(patched, "the finalizer is not removed");
+}
+
+/// Within one term the permit is absent for a moment where a renewal is late, or the wall clock has jumped.
+#[tokio::test]
+async fn a_member_is_released_although_the_permit_was_absent_for_a_moment() {
+    let mut snapshot = manifests();
+    snapshot.target_group_bindings.clear();
+    snapshot.ingresses.get_mut(&web()).unwrap().deleting = true;
+    let ingress = json!({
+        "metadata": {
+            "name": "web", "namespace": "shop", "resourceVersion": "7", "finalizers": ["ingress.k8s.aws/resources"],
+            "deletionTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": { "ingressClassName": "alb" },
+    });
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let permit = albatross_aws::testing::permit(move || {
+        (asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0).then_some(Duration::MAX)
+    });
+    let (fake, mut controller) = controller_under(Some(permit), snapshot, Some(ingress), |call| {
+        let none = json!({
+            "kind": "TargetGroupBindingList", "apiVersion": "elbv2.k8s.aws/v1beta1", "metadata": {}, "items": [],
+        });
+        let lists = call.action.starts_with("GET /apis/elbv2.k8s.aws/v1beta1/");
+        lists.then(|| (200, none.to_string()))
+    })
+    .await;
+    controller.config.enable_backend_security_group = false;
+    let outcome = controller.reconcile(&Key::Stack(group())).await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "nothing tries again: {outcome:?}");
+    assert_eq!(patches(&fake), Vec::<serde_json::Value>::new());
+    assert_eq!(controller.reconcile(&Key::Stack(group())).await, Outcome::Done);
+    assert_eq!(patches(&fake), [json!({ "metadata": { "resourceVersion": "7", "finalizers": [] } })]);
 }
 
 /// The bodies that are sent to the API server for an Ingress.

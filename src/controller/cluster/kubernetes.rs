@@ -25,7 +25,7 @@ const ATTEMPTS: u32 = 5;
 /// The API server could not be asked, or refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KubernetesError {
-    /// The API server answered with an error.
+    /// The API server answered with an error, or the request was not sent or not answered.
     #[error("{action}: {}", describe(source))]
     Refused {
         /// The attempted action.

@@ -1,4 +1,5 @@
 //! The writes to the API server before and after a plan, finalizers and status, and the release of leaving members.
+//! None asks for the permit: a write that is withheld fails, so that the pass is tried again.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -31,7 +32,7 @@ impl Controller {
             let held = self.with_snapshot(|s| {
                 desired::member(s, stack, name).is_some_and(|member| member.finalizers.contains(&finalizer))
             });
-            if !held && self.permit.holds() {
+            if !held {
                 self.kubernetes.add_finalizer(&stack.member(name), &finalizer).await?;
             }
         }
@@ -74,7 +75,7 @@ impl Controller {
         let current = self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
         let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
             && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
-        if !same && self.permit.holds() {
+        if !same {
             self.kubernetes.write_ingress_status(name, hostname, ports).await?;
         }
         Ok(())
@@ -105,7 +106,7 @@ impl Controller {
         let numbers: BTreeSet<i32> = ports.iter().map(|(port, _)| i32::from(*port)).collect();
         let same = matches!(service.status.as_slice(), [entry] if entry.hostname == hostname
             && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == numbers);
-        if !same && self.permit.holds() {
+        if !same {
             self.kubernetes.write_service_status(name, hostname, &ports).await?;
         }
         Ok(())
@@ -185,17 +186,15 @@ impl Controller {
             let message = foreign_labels(&binding.name, group);
             self.events.record(EventType::Warning, &subject, "ForeignLabels", &message);
         }
-        if self.permit.holds() {
-            let finalizer = group.finalizer();
-            for name in &membership.leaving {
-                self.clear_status(group, name).await?;
-                self.kubernetes.remove_finalizer(&group.member(name), &finalizer).await?;
-            }
-            self.records.remove(group);
-            self.step_history.remove(group);
-            self.inventory.remember_member_resources(group, Vec::new());
-            self.queue.add(Key::NodeRules);
+        let finalizer = group.finalizer();
+        for name in &membership.leaving {
+            self.clear_status(group, name).await?;
+            self.kubernetes.remove_finalizer(&group.member(name), &finalizer).await?;
         }
+        self.records.remove(group);
+        self.step_history.remove(group);
+        self.inventory.remember_member_resources(group, Vec::new());
+        self.queue.add(Key::NodeRules);
         Ok(None)
     }
 
@@ -214,9 +213,7 @@ impl Controller {
         let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
         for name in membership.leaving.iter().filter(|name| !plan::delays_release(&left, observed, &group.member(name)))
         {
-            if self.permit.holds() {
-                self.kubernetes.remove_finalizer(&group.member(name), &group.finalizer()).await?;
-            }
+            self.kubernetes.remove_finalizer(&group.member(name), &group.finalizer()).await?;
         }
         Ok(())
     }

@@ -120,7 +120,10 @@ impl Controller {
             return Outcome::Failed(error.to_string());
         }
         let (reason, fix, quiet) = match error {
-            PassError::Kubernetes(KubernetesError::Refused { .. }) => ("FailedUpdateStatus", None, false),
+            PassError::Kubernetes(KubernetesError::Refused { source: kube::Error::Api(_), .. }) => {
+                ("FailedUpdateStatus", None, false)
+            }
+            // A write that was withheld, or a connection that broke.
             PassError::Kubernetes(_) => ("FailedUpdateStatus", None, true),
             PassError::Record(_) => ("FailedWriteRecord", None, false),
             PassError::Aws(aws) => ("FailedDeployModel", aws.fix(), aws.is_transient()),
