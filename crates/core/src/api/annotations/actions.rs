@@ -32,18 +32,17 @@ pub enum Action {
 /// counts too, and one too many may be found.
 #[must_use]
 pub fn may_name_service(value: &str, service: &str) -> bool {
-    // JSON may escape any letter of the name, also where the rest of the value is broken.
-    let unescaped =
-        || serde_json::from_str::<serde_json::Value>(value).map_or(true, |value| has_string(&value, service));
-    value.contains(service) || value.contains('\\') && unescaped()
+    // JSON may escape the letters, digits and hyphens of a name as `\u`, also where the rest of the value is broken.
+    let unescaped = || Document::parse(value).map_or(true, |document| has_string(&document, service));
+    value.contains(service) || value.contains(r"\u") && unescaped()
 }
 
-fn has_string(value: &serde_json::Value, text: &str) -> bool {
-    match value {
-        serde_json::Value::String(string) => string == text,
-        serde_json::Value::Array(items) => items.iter().any(|item| has_string(item, text)),
-        serde_json::Value::Object(fields) => fields.values().any(|field| has_string(field, text)),
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
+fn has_string(document: &Document, text: &str) -> bool {
+    match document {
+        Document::String(string) => string == text,
+        Document::Array(items) => items.iter().any(|item| has_string(item, text)),
+        Document::Object(fields) => fields.iter().any(|(_, field)| has_string(field, text)),
+        Document::Null | Document::Bool(_) | Document::Integer(_) | Document::Number(_) => false,
     }
 }
 
@@ -269,6 +268,7 @@ mod tests {
             (action(r"c\u0061rt"), true),
             (action(r"c\u0061rd"), false),
             (r#"{"messageBody": "a\nb"}"#.to_owned(), false),
+            (r#"{"serviceName": "c\u0061rt", "serviceName": null}"#.to_owned(), true),
             (r#"{"serviceName": "c\u0061rt""#.to_owned(), true),
         ] {
             assert_eq!(may_name_service(&value, "cart"), found, "{value}");

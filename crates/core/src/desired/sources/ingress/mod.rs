@@ -46,7 +46,7 @@ use crate::{
         Cause, FrozenMembers, IpAddressType, MemberResources, ObjectName, ObjectReference, ResourceId, Scheme,
         SecurityGroupReference, Stack, StackId, TargetGroup, Value,
     },
-    snapshot::{Backend, Ingress, IngressClassParams, Service, Snapshot},
+    snapshot::{Backend, Ingress, IngressClassParams, Service, Snapshot, in_namespace},
 };
 use crate::{
     desired::{
@@ -123,11 +123,11 @@ fn services_of(snapshot: &Snapshot, member: &ObjectName) -> BTreeSet<(ObjectRefe
         Backend::Service { name, .. } => Some(name.clone()),
         Backend::Resource(..) | Backend::Nothing => None,
     });
-    let actions = |service: &ObjectName| {
-        let mut values = ingress.annotations.iter().filter(|(key, _)| keys::ACTIONS.matches(key));
-        values.any(|(_, value)| may_name_service(value, &service.name))
-    };
-    let in_actions = snapshot.services.keys().filter(|name| name.namespace == member.namespace && actions(name));
+    let actions: Vec<&String> =
+        ingress.annotations.iter().filter(|(key, _)| keys::ACTIONS.matches(key)).map(|(_, value)| value).collect();
+    let in_actions = in_namespace(&snapshot.services, &member.namespace)
+        .map(|(name, _)| name)
+        .filter(|name| actions.iter().any(|value| may_name_service(value, &name.name)));
     named
         .chain(in_actions.map(|name| name.name.clone()))
         .map(|service| (ObjectReference::ingress(member), service))
