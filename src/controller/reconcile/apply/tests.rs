@@ -1,16 +1,23 @@
 mod authentication;
+mod bindings;
 mod network;
+mod security_groups;
 mod transforms;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use serde_json::{Value as Json, json};
 
 use super::*;
-use albatross_aws::WritePermit;
+use crate::controller::reconcile::MANIFESTS;
+use albatross_aws::{AwsErrorKind, WritePermit};
 use albatross_core::{
     api::crd::TargetGroupBinding,
     desired::{Membership, sources::ingress},
@@ -23,27 +30,6 @@ use albatross_core::{
     testing::{build_config, plan_of, snapshot},
 };
 use albatross_simulation::fake::{Call, Fake, ec2, ec2_error, elb, elb_error};
-
-const MANIFESTS: &str = "
-apiVersion: networking.k8s.io/v1
-kind: IngressClass
-metadata: {name: alb}
-spec: {controller: ingress.k8s.aws/alb}
----
-apiVersion: v1
-kind: Service
-metadata: {name: api, namespace: shop, uid: 8f14e45f-ceea-4672-a0f1-5e9d2b1c7a11}
-spec: {type: NodePort, ports: [{port: 80, targetPort: 8080, nodePort: 31380}]}
----
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata: {name: web, namespace: shop}
-spec:
-  ingressClassName: alb
-  rules:
-  - host: shop.example
-    http: {paths: [{path: /api, pathType: Prefix, backend: {service: {name: api, port: {number: 80}}}}]}
-";
 
 fn group() -> StackId {
     StackId::Ingress(ObjectName::new("shop", "web"))
@@ -343,6 +329,37 @@ async fn nothing_is_written_without_the_lease() {
 }
 
 #[tokio::test]
+async fn a_plan_ends_where_its_permit_ends_and_tells_what_was_carried_out() {
+    let plan = plan::plan(&wanted(), &ObservedStack::default()).ready().unwrap();
+    let (mut between_steps, mut within_a_step) = (0, 0);
+    for asks in 1.. {
+        let room = room(|_| None).await;
+        let asked = AtomicUsize::new(0);
+        let permit = albatross_aws::testing::permit(move || {
+            (asked.fetch_add(1, Ordering::SeqCst) < asks).then_some(Duration::MAX)
+        });
+        let aws = AwsWriter::new(room.applier.aws.reader().clone(), permit);
+        let applier = Applier::new(aws, room.inventory.clone(), &room.bindings_client);
+        let Err(error) = applier.apply(&group(), &plan).await else { break };
+        match &error.source {
+            StepError::NotLeader => between_steps += 1,
+            StepError::Aws(error) if error.kind == AwsErrorKind::Withheld => within_a_step += 1,
+            other => panic!("{other}"),
+        }
+        assert!(error.is_transient());
+        assert_eq!(error.carried_out, (0..error.carried_out.len()).collect::<Vec<_>>());
+        let kinds: Vec<&str> = plan.steps().iter().map(|step| step.action.kind()).collect();
+        assert!(
+            kinds
+                .iter()
+                .skip(error.carried_out.len() + 1)
+                .all(|kind| !room.fake.actions().contains(&(*kind).to_owned()))
+        );
+    }
+    assert!(between_steps > 0 && within_a_step > 0, "{between_steps}, {within_a_step}");
+}
+
+#[tokio::test]
 async fn a_deletion_that_has_to_wait_holds_up_no_other() {
     let room = room(|call| match call.action.as_str() {
         "DeleteSecurityGroup" => Some(ec2_error(400, "DependencyViolation", "resource sg-1 has a dependent object")),
@@ -432,64 +449,6 @@ async fn nothing_is_adopted_by_its_name() {
     fix: -
     transient: true
     ");
-}
-
-#[tokio::test]
-async fn a_security_group_of_the_name_is_the_groups_or_told() {
-    let mut texts = Vec::new();
-    for stack in ["shop/web", "shop/other"] {
-        let known = Arc::new(Mutex::new(false));
-        let room = room(move |call| match call.action.as_str() {
-            "CreateSecurityGroup" => {
-                *known.lock().unwrap() = true;
-                Some(ec2_error(400, "InvalidGroup.Duplicate", "The security group already exists"))
-            }
-            "DescribeSecurityGroups" if *known.lock().unwrap() => {
-                let tag = |key: &str, value: &str| format!("<item><key>{key}</key><value>{value}</value></item>");
-                let tags = [
-                    tag(tags::CLUSTER, "demo"),
-                    tag(tags::INGRESS_STACK, stack),
-                    tag(tags::INGRESS_RESOURCE, ResourceId::managed_security_group().as_str()),
-                ];
-                let item = format!("<item><groupId>sg-there</groupId><tagSet>{}</tagSet></item>", tags.concat());
-                Some(ec2("DescribeSecurityGroups", &format!("<securityGroupInfo>{item}</securityGroupInfo>")))
-            }
-            _ => None,
-        })
-        .await;
-        room.observe().await;
-        let group = wanted().security_group.unwrap();
-        texts.push(reported(room.step(StepAction::CreateSecurityGroup(group)).await));
-    }
-    insta::assert_snapshot!(texts.join("\n"), @"
-    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` already exists
-    blame: Ingress shop/web generation 1, spec
-    fix: -
-    transient: true
-    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` exists and belongs to another owner (it lacks this group's tags), not to shop/web of cluster demo
-    blame: Ingress shop/web generation 1, spec
-    fix: choose another name, or delete or rename the security group `k8s-shop-web-aba6dfbc4e`: it is never taken over by its name
-    transient: false
-    ");
-}
-
-#[tokio::test]
-async fn the_only_target_group_is_named_also_while_its_binding_goes() {
-    let room = room(|_| None).await;
-    let (stack, nothing) = (wanted(), room.observe().await);
-    room.apply(&plan::plan(&stack, &nothing).ready().unwrap()).await.unwrap();
-    let rule = StepAction::CreateRule {
-        listener: plan::ListenerReference::Existing(albatross_core::model::ListenerArn::new("arn:l/80")),
-        port: 80,
-        index: 0,
-        priority: 2,
-        rule: Box::new(stack.listeners[&80].rules[0].clone()),
-    };
-    let going = room.observe().await.bindings.into_iter().map(|binding| binding.name).collect();
-    let plan = plan_of(plan_for_ingress([rule]).steps().to_vec(), Some(plan::Wait::BindingsGone(going)));
-    room.fake.calls();
-    room.apply(&plan).await.unwrap();
-    assert_eq!(room.fake.actions(), ["CreateRule"]);
 }
 
 #[tokio::test]
@@ -597,165 +556,6 @@ async fn a_quota_that_may_be_kept_to_in_smaller_steps_is_told_as_such() {
     let error = room.step(create).await.unwrap_err();
     let quota = error.quota().unwrap();
     insta::assert_snapshot!(error.goes_on_in_steps(quota), @"create rule 1 of listener 80: host is shop.example and path is /api or /api/*: AWS refuses CreateRule: You've reached the limit (TooManyRules); the change that spec asks for goes on in smaller steps, in which rules that go make room for those that come; ask AWS to raise the quota `Rules per Application Load Balancer`, or use fewer, so that changes need no smaller steps");
-}
-
-#[tokio::test]
-async fn a_foreign_target_group_that_is_gone_is_the_authors_to_mend() {
-    let room = room(|call| {
-        (call.action == "CreateRule")
-            .then(|| elb_error(400, "TargetGroupNotFound", "One or more target groups not found"))
-    })
-    .await;
-    let stack = wanted();
-    let mut rule = stack.listeners[&80].rules[0].clone();
-    rule.action = rule
-        .action
-        .try_map(|_| {
-            Ok::<_, ()>(albatross_core::model::TargetGroupReference::Foreign(TargetGroupArn::new("arn:t/theirs")))
-        })
-        .unwrap();
-    let create = StepAction::CreateRule {
-        listener: plan::ListenerReference::Existing(albatross_core::model::ListenerArn::new("arn:l/80")),
-        port: 80,
-        index: 0,
-        priority: 1,
-        rule: Box::new(rule),
-    };
-    insta::assert_snapshot!(reported(room.step(create).await), @"
-    create rule 1 of listener 80: host is shop.example and path is /api or /api/*: CreateRule names a resource that does not exist: One or more target groups not found (TargetGroupNotFound)
-    blame: Ingress shop/web generation 1, spec
-    fix: check the target group's ARN: it must be in the load balancer's account and region
-    transient: false
-    ");
-}
-
-#[tokio::test]
-async fn bindings_are_replaced_only_where_they_are_the_groups() {
-    let room = room(|_| None).await;
-    let stack = wanted();
-    let target_group = Box::new(stack.target_groups[0].clone());
-    let name = target_group.name.known().unwrap().as_str().to_owned();
-    let path = format!("{PATH}/{name}");
-    let create = || {
-        plan_for_ingress([
-            StepAction::CreateTargetGroup(target_group.clone()),
-            StepAction::CreateBinding(target_group.clone()),
-        ])
-    };
-    room.apply(&create()).await.unwrap();
-
-    // Made already, though not seen yet: replaced, and what its own worker keeps there stays.
-    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["finalizers"] =
-        json!(["elbv2.k8s.aws/resources"]);
-    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["spec"]["serviceRef"]["name"] = json!("old");
-    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["labels"]["team"] = json!("shop");
-    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["annotations"] = json!({"team": "shop"});
-    room.step(StepAction::CreateBinding(target_group.clone())).await.unwrap();
-    let binding = room.bindings.0.lock().unwrap()[&path].clone();
-    assert_eq!(binding["metadata"]["finalizers"], json!(["elbv2.k8s.aws/resources"]));
-    assert_eq!(
-        binding["metadata"]["labels"],
-        json!({"ingress.k8s.aws/stack-name": "web", "ingress.k8s.aws/stack-namespace": "shop", "team": "shop"})
-    );
-    assert_eq!(binding["metadata"]["annotations"], json!({"team": "shop"}));
-    assert_eq!(binding["spec"]["serviceRef"], json!({"name": "api", "port": 80}));
-
-    // Changed since it was seen.
-    let seen = room.bindings.observed().remove(0);
-    let update = StepAction::UpdateBinding {
-        existing: Box::new(seen),
-        target_group: target_group.clone(),
-        keeps_networking: false,
-    };
-    room.step(update.clone()).await.unwrap();
-    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["spec"]["serviceRef"]["name"] = json!("other");
-    let changed = reported(room.step(update).await);
-
-    // Another owner's.
-    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["labels"] = json!({});
-    let foreign = reported(room.step(StepAction::CreateBinding(target_group)).await);
-    insta::assert_snapshot!(format!("{changed}\n{foreign}"), @"
-    update TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the TargetGroupBinding shop/k8s-shop-api-33b1a54ac0 has changed meanwhile
-    blame: Ingress shop/web generation 1, spec
-    fix: -
-    transient: true
-    create TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the TargetGroupBinding `k8s-shop-api-33b1a54ac0` exists and is not this group's: it lacks its labels
-    blame: Ingress shop/web generation 1, spec
-    fix: delete or rename the TargetGroupBinding `k8s-shop-api-33b1a54ac0`
-    transient: false
-    ");
-
-    let delete = StepAction::DeleteBinding(ObjectName::new("shop", name));
-    room.step(delete.clone()).await.unwrap();
-    assert!(room.bindings.0.lock().unwrap().is_empty());
-    room.step(delete).await.unwrap();
-}
-
-#[tokio::test]
-async fn the_shared_security_group_is_made_once_and_found_by_its_tags() {
-    let room = room(|_| None).await;
-    let config = build_config();
-    let (first, second) = tokio::join!(
-        room.applier.ensure_backend_security_group(&config),
-        room.applier.ensure_backend_security_group(&config)
-    );
-    assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("sg-made", "sg-made"));
-    assert_eq!(room.fake.actions().iter().filter(|action| *action == "CreateSecurityGroup").count(), 1);
-    assert_eq!(room.applier.delete_backend_security_group().await, Ok(true));
-    assert_eq!(room.fake.actions(), ["DeleteSecurityGroup"]);
-    let given = BuildConfig { backend_security_group: Some(SecurityGroupId::new("sg-given")), ..config };
-    assert_eq!(room.applier.ensure_backend_security_group(&given).await.unwrap().as_str(), "sg-given");
-    assert!(room.fake.actions().is_empty());
-}
-
-#[tokio::test]
-async fn where_a_security_group_is_not_there_it_is_looked_for_whether_the_shared_one_is() {
-    let room = room(|call| {
-        (call.action == "SetSecurityGroups").then(|| elb_error(400, "InvalidSecurityGroup", "It does not exist"))
-    })
-    .await;
-    let config = build_config();
-    let shared = room.applier.ensure_backend_security_group(&config).await.unwrap();
-    let arn = albatross_core::model::LoadBalancerArn::new("arn:lb");
-    let groups = vec![albatross_core::model::SecurityGroupReference::Given(Value::Known(shared))];
-    assert!(room.step(StepAction::SetSecurityGroups { arn, groups }).await.is_err());
-    room.fake.calls();
-    // The fake has none.
-    room.applier.ensure_backend_security_group(&config).await.unwrap();
-    assert!(room.fake.actions().contains(&"CreateSecurityGroup".to_owned()));
-}
-
-#[tokio::test]
-async fn the_shared_security_group_gets_default_tags_that_it_lacks_and_keeps_those_of_others() {
-    let there = "<securityGroupInfo><item><groupId>sg-there</groupId><groupName>shared</groupName><tagSet>\
-        <item><key>elbv2.k8s.aws/cluster</key><value>demo</value></item>\
-        <item><key>elbv2.k8s.aws/resource</key><value>backend-sg</value></item>\
-        <item><key>Name</key><value>by hand</value></item></tagSet></item></securityGroupInfo>";
-    let room =
-        room(move |call| (call.action == "DescribeSecurityGroups").then(|| ec2("DescribeSecurityGroups", there))).await;
-    let default_tags: Tags = [("team".to_owned(), "platform".to_owned())].into();
-    let config = BuildConfig { default_tags, ..build_config() };
-    for expected in ["CreateTags ResourceId.1=sg-there Tag.1.Key=team Tag.1.Value=platform", ""] {
-        assert_eq!(room.applier.ensure_backend_security_group(&config).await.unwrap().as_str(), "sg-there");
-        let writes = room.fake.calls().into_iter().filter(|call| !call.action.starts_with("Describe"));
-        let shown = |call: Call| {
-            let kept = call.params.iter().filter(|(key, _)| key.as_str() != "Action" && key.as_str() != "Version");
-            format!("{}{}", call.action, kept.map(|(key, value)| format!(" {key}={value}")).collect::<String>())
-        };
-        assert_eq!(writes.map(shown).collect::<Vec<_>>().join("\n"), expected);
-    }
-}
-
-#[tokio::test]
-async fn a_shared_security_group_without_our_tags_is_not_taken() {
-    let room = room(|call| {
-        (call.action == "CreateSecurityGroup")
-            .then(|| ec2_error(400, "InvalidGroup.Duplicate", "The security group exists"))
-    })
-    .await;
-    let config = build_config();
-    let error = room.applier.ensure_backend_security_group(&config).await.unwrap_err();
-    insta::assert_snapshot!(error, @"AWS refuses CreateSecurityGroup: a security group named `k8s-traffic-demo-2a97516c35` exists and lacks the tags elbv2.k8s.aws/cluster=demo and elbv2.k8s.aws/resource=backend-sg (InvalidGroup.Duplicate)");
 }
 
 /// A load balancer and a listener stand for what ELB v2 has.

@@ -1,34 +1,13 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::controller::reconcile::MANIFESTS;
 use albatross_aws::{Inventory, facts::FactStore};
 use albatross_core::{
-    model::{ObjectName, Value, VpcId},
-    snapshot::{Loaded, from_documents},
-    testing::plan_of,
+    model::{ObjectName, VpcId},
+    testing::{build_config, plan_of, snapshot},
 };
 use albatross_simulation::aws::SimulatedAws;
-
-const MANIFESTS: &str = "
-apiVersion: networking.k8s.io/v1
-kind: IngressClass
-metadata: {name: alb}
-spec: {controller: ingress.k8s.aws/alb}
----
-apiVersion: v1
-kind: Service
-metadata: {name: api, namespace: shop, uid: 8f14e45f-ceea-4672-a0f1-5e9d2b1c7a11}
-spec: {type: NodePort, ports: [{port: 80, targetPort: 8080, nodePort: 31380}]}
----
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata: {name: web, namespace: shop}
-spec:
-  ingressClassName: alb
-  rules:
-  - host: shop.example
-    http: {paths: [{path: /api, pathType: Prefix, backend: {service: {name: api, port: {number: 80}}}}]}
-";
 
 /// Manifests and a simulated account, as a command would compare them.
 struct Account {
@@ -42,13 +21,11 @@ struct Account {
 }
 
 fn account() -> Account {
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "test", MANIFESTS).unwrap();
     let (aws, vpc) = (SimulatedAws::new(1), VpcId::new("vpc-1"));
     let reader = Arc::new(albatross_aws::testing::over(aws.client()));
     Account {
-        snapshot: loaded.snapshot,
-        config: BuildConfig::new("demo", Value::Known(vpc.clone())),
+        snapshot: snapshot(MANIFESTS),
+        config: build_config(),
         facts: FactStore::new(Arc::clone(&reader), "demo".to_owned(), vpc.clone()),
         inventory: Inventory::new(reader, "demo", vpc),
         asked: Mutex::default(),

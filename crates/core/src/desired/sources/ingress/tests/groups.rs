@@ -1,5 +1,8 @@
 //! Several Ingresses, one load balancer.
 
+mod frozen;
+mod limits;
+
 use std::collections::BTreeSet;
 
 use super::*;
@@ -169,11 +172,11 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
         assert!(stack.target_groups.keys().all(|id| !id.as_str().starts_with("shop/b-")));
         messages(&built)
     };
-    insta::assert_snapshot!(conflict(&[("scheme", "internet-facing")], &[("scheme", "internal")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/scheme: the scheme should be `internal`, but a group has only one: `internet-facing`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("load-balancer-name", "one")], &[("load-balancer-name", "two")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-name: the load balancer's name should be `two`, but a group has only one: `one`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("inbound-cidrs", "10.0.0.0/8")], &[("inbound-cidrs", "192.0.2.0/24")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/inbound-cidrs: the access to port 80 should be `192.0.2.0/24`, but a group has only one: `10.0.0.0/8`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` should be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[], &[("listen-ports", r#"[{"HTTPS": 80}]"#)]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/listen-ports: the protocol of port 80 should be `HTTPS`, but a group has only one: `HTTP`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("scheme", "internet-facing")], &[("scheme", "internal")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/scheme: the scheme should be `internal`, but a group has only one: `internet-facing`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("load-balancer-name", "one")], &[("load-balancer-name", "two")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-name: the load balancer's name should be `two`, but a group has only one: `one`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("inbound-cidrs", "10.0.0.0/8")], &[("inbound-cidrs", "192.0.2.0/24")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/inbound-cidrs: the access to port 80 should be `192.0.2.0/24`, but a group has only one: `10.0.0.0/8`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` should be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[], &[("listen-ports", r#"[{"HTTPS": 80}]"#)]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/listen-ports: the protocol of port 80 should be `HTTPS`, but a group has only one: `HTTP`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     let clients = |mode: &str| format!(r#"[{{"port": 443, "mode": "{mode}"}}]"#);
     let (off, passthrough) = (clients("off"), clients("passthrough"));
     let secure = [
@@ -186,10 +189,10 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
             &[&secure[..], &[("mutual-authentication", mutual)]].concat(),
         )
     };
-    insta::assert_snapshot!(with(&passthrough), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/mutual-authentication: the mutual authentication on port 443 should be `passthrough`, but a group has only one: `off`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(with(&passthrough), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/mutual-authentication: the mutual authentication on port 443 should be `passthrough`, but a group has only one: `off`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests would be redirected to port 443, which is not an HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
     insta::assert_snapshot!(conflict(&[], &[("scheme", "public")]), @"Error invalid-value on Ingress shop/b: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
-    insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` should be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` should be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
 }
 
 #[test]
@@ -200,7 +203,7 @@ fn two_default_backends_on_one_port() {
     HTTP 80: shop/a-api:http
       /a -> shop/a-web:80
     frozen: shop/b
-    Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 should be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 should be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
     let holds = MemberResources {
         member: ObjectReference::ingress(&name("b")),
@@ -230,181 +233,6 @@ fn what_the_load_balancer_has_wins_as_long_as_somebody_asks_for_it() {
     let unknown = Facts { current: None, ..current(|_| ()) };
     let built = built_of(&members("internet-facing", "internal"), &unknown);
     assert_eq!((built.stack, built.diagnostics, built.wants), (None, vec![], [FactQuery::Current].into()));
-}
-
-#[test]
-fn what_a_member_set_aside_may_have_asked_for_stays() {
-    let office = SecurityGroupRule {
-        protocol: "tcp".to_owned(),
-        from_port: Some(80),
-        to_port: Some(80),
-        source: Source::Ipv4("192.0.2.0/24".to_owned()),
-        description: String::new(),
-    };
-    let other = SecurityGroupRule { from_port: Some(8080), to_port: Some(8080), ..office.clone() };
-    let facts = |balancer: fn(&mut ObservedLoadBalancer)| {
-        let rules = [office.clone(), other.clone()];
-        current(move |observed| {
-            observed.security_groups[0].ingress.extend(rules);
-            balancer(&mut observed.load_balancers[0]);
-        })
-    };
-    let members = [member("a", &[]), member("b", &[("scheme", "internet facing")])];
-    let stack = built_of(&members, &facts(|_| ())).stack.unwrap();
-    let opened: Vec<String> = stack.security_group.unwrap().ingress.iter().map(ToString::to_string).collect();
-    assert_eq!(opened, ["tcp 80 from 192.0.2.0/24", "tcp 8080 from 192.0.2.0/24"]);
-    let public = built_of(&members, &facts(|balancer| balancer.scheme = Scheme::InternetFacing)).stack.unwrap();
-    assert_eq!(public.load_balancer.unwrap().scheme, Scheme::InternetFacing);
-    let given =
-        built_of(&members, &facts(|balancer| balancer.security_groups = [SecurityGroupId::new("sg-theirs")].into()));
-    let given = given.stack.unwrap();
-    assert_eq!(given.security_group, None);
-    assert_eq!(
-        given.load_balancer.unwrap().security_groups,
-        [SecurityGroupReference::Given(Value::Known(SecurityGroupId::new("sg-theirs")))]
-    );
-}
-
-#[test]
-fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
-    let secure =
-        [("listen-ports", r#"[{"HTTPS": 443}]"#), ("certificate-arn", "arn:aws:acm:eu-west-1:1:certificate/a")];
-    let broken = member("a", &[&secure[..], &[("ssl-redirect", "443"), ("scheme", "nowhere")]].concat());
-    let facts = current(|observed| {
-        let listeners = observed.load_balancers[0].listeners.get_or_insert_default();
-        let tls = ObservedListener { port: 443, protocol: Some(ListenerProtocol::Https), ..listeners[&80].clone() };
-        listeners.insert(443, tls);
-        let redirect = crate::desired::sources::ingress::listeners::redirect_to(443).try_map(|_| Err(())).unwrap();
-        listeners.get_mut(&80).unwrap().default_actions = vec![redirect];
-    });
-    let built = built_of(&[broken.clone(), member("b", &[])], &facts);
-    assert_eq!(built.frozen, [name("a")].into());
-    insta::assert_snapshot!(routes(&built.stack.unwrap()), @"HTTP 80: HTTP_301 HTTPS - 443 - -");
-    // Nor does another member that redirects there miss the listener.
-    let built = built_of(&[broken, member("b", &[("ssl-redirect", "443")])], &facts);
-    assert_eq!(built.frozen, [name("a")].into());
-    // Without a frozen member, requests are served where no member redirects them.
-    let served = routes(&built_of(&[member("b", &[])], &facts).stack.unwrap());
-    insta::assert_snapshot!(served, @r"
-    HTTP 80: 404 -
-      /b -> shop/b-web:80
-    ");
-}
-
-/// Returns an observed stack in which port 80 redirects to 443, which answers or does not, and these hold these listeners.
-fn redirected(answers: bool, member_resources: &[MemberResources]) -> Facts {
-    current(|observed| {
-        let listeners = observed.load_balancers[0].listeners.get_or_insert_default();
-        if answers {
-            let tls = ObservedListener { port: 443, protocol: Some(ListenerProtocol::Https), ..listeners[&80].clone() };
-            listeners.insert(443, tls);
-        }
-        let redirect = crate::desired::sources::ingress::listeners::redirect_to(443).try_map(|_| Err(())).unwrap();
-        listeners.get_mut(&80).unwrap().default_actions = vec![redirect];
-        observed.member_resources = member_resources.to_vec();
-    })
-}
-
-#[test]
-fn plain_requests_are_redirected_only_for_whoever_is_set_aside_and_to_a_listener_that_stays() {
-    const SECURE: (&str, &str) = ("certificate-arn", "arn:aws:acm:eu-west-1:1:certificate/a");
-    const PORTS: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
-    const REDIRECT: (&str, &str) = ("ssl-redirect", "443");
-    const BROKEN: (&str, &str) = ("scheme", "nowhere");
-    let routes_of = |members: &[String], facts: &Facts| routes(&built_of(members, facts).stack.unwrap());
-    let served = "HTTP 80: 404 -\n  /a -> shop/a-web:80\n";
-    let redirects = "HTTP 80: HTTP_301 HTTPS - 443 - -\n";
-    let plain = member("a", &[]);
-    // The member that redirected drops TLS while another member, which requests no redirect, is frozen.
-    let other = member("b", &[BROKEN]);
-    let both = [resources("a", &[80, 443]), resources("b", &[80])];
-    assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &both)), served);
-    assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &[])), served);
-    // The frozen member redirects, but the listener is deleted with its only holder.
-    let redirecting = member("b", &[BROKEN, REDIRECT]);
-    assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &both)), served);
-    let of_b = [resources("a", &[80]), resources("b", &[80, 443])];
-    assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &of_b)), redirects);
-    // No listener answers there.
-    assert_eq!(routes_of(&[plain.clone(), redirecting], &redirected(false, &of_b)), served);
-    // The settings of a member whose class is gone are not known.
-    let unreadable = published(&member("b", &[])).replace("ingressClassName: alb", "ingressClassName: gone");
-    let held = "  generation: 7\n  finalizers: [group.ingress.k8s.aws/edge]\n";
-    let unreadable = unreadable.replace("  generation: 7\n", held);
-    assert_eq!(routes_of(&[plain, unreadable], &redirected(true, &of_b)), redirects);
-    // A member that redirects to a listener that is dropped gets a diagnostic.
-    let without = [member("a", &[REDIRECT]), other.clone(), member("c", &[])];
-    let built = built_of(&without, &redirected(true, &both));
-    assert_eq!(built.frozen, ["a", "b"].map(name).into());
-    // As long as the group has the listener, it is redirected.
-    let with = [member("a", &[SECURE, PORTS, REDIRECT]), other];
-    assert!(routes_of(&with, &redirected(true, &both)).starts_with(redirects));
-}
-
-#[test]
-fn the_class_of_the_first_member_gives_the_attributes_also_while_that_is_set_aside() {
-    let class = |name: &str, timeout: &str, mode: &str| {
-        format!(
-            r#"
-apiVersion: networking.k8s.io/v1
-kind: IngressClass
-metadata: {{name: {name}}}
-spec: {{controller: ingress.k8s.aws/alb, parameters: {{apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: {name}}}}}
----
-apiVersion: elbv2.k8s.aws/v1beta1
-kind: IngressClassParams
-metadata: {{name: {name}}}
-spec:
-  loadBalancerAttributes: [{{key: idle_timeout.timeout_seconds, value: "{timeout}"}}, {{key: {name}, value: "1"}}]
-  listeners: [{{protocol: HTTP, port: 80, listenerAttributes: [{{key: mode, value: {mode}}}]}}]
----
-"#
-        )
-    };
-    let of = |class: &str, text: &str| text.replace("ingressClassName: alb", &format!("ingressClassName: {class}"));
-    let attributes = |first: String, facts: &Facts| {
-        let classes = class("one", "10", "first") + &class("two", "20", "second");
-        let second = of("two", &member("b", &[("load-balancer-attributes", "idle_timeout.timeout_seconds=30,own=1")]));
-        let snapshot = snapshot(&format!("{SERVICES}\n---\n{classes}{first}\n---\n{second}"));
-        let built = build(&snapshot, &config(), facts, &edge(), &membership(&snapshot, &config(), &edge()));
-        let stack = built.stack.unwrap();
-        let shown = |attributes: &Attributes| {
-            attributes.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
-        };
-        (shown(&stack.load_balancer.unwrap().attributes), shown(&stack.listeners[&80].attributes))
-    };
-    let both = |of_balancer: &str, of_listener: &str| (of_balancer.to_owned(), of_listener.to_owned());
-    let sound = of("one", &member("a", &[]));
-    let broken = of("one", &member("a", &[("scheme", "nowhere")]));
-    let as_first = both("idle_timeout.timeout_seconds=10 one=1 own=1", "mode=first");
-    assert_eq!(attributes(sound, &current(|_| ())), as_first);
-    // The load balancer's values for those keys stay.
-    let stays = both("own=1", "");
-    assert_eq!(attributes(broken.clone(), &current(|_| ())), stays);
-    let held = current(|observed| observed.member_resources = vec![resources("a", &[80]), resources("b", &[80])]);
-    assert_eq!(attributes(broken.clone(), &held), stays);
-    // One that has never been served gives nothing.
-    let new = current(|observed| observed.member_resources = vec![resources("b", &[80])]);
-    let as_second = both("idle_timeout.timeout_seconds=20 own=1 two=1", "mode=second");
-    assert_eq!(attributes(broken.clone(), &new), as_second);
-    // A load balancer that is to be made gets what the class says.
-    assert_eq!(attributes(broken, &facts()), as_first);
-}
-
-#[test]
-fn with_everybody_set_aside_nothing_changes_unless_somebody_leaves() {
-    let broken = member("a", &[("scheme", "x")]);
-    let built = built_of(std::slice::from_ref(&broken), &current(|_| ()));
-    assert_eq!((built.stack.is_none(), built.frozen), (true, [name("a")].into()));
-    let held =
-        "  finalizers: [group.ingress.k8s.aws/edge]\n  deletionTimestamp: '2026-01-01T00:00:00Z'\n  annotations:";
-    let leaving = member("b", &[]).replace("  annotations:", held);
-    let stack = built_of(&[broken, leaving], &current(|_| ())).stack.unwrap();
-    assert_eq!(
-        (stack.frozen.members, stack.listeners.len(), stack.target_groups.len()),
-        ([ObjectReference::ingress(&name("a"))].into(), 0, 0)
-    );
-    assert_eq!(stack.load_balancer.unwrap().scheme, Scheme::Internal);
 }
 
 #[test]
@@ -483,123 +311,6 @@ fn who_belongs_to_a_group() {
 }
 
 #[test]
-fn newcomers_without_room_are_set_aside_until_there_is_some() {
-    let many = |name: &str, count: usize| {
-        let paths: Vec<String> = (0..count).map(|number| format!("/{name}/{number}")).collect();
-        let paths: Vec<(&str, &str, &str, &str)> = paths.iter().map(|p| ("Exact", p.as_str(), "web", "80")).collect();
-        let spec = format!("  rules:\n{}", rules("", &paths));
-        let one = ingress(&[("group.name", "edge"), ("target-type", "ip")], &spec);
-        one.replace("  name: web\n  namespace", &format!("  name: {name}\n  namespace"))
-    };
-    let members = [many("a", 60), many("b", 45), many("c", 40)];
-    let limited = |most: usize, facts: Facts| Facts {
-        limits: Some(Fact::Known(Limits { rules: most, ..Limits::default() })),
-        ..facts
-    };
-    // The limits are not read while AWS's defaults suffice.
-    assert_eq!(built_of(&[many("a", 60), many("c", 40)], &facts()).wants, BTreeSet::new());
-    assert_eq!(built_of(&members, &facts()).wants, [FactQuery::Limits].into());
-    assert_eq!(built_of(&members, &limited(145, facts())).frozen, BTreeSet::new());
-    let built = built_of(&members, &limited(100, facts()));
-    assert!(built.lacking && built.stack.as_ref().is_some_and(|stack| stack.listeners[&80].rules.len() == 100));
-    insta::assert_snapshot!(messages(&built), @"Error quota on Ingress shop/b: spec.rules: with this Ingress the load balancer would have 105 rules, and the account allows 100 (default rules and certificates are not counted); use fewer rules, put this Ingress in another group, or have the limit raised in Service Quotas; it is served as soon as there is room");
-    // An existing member stays, at any place in the order.
-    let holds = MemberResources {
-        member: ObjectReference::ingress(&name("b")),
-        rules: BTreeSet::new(),
-        ports: [(80, ListenerResources::default())].into(),
-    };
-    let there = current(|observed| observed.member_resources.push(holds));
-    assert_eq!(built_of(&members, &limited(100, there)).frozen, [name("a")].into());
-}
-
-/// A member that is being deleted and carries the group's finalizer.
-fn deleted(name: &str, annotations: &[(&str, &str)]) -> String {
-    let held =
-        "  generation: 7\n  finalizers: [group.ingress.k8s.aws/edge]\n  deletionTimestamp: '2026-01-01T00:00:00Z'\n";
-    member(name, annotations).replace("  generation: 7\n", held)
-}
-
-fn protection(value: &str) -> String {
-    format!("deletion_protection.enabled={value}")
-}
-
-fn members_and_leavers(members: &[String]) -> (Vec<String>, Vec<String>, Vec<String>) {
-    let found = membership(&cluster(members), &config(), &edge());
-    let names = |names: &[ObjectName]| names.iter().map(|name| name.name.clone()).collect();
-    (names(&found.members), found.frozen.iter().map(|name| name.name.clone()).collect(), names(&found.leaving))
-}
-
-#[test]
-fn a_deleted_member_that_protects_the_load_balancer_keeps_its_part() {
-    let on = protection("true");
-    let on = [("load-balancer-attributes", on.as_str())];
-    let kept = ["a".to_owned()];
-    // Both deleted at once, and the one that protects before the other.
-    let at_once = [deleted("a", &on), deleted("b", &[])];
-    assert_eq!(members_and_leavers(&at_once), (kept.to_vec(), kept.to_vec(), vec!["b".to_owned()]));
-    let before = [deleted("a", &on), member("b", &[])];
-    assert_eq!(members_and_leavers(&before), (vec!["a".to_owned(), "b".to_owned()], kept.to_vec(), vec![]));
-    let found = membership(&cluster(&at_once), &config(), &edge());
-    let reported: Vec<String> = found.broken.iter().map(|d| format!("{}: {d}", d.object)).collect();
-    assert_eq!(
-        reported,
-        [
-            "Ingress shop/a: alb.ingress.kubernetes.io/load-balancer-attributes: the Ingress is deleted, but `deletion_protection.enabled` keeps its load balancer; set `deletion_protection.enabled=false` in the annotation, and the load balancer goes with the Ingress"
-        ]
-    );
-    // The load balancer stays, without what was of the other.
-    let built = built_of(&at_once, &current(|_| {}));
-    let stack = built.stack.unwrap();
-    assert!(stack.load_balancer.is_some() && stack.frozen.members == [ObjectReference::ingress(&name("a"))].into());
-}
-
-#[test]
-fn a_load_balancer_that_is_protected_in_aws_goes_only_when_an_annotation_lets_it_go() {
-    let off = protection("false");
-    let both = |a: &[(&str, &str)]| [deleted("a", a), deleted("b", &[])];
-    let protected = |names: &[&str]| Facts {
-        protected: Some(names.iter().map(|name| (*name).to_owned()).collect()),
-        ..current(|_| {})
-    };
-    // The build requests it before anything is deleted, but not if there is no load balancer.
-    let unknown = built_of(&both(&[]), &current(|_| {}));
-    assert_eq!((unknown.stack, unknown.wants), (None, [FactQuery::Protection].into()));
-    let empty = Stack::empty(edge());
-    assert_eq!(built_of(&both(&[]), &facts()).stack, Some(empty.clone()));
-    assert_eq!(built_of(&both(&[]), &protected(&[])).stack, Some(empty.clone()));
-    let refused = built_of(&both(&[]), &protected(&["edge"]));
-    assert!(refused.stack.is_none() && refused.lacking);
-    insta::assert_snapshot!(messages(&refused), @"
-    Error refused on Ingress shop/a: alb.ingress.kubernetes.io/load-balancer-attributes: the load balancer `edge` is protected from deletion in AWS (`deletion_protection.enabled`), so it stays, and the Ingress with it; write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted
-    Error refused on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: the load balancer `edge` is protected from deletion in AWS (`deletion_protection.enabled`), so it stays, and the Ingress with it; write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted
-    ");
-    let lets_go = both(&[("load-balancer-attributes", &off)]).map(|text| published(&text));
-    let released = built_of(&lets_go, &protected(&["edge"]));
-    let unprotected = Some(Stack { unprotect: true, ..empty });
-    assert_eq!((messages(&released), released.stack), (String::new(), unprotected.clone()));
-    // One that is remembered has a say as well.
-    let held = Facts {
-        protected: protected(&["edge"]).protected,
-        ..current(|observed| observed.member_resources.push(resources("a", &[80])))
-    };
-    assert_eq!(built_of(&both(&[("load-balancer-attributes", &off)]), &held).stack, unprotected);
-    // Only a finalizer, which any user may write, gives none, of whatever class the Ingress is.
-    let foreign = |text: String| {
-        let text = text.replace("  deletionTimestamp: '2026-01-01T00:00:00Z'\n", "");
-        text.replace("ingressClassName: alb", "ingressClassName: nginx")
-    };
-    let nginx =
-        "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: nginx}\nspec: {controller: nginx}\n";
-    let evil = deleted("evil", &[("load-balancer-attributes", &off)]);
-    let elsewhere = published(&evil).replace("edge.example.com", "other.example.com");
-    for evil in [evil.clone(), elsewhere, foreign(evil)] {
-        let built = built_of(&[deleted("a", &[]), evil, nginx.to_owned()], &protected(&["edge"]));
-        assert!(built.stack.is_none() && messages(&built).contains("is protected from deletion in AWS"));
-    }
-}
-
-#[test]
 fn equal_orders_follow_namespace_and_name_as_one_text() {
     let of = |namespace: &str| member("web", &[]).replace("namespace: shop", &format!("namespace: {namespace}"));
     let members = membership(&cluster(&[of("team"), of("team-a")]), &config(), &edge()).members;
@@ -627,7 +338,7 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
     assert_eq!((messages(&both), opened(&both)), (String::new(), opened(&united)));
     let differ = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
     let differ = built_of(&differ, &current(|_| {}));
-    insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: the access to port 80 should be `pl-2`, but a group has only one: `pl-1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: the access to port 80 should be `pl-2`, but a group has only one: `pl-1`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     // The sources that a frozen member may have requested stay open.
     let rule = |source| SecurityGroupRule {
         protocol: "tcp".to_owned(),
@@ -642,133 +353,6 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
     });
     let frozen = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
     assert_eq!(opened(&built_of(&frozen, &open)), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
-}
-
-#[test]
-fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
-    let lists = ("security-group-prefix-lists", "pl-1");
-    let open = |sources: &[Source]| {
-        let rule = |source: &Source| SecurityGroupRule {
-            protocol: "tcp".to_owned(),
-            from_port: Some(80),
-            to_port: Some(80),
-            source: source.clone(),
-            description: String::new(),
-        };
-        current(|observed| observed.security_groups[0].ingress = sources.iter().map(rule).collect())
-    };
-    let everywhere = Source::Ipv4("0.0.0.0/0".to_owned());
-    let ten = Source::Ipv4("10.0.0.0/8".to_owned());
-    let broken = ("scheme", "nowhere");
-    let of = |asked: &[(&str, &str)]| [member("a", &[lists]), member("b", asked)];
-    // The other allows all clients only because it restricts nothing.
-    let built = built_of(&of(&[broken]), &open(std::slice::from_ref(&everywhere)));
-    assert_eq!(opened(&built), ["tcp 80 from pl-1"]);
-    assert!(!messages(&built).contains("stays open"));
-    assert_eq!(opened(&built_of(&of(&[broken]), &open(std::slice::from_ref(&ten)))), ["tcp 80 from pl-1"]);
-    // Or it requests a range.
-    let asks = built_of(&of(&[broken, ("inbound-cidrs", "10.0.0.0/8")]), &open(&[everywhere.clone(), ten.clone()]));
-    assert_eq!(opened(&asks), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
-    let reported = messages(&asks);
-    let warning = reported.lines().find(|line| line.starts_with("Warning")).unwrap();
-    insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 also stays open to `10.0.0.0/8`, which Ingress shop/b may ask for; what that Ingress asks for cannot be built at the moment; fix that Ingress; then the port is open only to the sources that a member asks for");
-    // Its settings cannot be read.
-    let unreadable = built_of(&of(&[("inbound-cidrs", "10.0.0.0")]), &open(&[everywhere, ten]));
-    assert_eq!(opened(&unreadable), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
-}
-
-#[test]
-fn rules_that_can_do_nothing_count_for_no_limit_and_an_unknown_limit_refuses_nothing() {
-    let paths: Vec<String> = (0..60).map(|number| format!("/{number}")).collect();
-    let redirect = r#"{"type": "redirect", "redirectConfig": {"host": "example.com", "statusCode": "HTTP_301"}}"#;
-    let of = |name: &str, annotations: &[(&str, &str)], paths: &[(&str, &str, &str, &str)]| {
-        let annotations = [&[("group.name", "edge"), ("target-type", "ip")], annotations].concat();
-        let spec = format!("  rules:\n{}", rules("", paths));
-        ingress(&annotations, &spec).replace("  name: web\n  namespace", &format!("  name: {name}\n  namespace"))
-    };
-    let paths: Vec<(&str, &str, &str, &str)> = paths.iter().map(|path| ("Exact", path.as_str(), "web", "80")).collect();
-    let away = [("Prefix", "/", "away", "use-annotation")];
-    let limits = |limits: Limits| Facts { limits: Some(Fact::Known(limits)), ..facts() };
-    // A redirect of everything hides the 120 rules behind it.
-    let hidden = [of("a", &[("actions.away", redirect)], &away), of("b", &[], &paths), of("c", &[], &paths)];
-    let built = built_of(&hidden, &facts());
-    assert_eq!((built.wants.is_empty(), built.frozen.len()), (true, 0), "{}", messages(&built));
-    assert_eq!(built.stack.unwrap().listeners[&80].rules.len(), 1);
-    let many = [of("a", &[], &paths), member("b", &[]), of("c", &[], &paths)];
-    assert_eq!(built_of(&many, &limits(Limits::default())).frozen, [name("c")].into());
-    assert_eq!(built_of(&many, &limits(Limits::UNKNOWN)).frozen, BTreeSet::new());
-    let unavailable = Facts { limits: Some(Fact::Unavailable("throttled".to_owned())), ..facts() };
-    assert_eq!(built_of(&many, &unavailable).frozen, BTreeSet::new());
-}
-
-#[test]
-fn what_a_load_balancer_has_already_is_no_newcomer() {
-    let rule = |priority: u32| ObservedRule {
-        arn: RuleArn::new(format!("arn:rule/{priority}")),
-        priority,
-        conditions: vec![],
-        transforms: vec![],
-        actions: vec![],
-        tags: Tags::new(),
-    };
-    // 120 rules, and no record of whose they are.
-    let mut there = current(|observed| {
-        let listener = observed.load_balancers[0].listeners.get_or_insert_default().get_mut(&80).unwrap();
-        listener.rules = (1..=120).map(rule).collect();
-    });
-    there.limits = Some(Fact::Known(Limits::default()));
-    let many = |name: &str, count: usize| {
-        let paths: Vec<String> = (0..count).map(|number| format!("/{name}/{number}")).collect();
-        let paths: Vec<(&str, &str, &str, &str)> = paths.iter().map(|p| ("Exact", p.as_str(), "web", "80")).collect();
-        let spec = format!("  rules:\n{}", rules("", &paths));
-        let one = ingress(&[("group.name", "edge"), ("target-type", "ip")], &spec);
-        one.replace("  name: web\n  namespace", &format!("  name: {name}\n  namespace"))
-    };
-    let served =
-        |text: String| format!("{text}status: {{loadBalancer: {{ingress: [{{hostname: edge.example.com}}]}}}}\n");
-    assert_eq!(built_of(&[many("a", 60), many("b", 60)], &there).frozen, BTreeSet::new());
-    // One more than there are: the newcomer waits, although it is the first of the group.
-    let members = [many("a", 1), served(many("b", 60)), served(many("c", 60))];
-    assert_eq!(built_of(&members, &there).frozen, [name("a")].into());
-}
-
-#[test]
-fn annotations_that_a_flag_switches_off_make_no_new_member() {
-    let config = BuildConfig { no_class_annotation: true, no_group_annotation: true, ..config() };
-    let class = |held: &str| {
-        let text = member("a", &[("kubernetes.io/ingress.class", "alb")]).replace("  ingressClassName: alb\n", "");
-        text.replace("    alb.ingress.kubernetes.io/group.name: \"edge\"\n", "").replace("  generation: 7\n", held)
-    };
-    let group = |held: &str| member("a", &[]).replace("  generation: 7\n", held);
-    let found = |text: String, stack: &StackId| {
-        let found = membership(&cluster(&[text]), &config, stack);
-        assert_eq!(found.frozen.len(), found.broken.len());
-        (found.served().count(), found.broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    };
-    let alone = StackId::Ingress(name("a"));
-    let (served, reported) = found(class(""), &alone);
-    insta::assert_snapshot!(reported, @"the annotation `kubernetes.io/ingress.class` is switched off (--disable-ingress-class-annotation), so the Ingress is not served; name the class in spec.ingressClassName and remove the annotation");
-    assert_eq!(served, 0);
-    let (served, reported) = found(group(""), &alone);
-    insta::assert_snapshot!(reported, @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation), so the Ingress does not join the group `edge`; remove the annotation, or name a class whose IngressClassParams have the group in spec.group.name");
-    assert_eq!(served, 0);
-    assert_eq!(found(group(""), &edge()), (0, String::new()));
-    // An Ingress that was served before is served.
-    let (of_class, of_group) =
-        (class("  finalizers: [ingress.k8s.aws/resources]\n"), group("  finalizers: [group.ingress.k8s.aws/edge]\n"));
-    assert_eq!(found(published(&of_class), &alone), (1, String::new()));
-    assert_eq!(found(published(&of_group), &edge()), (1, String::new()));
-    // Neither a finalizer without a status, which every user who writes the Ingress may write, nor a status without a
-    // finalizer proves that.
-    for (text, stack) in
-        [(of_class, &alone), (of_group, &edge()), (published(&class("")), &alone), (published(&group("")), &alone)]
-    {
-        let (served, reported) = found(text, stack);
-        assert!(served == 0 && reported.contains("switched off"), "{reported}");
-    }
-    // One that another group holds does not move.
-    let (served, reported) = found(group("  finalizers: [ingress.k8s.aws/resources]\n"), &alone);
-    assert!(served == 0 && reported.contains("switched off"), "{reported}");
 }
 
 #[test]
@@ -802,53 +386,4 @@ fn what_members_have_in_common_carries_who_asks_for_it() {
     assert!(mutual_authentication.is_empty());
     assert_eq!(stack.requesters.of_refusal(443, "SSLPolicyNotFound").map(who), Some(who(&ssl_policy[&443])));
     assert_eq!(stack.requesters.of_refusal(443, "TooManyRules"), None);
-}
-
-#[test]
-fn a_new_listener_is_charged_to_the_member_that_brings_it() {
-    const A: &str = "arn:aws:acm:eu-west-1:111122223333:certificate/a";
-    let old = published(&member("a", &[("listen-ports", r#"[{"HTTPS": 443}]"#), ("certificate-arn", A)]));
-    let new = member("b", &[("listen-ports", r#"[{"HTTPS": 443}, {"HTTP": 8080}]"#)]);
-    let of_host = Facts { hostnames: ["edge.example.com".to_owned()].into(), ..facts() };
-    let brings = |facts: &Facts| {
-        let listeners = built_of(&[old.clone(), new.clone()], facts).stack.unwrap().requesters.listeners;
-        let who = |cause: &Cause| format!("{}: {}", cause.object.name.name, cause.field);
-        listeners.iter().map(|(port, cause)| format!("{port} {}", who(cause))).collect::<Vec<_>>()
-    };
-    let of_b = |port: u16| format!("{port} b: alb.ingress.kubernetes.io/listen-ports");
-    assert_eq!(brings(&of_host), [of_b(443), of_b(8080)]);
-    let both = Facts {
-        current: current(|observed| observed.member_resources = vec![resources("a", &[443]), resources("b", &[443])])
-            .current,
-        ..of_host
-    };
-    assert_eq!(brings(&both), Vec::<String>::new());
-}
-
-#[test]
-fn a_frozen_member_keeps_the_service_whose_name_its_action_escapes() {
-    let snapshot = crate::testing::snapshot(
-        r#"
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata:
-  namespace: shop
-  name: web
-  annotations:
-    alb.ingress.kubernetes.io/actions.a: '{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "c\u0061rt", "servicePort": 80}]}}'
----
-apiVersion: v1
-kind: Service
-metadata: {namespace: shop, name: cart}
-spec: {ports: [{port: 80}]}
----
-apiVersion: v1
-kind: Service
-metadata: {namespace: shop, name: other}
-spec: {ports: [{port: 80}]}
-"#,
-    );
-    let web = ObjectName::new("shop", "web");
-    let expected = BTreeSet::from([(ObjectReference::ingress(&web), "cart".to_owned())]);
-    assert_eq!(super::super::services_of(&snapshot, &web), expected);
 }

@@ -126,7 +126,7 @@ fn a_mistake_in_a_listener_hides_none_in_the_rules_or_elsewhere() {
     let reported = messages(&built(&ingress(&annotations, &format!("  rules:\n{}", rules("", &paths)))));
     insta::assert_snapshot!(reported, @r#"
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`
-    Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `a_b` is not a valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
+    Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `a_b` is not a valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, neither starts nor ends with a hyphen, and does not start with `internal-`; choose another name
     Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: `x` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/listen-ports` has the value `80`: the value is a whole number, not an array; allowed: a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/ssl-redirect` has the value `x`; allowed: a whole number from 1 to 65535

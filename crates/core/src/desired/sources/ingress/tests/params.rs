@@ -195,8 +195,8 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
     Error invalid-value on IngressClassParams team: spec.certificateArn: `mine` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
     ");
     insta::assert_snapshot!(reported("{loadBalancerName: -no-}"), @"
-    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.loadBalancerName: `-no-` is not a valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
-    Error invalid-value on IngressClassParams team: spec.loadBalancerName: `-no-` is not a valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
+    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.loadBalancerName: `-no-` is not a valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, neither starts nor ends with a hyphen, and does not start with `internal-`; choose another name
+    Error invalid-value on IngressClassParams team: spec.loadBalancerName: `-no-` is not a valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, neither starts nor ends with a hyphen, and does not start with `internal-`; choose another name
     ");
 }
 
@@ -279,8 +279,8 @@ fn who_asks_by_its_class_for_something_else_than_its_group_is_told_there_too() {
         &facts(),
     );
     insta::assert_snapshot!(messages(&built), @"
-    Error conflict on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, requested by Ingress shop/web, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
-    Error conflict on IngressClassParams team: spec.scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, requested by Ingress shop/web, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    Error conflict on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, requested by Ingress shop/web, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    Error conflict on IngressClassParams team: spec.scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, requested by Ingress shop/web, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
 }
 
