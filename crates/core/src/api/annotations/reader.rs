@@ -228,8 +228,8 @@ impl<'a> Annotations<'a> {
         })
     }
 
-    /// Reads the value of the overriding layer. It must match the grammar in the list of annotations, or `own` if the
-    /// annotation is not in the list or its grammar gives no value of this type.
+    /// Reads the value of the overriding layer. It must match the grammar in the list of annotations, and `own` too if
+    /// that grammar gives a value of another type.
     fn read<'k, T>(
         &self,
         key: impl Into<WrittenKey<'k>>,

@@ -147,10 +147,6 @@ pub mod group {
         UnitedByKey,
         /// A key whose lists are merged.
         United,
-        /// A key that is not merged.
-        PerIngress,
-        /// A key of Services.
-        NotApplicable,
     }
 }
 
@@ -274,6 +270,17 @@ impl fmt::Display for ObjectKind {
     }
 }
 
+/// Makes the constant of a key that groups merge.
+macro_rules! merged_key {
+    (PerIngress, $constant:ident, $description:literal) => {};
+    (NotApplicable, $constant:ident, $description:literal) => {};
+    ($group:ident, $constant:ident, $description:literal) => {
+        #[doc = $description]
+        pub const $constant: crate::api::annotations::registry::group::$group =
+            crate::api::annotations::registry::group::$group(super::$constant);
+    };
+}
+
 /// Creates the list from rows, in sections that name their source. A row has: constant, name (and parameter), grammar,
 /// objects, group, status, default, description. The constant is the only way to the key, so that an annotation that is
 /// not in the list cannot be read; the constant of the same name in `merged` is the only way to merge it, so that it
@@ -294,12 +301,7 @@ macro_rules! annotations {
 
         /// The keys with the rules by which groups merge them.
         pub mod merged {
-            use crate::api::annotations::registry::group;
-
-            $($(
-                #[doc = $description]
-                pub const $constant: group::$group = group::$group(super::$constant);
-            )*)*
+            $($(merged_key!($group, $constant, $description);)*)*
         }
 
         pub(super) const ANNOTATIONS: &[Annotation] = &[$($(Annotation {

@@ -90,7 +90,7 @@ impl<'a> Builder<'a> {
         frozen: &BTreeSet<ObjectName>,
     ) -> Option<Stack> {
         let requesters = self.requesters(specs, &merged);
-        let user_tags = self.merge_tags(specs).ok()?;
+        let user_tags = std::mem::take(&mut merged.tags);
         let mut load_balancer = self.load_balancer(specs, &mut merged, &user_tags).ok()?;
         let access = merged.access.take()?;
         let mut listeners = BTreeMap::new();

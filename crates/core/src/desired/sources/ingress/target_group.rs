@@ -119,8 +119,10 @@ impl<'a> Builder<'a> {
         let node_labels = self.value(ingress, Some(service), annotations.string_map(keys::TARGET_NODE_LABELS));
         let target_type = target_type?.unwrap_or(self.config.default_target_type);
         if target_type == TargetType::Ip && !self.config.enable_ip_target_type {
-            let message =
-                format!("the targets of the Service `{}` are pods, which a feature gate turns off", service.name);
+            let message = format!(
+                "the targets of the Service `{}` are pods, and a feature gate disables the target type `ip`",
+                service.name
+            );
             let fix = "set `alb.ingress.kubernetes.io/target-type: instance`, or start the controller without `--feature-gates=EnableIPTargetType=false`";
             return Err(self.error(&ingress.name, Code::Unsupported, field, &message, fix));
         }

@@ -1,4 +1,4 @@
-//! The rules by which a group merges the values of its members. Each function accepts only keys with its own rule in
+//! The rules by which a group merges the values of its members. Each function that takes a key accepts only keys with its own rule in
 //! the list of annotations (`registry::group`), so that no key can be merged by another rule.
 
 use std::{
@@ -27,7 +27,7 @@ enum Field<'s> {
     Path(&'static str),
 }
 
-/// A setting that has one value for the whole group.
+/// A setting that has one value for the whole group, for a port, or for an entry of a map.
 struct Setting<'s> {
     field: Field<'s>,
     /// The name of the setting in messages, with its article.
@@ -163,7 +163,7 @@ impl<'a> Builder<'a> {
             Some(_) => {
                 format!("which the load balancer of the group has, and Ingress {} requests", winner.member.name())
             }
-            None => format!("requested by Ingress {}, the first of the group", winner.member.name()),
+            None => format!("requested by Ingress {}, the first of the group that requests one", winner.member.name()),
         };
         let (field, key) = match setting.field {
             Field::Annotation(written) => (written.to_string(), Some(written.key())),

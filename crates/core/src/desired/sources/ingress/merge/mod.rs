@@ -1,5 +1,5 @@
 //! The merge of the members' specs. If they differ, the current value of the load balancer wins as long as a member
-//! requests it; otherwise the first member in the group's order decides. A member that requests another value gets a
+//! requests it; otherwise the first member in the group's order that requests one decides. A member that requests another value gets a
 //! diagnostic and is frozen (reference: ingress §1.6, §2, §4.2, §4.3). The rule of each key is in the list of
 //! annotations ([`agreement`]).
 
@@ -53,6 +53,7 @@ pub(super) struct Merged {
     /// `None` while the shared security group does not exist yet.
     pub(super) access: Option<Access>,
     pub(super) attributes: Attributed,
+    pub(super) tags: Tags,
     /// The HTTPS port that all HTTP listeners redirect to.
     pub(super) redirect: Option<u16>,
     pub(super) ports: BTreeMap<u16, MergedPort>,
@@ -142,6 +143,7 @@ impl<'a> Builder<'a> {
         self.ip_address_type =
             kind.or(retained_kind.map(|balancer| balancer.ip_address_type)).unwrap_or(IpAddressType::Ipv4);
         self.check_sources(specs)?;
+        let tags = self.merge_tags(specs)?;
         let (ports, redirect) = self.merge_ports(specs, frozen)?;
         let retained_scheme =
             self.facts.existing.as_ref().filter(|_| !frozen.is_empty()).map(|existing| existing.scheme);
@@ -170,7 +172,7 @@ impl<'a> Builder<'a> {
             Err(Unmerged::Failed) => None,
             Err(unmerged) => return Err(unmerged),
         };
-        Ok(Merged { name, scheme, subnets: subnets?, access, attributes: attributes?, redirect, ports })
+        Ok(Merged { name, scheme, subnets: subnets?, access, attributes: attributes?, tags, redirect, ports })
     }
 
     /// Returns the frozen members; `None` for each one whose class cannot be read.
@@ -241,7 +243,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Returns the tags of all members, merged by key.
-    pub(super) fn merge_tags(&mut self, specs: &[MemberSpec<'a>]) -> Result<Tags, Unmerged> {
+    fn merge_tags(&mut self, specs: &[MemberSpec<'a>]) -> Result<Tags, Unmerged> {
         self.merge_by_key(
             specs,
             merged::TAGS.into(),
@@ -256,7 +258,6 @@ impl<'a> Builder<'a> {
         specs: &[MemberSpec<'a>],
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<(BTreeMap<u16, MergedPort>, Option<u16>), Unmerged> {
-        self.merge_tags(specs)?;
         let ports = self.merge_by_key(
             specs,
             merged::LISTEN_PORTS.into(),

@@ -76,12 +76,13 @@ impl<'a> Builder<'a> {
             let sources: BTreeSet<Source> = open.into_iter().filter(stays).collect();
             Some(sources).filter(|sources| !sources.is_empty())
         };
+        let (retained_ranges, retained_lists) = (retained_sources(false), retained_sources(true));
         let other_sources: BTreeSet<Source> = match (&ranges, &lists) {
-            (Some(_), None) => retained_sources(true).unwrap_or_default(),
-            (None, Some(_)) => retained_sources(false).unwrap_or_default(),
+            (Some(_), None) => retained_lists.clone().unwrap_or_default(),
+            (None, Some(_)) => retained_ranges.clone().unwrap_or_default(),
             _ => BTreeSet::new(),
         };
-        let (ranges, lists) = (ranges.or_else(|| retained_sources(false)), lists.or_else(|| retained_sources(true)));
+        let (ranges, lists) = (ranges.or(retained_ranges), lists.or(retained_lists));
         self.warn_of_retained_sources(specs, frozen, port, &other_sources);
         if ranges.is_none() && lists.is_none() {
             return Ok(None);
@@ -112,11 +113,11 @@ impl<'a> Builder<'a> {
         }
         let list = |items: Vec<String>| items.join(", ");
         let message = format!(
-            "port {port} also stays open to {}, which {} may ask for; what that Ingress asks for cannot be built at the moment",
+            "port {port} also stays open to {}, because these members of the group have errors and may request that: {}",
             list(other_sources.iter().map(|source| format!("`{source}`")).collect()),
             list(frozen.iter().map(|member| format!("Ingress {member}")).collect())
         );
-        let fix = "fix that Ingress; then the port is open only to the sources that a member asks for";
+        let fix = "fix those errors; then the port is open only to the sources that members request";
         for spec in specs.iter().filter(|spec| spec.ports.contains_key(&port)) {
             let Some(Sourced { place, .. }) = &spec.sources else { continue };
             self.wrong(spec.member.ingress, Code::Conflict, place, Severity::Warning, &message, fix);
