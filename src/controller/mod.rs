@@ -74,7 +74,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Returns true if every kind has been listed and every record taken over.
+    /// Returns true if every kind has been listed.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.synced.reasons().is_empty()
@@ -346,7 +346,7 @@ impl Controller {
     fn pending(&self) -> Vec<String> {
         let mut pending = self.synced.reasons();
         if !self.permit.holds() {
-            pending.push("another replica leads".to_owned());
+            pending.push("this process does not hold the lease".to_owned());
         }
         let queue = self.queue.snapshot();
         pending.extend(queue.running.into_iter().chain(queue.waiting));

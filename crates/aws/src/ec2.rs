@@ -130,7 +130,7 @@ impl AwsReader {
             .collect())
     }
 
-    /// Returns the instances that exist (DescribeInstances).
+    /// Returns the instances with these ids that exist (DescribeInstances).
     ///
     /// # Errors
     /// Returns the error of AWS.
@@ -173,7 +173,7 @@ impl AwsReader {
         Ok(found)
     }
 
-    /// Returns the security groups that exist (DescribeSecurityGroups).
+    /// Returns the security groups with these ids that exist (DescribeSecurityGroups).
     ///
     /// # Errors
     /// Returns the error of AWS.

@@ -161,7 +161,7 @@ impl AwsReader {
     /// Returns load balancers by ARN, at most 20 in each call (DescribeLoadBalancers).
     ///
     /// # Errors
-    /// Returns AWS's error that one of them is not found.
+    /// Returns the error of AWS, also if one of them does not exist.
     pub(super) async fn load_balancers_of(&self, arns: &[LoadBalancerArn]) -> Result<Vec<elb::LoadBalancer>, AwsError> {
         let mut found = Vec::with_capacity(arns.len());
         for batch in arns.chunks(BY_ARN) {
@@ -183,7 +183,7 @@ impl AwsReader {
     /// Returns target groups by ARN, at most 20 in each call (DescribeTargetGroups).
     ///
     /// # Errors
-    /// Returns AWS's error that one of them is not found.
+    /// Returns the error of AWS, also if one of them does not exist.
     pub(super) async fn target_groups_of(&self, arns: &[TargetGroupArn]) -> Result<Vec<elb::TargetGroup>, AwsError> {
         let mut found = Vec::with_capacity(arns.len());
         for batch in arns.chunks(BY_ARN) {

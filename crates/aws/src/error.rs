@@ -275,7 +275,8 @@ impl AwsError {
         Self { operation, kind: AwsErrorKind::Unclear { message: format!("the answer has no {what}") } }
     }
 
-    /// Returns the error of a write that was not sent because another process may take the lease.
+    /// Returns the error of a write that was sent and not answered within the time for which the lease was certain. It may
+    /// have taken effect.
     pub(crate) fn unanswered(operation: &'static str, within: Duration) -> Self {
         let message = format!("no answer within the {} s for which the lease was certain", within.as_secs());
         Self { operation, kind: AwsErrorKind::Unclear { message } }
@@ -492,7 +493,10 @@ impl fmt::Display for AwsError {
             AwsErrorKind::Unreachable { endpoint, message } => {
                 write!(f, "{operation} could not reach {endpoint}: {message}")
             }
-            AwsErrorKind::Withheld => write!(f, "{operation} was not sent: another replica holds the lease"),
+            AwsErrorKind::Withheld => write!(
+                f,
+                "{operation} was not sent: this process does not hold the lease, and another replica may lead"
+            ),
             AwsErrorKind::Unsent { message } => write!(f, "{operation} could not be sent: {message}"),
         }
     }

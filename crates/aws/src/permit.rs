@@ -7,12 +7,13 @@ use super::{AwsError, AwsErrorKind};
 /// One term as the leader, as its lease knows it.
 pub trait LeaderTerm: Send + Sync + 'static {
     /// Returns for how long a write that begins at this moment may take: it has to end before another process may lead. `None`
-    /// before the term, and from its end on.
+    /// before the term, from its end on, and while a renewal is late.
     fn left(&self) -> Option<Duration>;
 }
 
 /// The right to change something, without which there is no [`AwsWriter`](crate::AwsWriter). It comes from the term of a
-/// lease, which is asked right before each change and answers no as soon as it has ended.
+/// lease, which is asked right before each change. It answers no before the term, from its end on, and while a renewal
+/// is late.
 #[derive(Clone)]
 pub struct WritePermit(Arc<dyn LeaderTerm>);
 
@@ -57,10 +58,10 @@ impl WritePermit {
         self.left().is_some()
     }
 
-    /// Returns the error of an operation that may not begin at this moment.
+    /// Checks that an operation may begin at this moment.
     ///
     /// # Errors
-    /// [`AwsErrorKind::Withheld`] once the term has ended, as the call itself would answer.
+    /// Returns [`AwsErrorKind::Withheld`] while the permit does not hold, as the call itself would.
     pub fn check(&self, operation: &'static str) -> Result<(), AwsError> {
         if self.holds() { Ok(()) } else { Err(AwsError { operation, kind: AwsErrorKind::Withheld }) }
     }

@@ -43,8 +43,8 @@ pub(crate) trait FactSource {
     /// Answers a fact query for a stack without changing anything.
     fn answer(&self, stack: &StackId, want: &FactQuery, facts: &mut Facts) -> impl Future<Output = ()> + Send;
 
-    /// Returns the security group that all load balancers share. It may be created here, for the members that are not
-    /// `frozen`.
+    /// Returns the security group that all load balancers share. It may be created here, after the members that are not
+    /// `frozen` have got their finalizer.
     fn backend_security_group(
         &self,
         stack: &StackId,
@@ -52,7 +52,7 @@ pub(crate) trait FactSource {
         frozen: &BTreeSet<ObjectName>,
     ) -> impl Future<Output = Result<Fact<SecurityGroupId>, Self::Error>> + Send;
 
-    /// Records all fact queries that building has made for the stack.
+    /// Records the queries that [`answer`](Self::answer) was given in this build.
     fn resolved(&self, stack: &StackId, facts: &Facts, asked: &BTreeSet<FactQuery>);
 }
 

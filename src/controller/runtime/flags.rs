@@ -456,7 +456,7 @@ mod tests {
         );
         insta::assert_snapshot!(
             refused(&["--backend-security-group", "my-group"]),
-            @"--backend-security-group: `my-group` is not the id of a security group; write its id, sg-…"
+            @"--backend-security-group: `my-group` is not the id of a security group; write an id, sg-…"
         );
         insta::assert_snapshot!(
             refused(&["--default-tags", "a=b", "--external-managed-tags", "a"]),

@@ -117,7 +117,8 @@ impl Queue {
         self.add_for(QueueReason::Audit, key);
     }
 
-    /// Begins a term, after all work of the last one has ended. The queue keeps only changes of the last minute, which
+    /// Begins a term, after the workers of the last one have ended. A pass of theirs may still run, and can write nothing.
+    /// The queue keeps only changes of the last minute, which
     /// may not have been processed.
     pub fn begin_term(&self) {
         let (mut schedule, now) = (self.lock(), Instant::now());

@@ -114,7 +114,7 @@ impl WriteClient {
         Self(kube::Client::new(Fenced { client, permit }, namespace))
     }
 
-    /// Returns the underlying client.
+    /// Returns the client, whose writes need the permit.
     #[must_use]
     pub fn client(&self) -> kube::Client {
         self.0.clone()

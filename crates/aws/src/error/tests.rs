@@ -178,7 +178,7 @@ fn each_kind_reads_as_one_sentence() {
     CreateRule could not reach ELB v2 in us-west-2: dns error
     fix: check name resolution, the route to AWS (NAT gateway or VPC endpoint), HTTPS_PROXY and NO_PROXY; `--aws-api-endpoints` names another endpoint
     transient: true
-    CreateRule was not sent: another replica holds the lease
+    CreateRule was not sent: this process does not hold the lease, and another replica may lead
     fix: -
     transient: true
     CreateRule could not be sent: a region is missing

@@ -61,7 +61,7 @@ fn mistakes(binding: &TargetGroupBinding) -> Vec<String> {
         wrong.push("spec.targetGroupProtocol: QUIC needs the target type ip".to_owned());
     }
     if let Some(vpc) = given(spec.vpc_id.as_ref()).filter(|vpc| !is_vpc(vpc)) {
-        wrong.push(format!("spec.vpcID: `{vpc}` is not the id of a VPC; write its id, vpc-…"));
+        wrong.push(format!("spec.vpcID: `{vpc}` is not the id of a VPC; write an id, vpc-…"));
     }
     wrong
 }

@@ -56,7 +56,7 @@ identifier! {
 /// A name that ELB v2 would refuse.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{name}` is not a valid name: {reason}; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`"
+    "`{name}` is not a valid name: {reason}; a name has 1 to 32 letters, digits and hyphens, neither starts nor ends with a hyphen, and does not start with `internal-`"
 )]
 pub struct InvalidName {
     /// The name as given.

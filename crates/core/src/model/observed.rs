@@ -26,7 +26,7 @@ pub struct ObservedStack {
     /// The resources of each member of a group within its load balancer, from the stack's record.
     pub member_resources: Vec<MemberResources>,
     /// The keys of the tags that the controller has set, from the stack's record. `None` without a record: then every
-    /// tag counts as set by the controller.
+    /// tag counts as set by the controller, except those of earlier controllers.
     pub tag_keys: Option<TagKeys>,
     /// The replaced load balancers whose hold has ended: they may be deleted.
     pub expired: BTreeSet<LoadBalancerArn>,

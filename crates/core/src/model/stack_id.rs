@@ -1,5 +1,5 @@
-//! The id of a stack and of its resources. Tags, labels and finalizers with these ids are written and read only here,
-//! exactly as aws-load-balancer-controller does.
+//! The id of a stack and of its resources. Tags, labels and finalizers with these ids are written and read here and in
+//! [`super::tags`] only, exactly as aws-load-balancer-controller does.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -179,8 +179,8 @@ impl fmt::Display for StackId {
     }
 }
 
-/// The id of a resource within its stack: the tag `ingress.k8s.aws/resource` (`LoadBalancer`, `443`,
-/// `shop/web-api:80`).
+/// The id of a resource within its stack: the value of the tag `ingress.k8s.aws/resource` or `service.k8s.aws/resource`
+/// (`LoadBalancer`, `443`, `shop/web-api:80`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ResourceId(pub(super) String);
@@ -249,8 +249,8 @@ impl ResourceId {
         Some(ObjectReference::ingress(&ObjectName::new(namespace, name)))
     }
 
-    /// Returns true if a target group with this id may belong to the owner. Without the Service's name, the target
-    /// group may also belong to an Ingress with a longer name.
+    /// Returns true if a target group with this id may belong to the Ingress, and false for every other kind of owner.
+    /// Without the Service's name, the target group may also belong to an Ingress with a longer name.
     #[must_use]
     pub fn may_be_of(&self, owner: &ObjectReference) -> bool {
         let rest = owner.as_ingress().and_then(|ingress| self.0.strip_prefix(&ingress.to_string()));

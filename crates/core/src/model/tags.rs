@@ -39,7 +39,7 @@ pub const TRACKING: [&str; 10] = [
 ];
 
 /// The keys that earlier versions of aws-load-balancer-controller and the in-tree controller set and that the controller
-/// never removes, in addition to the keys that begin with [`CLUSTER_PREFIX`].
+/// removes only if a record says that it has set them, in addition to the keys that begin with [`CLUSTER_PREFIX`].
 const LEGACY: [&str; 6] = [
     "kubernetes.io/cluster-name",
     "kubernetes.io/namespace",

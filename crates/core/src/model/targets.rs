@@ -56,7 +56,8 @@ pub enum HealthState {
     Unhealthy,
     /// The target fails its health checks, and its connections are completed.
     UnhealthyDraining,
-    /// The target group is in no listener, or the zone is not in use.
+    /// The target is not registered, its target group is in no listener, its zone is not in use, or its instance is
+    /// stopped.
     Unused,
     /// The target is deregistered, and its connections are completed.
     Draining,

@@ -1,6 +1,6 @@
 //! The plan of one stack.
 //!
-//! Order: target group, binding, load balancer, new listeners with their rules, the sources of their ports, the
+//! Order: security group, target group, binding, load balancer, new listeners with their rules, the sources of their ports, the
 //! security groups of the load balancer, then the changed listeners: the targets of redirects before the listeners that
 //! redirect to them. Deletion runs in the opposite order: rule or listener, sources, binding, and, once the binding has
 //! released its targets, the target group; the security group last.
@@ -82,13 +82,15 @@ struct Planner<'a> {
     going: BTreeSet<ObjectName>,
     /// The TargetGroupBindings whose targets do not yet allow all sources that they must allow.
     closed: BTreeSet<ObjectName>,
-    /// The steps that allow traffic on new ports, or on ports that redirects lead to.
+    /// The steps that run after new listeners are created and before existing ones change: the sources of ports, and the
+    /// security groups of the load balancer.
     opening: Vec<Step>,
     /// The steps for which others must make room first, such as rules and certificates, in the order in which they run.
     later: VecDeque<Step>,
     /// The steps that run after everything that serves traffic is in place.
     last: Vec<Step>,
-    /// The steps that remove tags. They affect no traffic and run last, so that they delay nothing.
+    /// The steps that remove tags. They affect no traffic and run last, so that they delay nothing, unless their removal
+    /// has to make room for new tags.
     untagged: Vec<Step>,
 }
 

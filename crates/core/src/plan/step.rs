@@ -13,15 +13,15 @@ use crate::model::{
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
 ///
-/// Only this module makes one.
+/// Only the planner makes one, and `testing` for tests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// In the order in which they run.
     pub(super) steps: Vec<Step>,
     /// The condition that the rest of the change waits for; a change of it brings the next plan.
     pub(super) wait: Option<Wait>,
-    /// Target groups of the stack that no step means where it names one by its resource: those of a load balancer that is
-    /// replaced, and others that are about to go.
+    /// Target groups that must not be used where a step names a target group by its resource id: those of a load balancer
+    /// that is replaced, and others that are about to be deleted.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) passed_over: BTreeSet<TargetGroupArn>,
 }
@@ -49,7 +49,7 @@ impl Plan {
         self.wait.as_ref()
     }
 
-    /// Returns the target groups of the stack that no step means where it names one by its resource.
+    /// Returns the target groups that must not be used where a step names a target group by its resource id.
     #[must_use]
     pub fn passed_over(&self) -> &BTreeSet<TargetGroupArn> {
         &self.passed_over
@@ -86,7 +86,7 @@ pub enum Wait {
     /// Clients have had the time to find the new load balancer: these may go then.
     #[serde(rename = "Hold")]
     RetainOld(BTreeSet<LoadBalancerArn>),
-    /// The protection from deletion of these must be switched off, which another load balancer has replaced.
+    /// These load balancers have been replaced; their deletion protection must be disabled.
     Protected(BTreeSet<LoadBalancerArn>),
     /// The targets of these TargetGroupBindings allow the security groups that the load balancer is to be put in.
     LetIn(BTreeSet<ObjectName>),
@@ -377,7 +377,7 @@ pub enum StepAction {
         /// Rules and their new priorities.
         priorities: Vec<(RuleReference, u32)>,
     },
-    /// ELB v2 ModifyRule: actions, with what a client has to show, and transforms.
+    /// ELB v2 ModifyRule: actions, with the authentication before them, and transforms.
     ModifyRule {
         /// The rule.
         arn: RuleArn,

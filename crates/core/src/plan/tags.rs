@@ -1,7 +1,7 @@
 //! Tags that nothing requests any more.
 //!
 //! If a record names the tags that the controller has set, only these are removed. Without a record, all tags that the stack
-//! does not request are removed, as aws-load-balancer-controller removes them. `--external-managed-tags`, AWS's own tags and
+//! does not request are removed, as aws-load-balancer-controller removes them, except those of earlier controllers. `--external-managed-tags`, AWS's own tags and
 //! the tags that name the owner of a resource always stay.
 
 use std::collections::BTreeSet;

@@ -48,7 +48,8 @@ pub const CHECKPOINT: &str = "elbv2.k8s.aws/albatross-checkpoint";
 /// first is equal to what it computes, whatever was registered meanwhile.
 pub const FOREIGN_CHECKPOINTS: [&str; 2] = ["elbv2.k8s.aws/checkpoint", "elbv2.k8s.aws/checkpoint-timestamp"];
 
-/// The header that all records of a ConfigMap share. Under another header they are not valid.
+/// The header that all records of a ConfigMap share. They are valid only under a header that [`follows`](Self::follows)
+/// it; the keys of tags also in later terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {

@@ -74,8 +74,8 @@ pub(crate) enum StepError {
         /// The fix, where a user has to act.
         fix: Option<String>,
     },
-    /// Another replica holds the lease.
-    #[error("another replica holds the lease")]
+    /// The permit to write does not hold.
+    #[error("this process does not hold the lease, and another replica may lead")]
     NotLeader,
     /// A forward action names a target group of another owner that is not there.
     #[error(transparent)]

@@ -133,7 +133,7 @@ impl BuildFlags {
             Some(id) if !id.starts_with("sg-") => {
                 return Err(flag_error(
                     "backend-security-group",
-                    format!("`{id}` is not the id of a security group; write its id, sg-…"),
+                    format!("`{id}` is not the id of a security group; write an id, sg-…"),
                 ));
             }
             id => id.map(SecurityGroupId::new),

@@ -17,7 +17,8 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 /// Works while this process leads and is not asked to stop.
 ///
 /// # Errors
-/// Returns [`StartError::LeaseLost`] when the term ends; the controller of that term must not be used again.
+/// Returns [`StartError::LeaseLost`] when the term ends, and [`StartError::TaskEnded`] when the audit or the writer of
+/// records ends; the controller of that term must not be used again.
 pub async fn lead(
     controller: Arc<Controller>,
     settings: &Settings,
