@@ -16,12 +16,13 @@ pub struct Aws {
 
 /// The settings of the three clients are alike, but their types are not.
 macro_rules! client {
-    ($sdk:ident, $endpoint:expr, $retries:expr) => {
+    ($sdk:ident, $endpoint:expr, $retries:expr, $http:expr) => {
         $sdk::Client::from_conf(
             $sdk::Config::builder()
                 .behavior_version(BehaviorVersion::v2026_01_12())
                 .region(Region::new(REGION))
                 .endpoint_url($endpoint)
+                .http_client($http.clone())
                 .credentials_provider(Credentials::new("x", "y", None, None, "lab"))
                 .retry_config($retries.clone())
                 .build(),
@@ -41,10 +42,11 @@ impl Aws {
     }
 
     fn with_retries(endpoint: &str, retries: &RetryConfig) -> Self {
+        let http = aws_smithy_http_client::Builder::new().build_http();
         Self {
-            ec2: client!(aws_sdk_ec2, endpoint, retries),
-            elb: client!(aws_sdk_elasticloadbalancingv2, endpoint, retries),
-            acm: client!(aws_sdk_acm, endpoint, retries),
+            ec2: client!(aws_sdk_ec2, endpoint, retries, http),
+            elb: client!(aws_sdk_elasticloadbalancingv2, endpoint, retries, http),
+            acm: client!(aws_sdk_acm, endpoint, retries, http),
         }
     }
 }
