@@ -490,6 +490,38 @@ async fn a_load_balancer_that_something_else_uses_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_load_balancer_that_somebody_protected_in_aws_stays_with_all_that_serves_behind_it() {
+    let (mut snapshot, ingress) = unheld();
+    let web = snapshot.ingresses.get_mut(&web()).unwrap();
+    web.finalizers.push("ingress.k8s.aws/resources".to_owned());
+    web.deleting = true;
+    let mut gone = ingress.clone();
+    gone["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let attributes =
+        "<Attributes><member><Key>deletion_protection.enabled</Key><Value>true</Value></member></Attributes>";
+    let (fake, mut controller) = controller(snapshot, Some(gone), move |call| match call.action.as_str() {
+        action @ "DescribeLoadBalancerAttributes" => Some(elb(action, attributes)),
+        "DeleteLoadBalancer" => Some(elb_error(
+            400,
+            "OperationNotPermitted",
+            "Load balancer 'web' cannot be deleted because deletion protection is enabled",
+        )),
+        _ => settled(call),
+    })
+    .await;
+    controller.config.enable_backend_security_group = false;
+    let outcome = controller.reconcile(&Key::Stack(group())).await;
+    assert!(matches!(&outcome, Outcome::Failed(message) if message.contains("deletion protection")), "{outcome:?}");
+    let deletions = |calls: Vec<albatross_simulation::fake::Call>| -> Vec<String> {
+        calls.into_iter().map(|call| call.action).filter(|action| action.starts_with("Delete")).collect()
+    };
+    assert_eq!(deletions(fake.calls()), ["DeleteLoadBalancer"]);
+    // Known to be protected, it is not tried again; what the user has to do is told once.
+    let outcome = controller.reconcile(&Key::Stack(group())).await;
+    assert_eq!(warnings(&fake, 1).await, Vec::<String>::new(), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn a_change_that_does_not_last_is_told_and_waits_while_the_rest_goes_on() {
     let (mut snapshot, ingress) = unheld();
     let web = snapshot.ingresses.get_mut(&web()).unwrap();

@@ -323,6 +323,13 @@ impl AwsError {
         ) || self.code().is_some_and(|code| NAMES_NOTHING.contains(&code))
     }
 
+    /// Returns true if AWS does not delete a load balancer because of its deletion protection (DeleteLoadBalancer,
+    /// OperationNotPermitted).
+    #[must_use]
+    pub fn is_of_protection(&self) -> bool {
+        matches!(&self.kind, AwsErrorKind::Refused { code, message } if code == PROTECTED && message.contains(PROTECTION))
+    }
+
     /// Returns true if AWS reports that a security group does not exist.
     #[must_use]
     pub fn names_no_security_group(&self) -> bool {
@@ -445,6 +452,11 @@ fn of_response(status: StatusCode, message: String) -> AwsErrorKind {
     }
 }
 
+/// The code with which AWS refuses to delete a protected load balancer, and other things: only its words tell which.
+const PROTECTED: &str = "OperationNotPermitted";
+/// The words of AWS's message, whichever case they begin with.
+const PROTECTION: &str = "eletion protection";
+
 fn refused_fix(code: &str, message: &str) -> Option<String> {
     if let Some((_, quota)) = QUOTAS.iter().find(|(refused, _)| *refused == code) {
         return Some(format!("ask AWS to raise the quota `{quota}`, or use fewer"));
@@ -457,7 +469,7 @@ fn refused_fix(code: &str, message: &str) -> Option<String> {
             "UnsupportedCertificate" => "use a certificate with a key that Application Load Balancers take",
             "SSLPolicyNotFound" => "name a TLS policy that AWS has in this region",
             "TooManyTags" => "use fewer tags: AWS allows 50 on one resource, and this cannot be raised",
-            "OperationNotPermitted" if message.contains("eletion protection") => {
+            PROTECTED if message.contains(PROTECTION) => {
                 "switch the load balancer's attribute `deletion_protection.enabled` off in AWS if it may be deleted"
             }
             "TargetGroupAssociationLimit" => "use the target group with one load balancer only",

@@ -224,7 +224,7 @@ fn services_deleted_while_aws_fails_for_a_minute_leave_nothing_behind() {
 
         stage.proxy.reset();
         // Of ten calls four are answered with errors before they take effect, and of the others half take effect and are
-        // answered with an error or not at all. Calls that read pass: before a load balancer goes, its protection is read.
+        // answered with an error or not at all. Calls that read pass.
         let only = Some(Calls::writes());
         let faults =
             Faults { error_rate: 0.4, error_after_rate: 0.3, lost_rate: 0.3, only, seed: 1, ..Faults::default() };

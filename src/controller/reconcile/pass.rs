@@ -196,8 +196,17 @@ where
 }
 
 /// Returns the names of the stack's load balancers with deletion protection (DescribeLoadBalancerAttributes).
+///
+/// AWS itself does not delete a protected load balancer, and deleting it is the first step of a plan. So one that is not known
+/// to be protected is not asked about; several are, because the first of them would be deleted before AWS refuses the second.
 async fn protected<R: StackReader>(reader: &R, stack: &StackId) -> Result<BTreeSet<String>, AwsError> {
-    for balancer in reader.observe(stack).await?.load_balancers {
+    let known = reader.observe(stack).await?.load_balancers;
+    if let [balancer] = known.as_slice()
+        && !balancer.is_protected()
+    {
+        return Ok(BTreeSet::new());
+    }
+    for balancer in known {
         let reads = Reads { load_balancer: Some(balancer.arn), ..Reads::default() };
         reader.read(stack, &reads).await?;
     }

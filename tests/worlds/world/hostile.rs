@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// Checks that a protected load balancer stays so, and that no call tries to delete it.
+    /// Checks that a protected load balancer stays so, and that no process keeps trying to delete it.
     pub(crate) fn protection_holds(&self) -> Result<(), String> {
         for call in &self.calls {
             let switches_off = call.operation == "ModifyLoadBalancerAttributes"
@@ -172,13 +172,25 @@ impl World {
             if switches_off {
                 return Err(format!("the protection from deletion is switched off, and nobody asks for it: {call}"));
             }
-            let is_of = |name: &str| call.params["LoadBalancerArn"].split('/').nth(2) == Some(name);
-            let is_known = |since: Instant| since + UNSEEN < call.at;
-            if call.operation == "DeleteLoadBalancer"
-                && call.outcome == Outcome::Refused("OperationNotPermitted".to_owned())
-                && self.protected.iter().any(|(since, name)| is_of(name) && is_known(*since))
-            {
-                return Err(format!("it tries to delete a load balancer that is protected: {call}"));
+        }
+        // AWS's refusal is how a process learns of a protection that was switched on by hand: once, unless it cannot read the
+        // attributes then.
+        for (_, name) in &self.protected {
+            let of_it = |call: &&Call| {
+                call.params.get("LoadBalancerArn").is_some_and(|arn| arn.split('/').nth(2) == Some(name.as_str()))
+            };
+            let refused = |call: &&Call| {
+                call.operation == "DeleteLoadBalancer"
+                    && call.outcome == Outcome::Refused("OperationNotPermitted".to_owned())
+            };
+            let unread =
+                |call: &&Call| call.operation == "DescribeLoadBalancerAttributes" && call.outcome != Outcome::Answered;
+            let refused = self.calls.iter().filter(of_it).filter(refused).count();
+            let allowed = self.processes + self.calls.iter().filter(of_it).filter(unread).count();
+            if refused > allowed {
+                return Err(format!(
+                    "it tries {refused} times to delete {name}, which is protected, and {allowed} are enough"
+                ));
             }
         }
         Ok(())

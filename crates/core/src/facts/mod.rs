@@ -36,7 +36,7 @@ pub enum FactQuery {
     TargetGroup(String),
     /// The quotas of the account.
     Limits,
-    /// The load balancers of the stack that are protected from deletion, read afresh: before all of it goes.
+    /// The load balancers of the stack that are known to be protected from deletion, before all of it is deleted.
     Protection,
 }
 
@@ -136,7 +136,7 @@ pub struct Facts {
     pub limits: Option<Fact<limits::Limits>>,
     /// The DNS names of the stack's own load balancers, in lower case.
     pub hostnames: BTreeSet<String>,
-    /// The names of the stack's load balancers that are protected from deletion.
+    /// The names of the stack's load balancers that are known to be protected from deletion.
     pub protected: Option<BTreeSet<String>>,
     /// Members of the group whose part AWS has refused.
     pub refused: BTreeSet<ObjectName>,

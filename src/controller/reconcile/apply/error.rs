@@ -35,6 +35,9 @@ pub(crate) enum StepError {
     /// AWS cannot delete it yet, because another resource still uses it, or does not know it. No fix is needed.
     #[error(transparent)]
     NotYet(AwsError),
+    /// A load balancer is protected from deletion, as its attributes, read since, say too. The next plan takes that into account.
+    #[error(transparent)]
+    Protected(AwsError),
     /// The name that is to be created is taken by something that belongs to others.
     #[error("the {kind} `{name}` exists and belongs to {owner}, not to {claimant}")]
     Taken {
@@ -120,7 +123,7 @@ impl ApplyError {
     #[must_use]
     pub(crate) fn fix(&self) -> Option<String> {
         match &self.source {
-            StepError::Aws(error) => error.fix(),
+            StepError::Aws(error) | StepError::Protected(error) => error.fix(),
             StepError::Taken { kind, name, .. } => Some(format!(
                 "choose another name, or delete or rename the {kind} `{name}`: it is never taken over by its name"
             )),
@@ -202,9 +205,11 @@ impl ApplyError {
     pub(crate) fn is_transient(&self) -> bool {
         match &self.source {
             StepError::Aws(error) => error.is_transient(),
-            StepError::NotYet(_) | StepError::ThereAlready { .. } | StepError::Unresolved(_) | StepError::NotLeader => {
-                true
-            }
+            StepError::NotYet(_)
+            | StepError::Protected(_)
+            | StepError::ThereAlready { .. }
+            | StepError::Unresolved(_)
+            | StepError::NotLeader => true,
             StepError::Taken { .. } | StepError::Ambiguous { .. } | StepError::ForeignTargetGroup(_) => false,
             StepError::Kubernetes { fix, .. } => fix.is_none(),
         }

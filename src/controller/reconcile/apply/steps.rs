@@ -8,7 +8,7 @@ use albatross_core::{
         ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, ResourceId, Rule,
         SecurityGroupReference, StackId, Tags, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
     },
-    plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
+    plan::{AttributesOf, ListenerChange, ListenerReference, Reads, StepAction, TaggedResource, defaults},
 };
 
 /// Returns the error for a plan of files that names a target group whose ARN was not read from AWS.
@@ -115,8 +115,7 @@ impl Applier {
                 self.modify_attributes(group, of, attributes, resources).await?;
             }
             StepAction::DeleteLoadBalancer { arn, .. } => {
-                deleted(self.aws.delete_load_balancer(arn).await)?;
-                inventory.record_load_balancer_deleted(arn);
+                self.delete_load_balancer(group, arn).await?;
             }
             StepAction::CreateListener { load_balancer, listener } => {
                 self.create_listener(group, load_balancer.as_ref(), listener, resources).await?;
@@ -364,6 +363,24 @@ impl Applier {
             None => StepError::ThereAlready { kind, name },
             Some(owner) => StepError::Taken { kind, name, owner, claimant: format!("{stack} of cluster {cluster}") },
         }
+    }
+
+    /// Deletes a load balancer. AWS refuses that while it is protected; then its attributes are read, so that the next plan
+    /// and the members are told.
+    async fn delete_load_balancer(&self, stack: &StackId, arn: &LoadBalancerArn) -> Result<(), StepError> {
+        let answer = self.aws.delete_load_balancer(arn).await;
+        match answer {
+            Err(error) if error.is_of_protection() => {
+                let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
+                self.inventory.read(stack, &reads).await.map_err(StepError::Aws)?;
+                let observed = self.inventory.observe(stack).await.map_err(StepError::Aws)?;
+                let protected = observed.load_balancers.iter().any(|known| known.arn == *arn && known.is_protected());
+                return Err(if protected { StepError::Protected(error) } else { StepError::Aws(error) });
+            }
+            answer => deleted(answer)?,
+        }
+        self.inventory.record_load_balancer_deleted(arn);
+        Ok(())
     }
 
     async fn set_security_groups(

@@ -14,7 +14,8 @@ use albatross_core::{
     plan::{AttributesOf, ListenerChange, ListenerReference, Planned, Reads},
 };
 use world::{
-    BALANCER_ATTRIBUTES, GROUP_ATTRIBUTES, LISTENER_ATTRIBUTES, PORTS, attributes, made, sent, service, there, web,
+    BALANCER_ATTRIBUTES, GROUP_ATTRIBUTES, LISTENER_ATTRIBUTES, PORTS, attribute_list, attributes, made, sent, service,
+    there, web,
 };
 
 fn plan_for_service(actions: impl IntoIterator<Item = StepAction>) -> Plan {
@@ -552,15 +553,22 @@ async fn attributes_of_a_listener_that_speaks_something_else_now_are_not_known()
 
 #[tokio::test]
 async fn a_protected_load_balancer_is_not_deleted_and_its_protection_not_touched() {
-    for (words, fix) in [
-        (
-            "Load balancer 'arn:b/web' cannot be deleted because deletion protection is enabled",
-            Some("switch the load balancer's attribute `deletion_protection.enabled` off in AWS if it may be deleted"),
-        ),
-        ("Load balancer 'arn:b/web' is used by a VPC endpoint service", None),
+    let protection = "Load balancer 'arn:b/web' cannot be deleted because deletion protection is enabled";
+    let fix = "switch the load balancer's attribute `deletion_protection.enabled` off in AWS if it may be deleted";
+    let delete = "DeleteLoadBalancer\n  LoadBalancerArn=arn:b/web";
+    let read = "DescribeLoadBalancerAttributes\n  LoadBalancerArn=arn:b/web";
+    for (words, enabled, sends, fix, transient) in [
+        // The attributes that AWS then has are known to the next plan, which tells the members.
+        (protection, "true", format!("{delete}\n{read}"), Some(fix), true),
+        // Switched off meanwhile, or AWS contradicts itself: that is told as it stands.
+        (protection, "false", format!("{delete}\n{read}"), Some(fix), false),
+        ("Load balancer 'arn:b/web' is used by a VPC endpoint service", "true", delete.to_owned(), None, false),
     ] {
         let room = room(move |call| match call.action.as_str() {
             "DeleteLoadBalancer" => Some(elb_error(400, "OperationNotPermitted", words)),
+            action @ "DescribeLoadBalancerAttributes" => {
+                Some(elb(action, &attribute_list(&[("deletion_protection.enabled", enabled)])))
+            }
             _ => there(call, false),
         })
         .await;
@@ -568,9 +576,13 @@ async fn a_protected_load_balancer_is_not_deleted_and_its_protection_not_touched
         room.fake.calls();
         let delete = StepAction::DeleteLoadBalancer { arn: balancer(), name: "web".to_owned() };
         let error = room.apply_to_service([delete]).await.unwrap_err();
-        assert_eq!(sent(&room.fake), "DeleteLoadBalancer\n  LoadBalancerArn=arn:b/web");
+        assert_eq!(sent(&room.fake), sends);
         assert!(error.to_string().contains(words), "{error}");
-        assert!(!error.is_not_yet() && !error.is_transient());
+        assert!(!error.is_not_yet());
+        assert_eq!(error.is_transient(), transient, "{error}");
+        assert_eq!(error.blocked_deletion().is_some(), !transient, "{error}");
         assert_eq!(error.fix().filter(|_| fix.is_some()).as_deref(), fix);
+        let known = room.observe_service().await.load_balancers[0].is_protected();
+        assert_eq!(known, transient);
     }
 }

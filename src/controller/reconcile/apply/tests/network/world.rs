@@ -75,7 +75,7 @@ pub(crate) fn attributes(pairs: &[(&str, &str)]) -> Attributes {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn attribute_list(pairs: &[(&str, &str)]) -> String {
+pub(crate) fn attribute_list(pairs: &[(&str, &str)]) -> String {
     let list = pairs.iter().map(|(key, value)| format!("<Key>{key}</Key><Value>{value}</Value>"));
     format!("<Attributes>{}</Attributes>", members(list))
 }
