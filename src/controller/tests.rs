@@ -517,8 +517,19 @@ async fn a_load_balancer_that_somebody_protected_in_aws_stays_with_all_that_serv
     };
     assert_eq!(deletions(fake.calls()), ["DeleteLoadBalancer"]);
     // Known to be protected, it is not tried again; what the user has to do is told once.
-    let outcome = controller.reconcile(&Key::Stack(group())).await;
-    assert_eq!(warnings(&fake, 1).await, Vec::<String>::new(), "{outcome:?}");
+    assert!(matches!(controller.reconcile(&Key::Stack(group())).await, Outcome::Failed(_)));
+    // The event is written after all calls of the pass.
+    let mut calls = Vec::new();
+    let told = tokio::time::timeout(Duration::from_secs(10), async {
+        while !calls.iter().any(|call: &albatross_simulation::fake::Call| call.action.ends_with("/events")) {
+            calls.extend(fake.calls());
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(told.await.is_ok(), "{calls:?}");
+    let event: serde_json::Value = serde_json::from_str(&calls.last().unwrap().body).unwrap();
+    assert_eq!(deletions(calls), Vec::<String>::new());
+    insta::assert_snapshot!(format!("{}: {}", event["reason"].as_str().unwrap(), event["message"].as_str().unwrap()), @"FailedBuildModel: Failed build model due to alb.ingress.kubernetes.io/load-balancer-attributes: the load balancer `web` is protected from deletion in AWS (`deletion_protection.enabled`), so it stays, and the Ingress with it; write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted");
 }
 
 #[tokio::test]

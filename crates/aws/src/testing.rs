@@ -16,7 +16,8 @@ pub const TRIES: usize = crate::client::TRIES as usize;
 /// Returns clients that call a server on the loopback interface.
 #[must_use]
 pub fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> AwsReader {
-    let config = config().into_builder().endpoint_url(endpoint).build();
+    let http = aws_smithy_http_client::Builder::new().build_http();
+    let config = config().into_builder().endpoint_url(endpoint).http_client(http).build();
     let options = ConnectOptions { max_attempts: 2, observer, ..ConnectOptions::default() };
     AwsReader::with_config(&config, &options)
 }

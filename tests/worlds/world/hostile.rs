@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{World, objects::NAMESPACE};
 use albatross_core::model::{DELETION_PROTECTION, tags::BINDING_FINALIZER};
-use albatross_simulation::aws::{Limits, Outcome};
+use albatross_simulation::aws::{Call, Limits, Outcome};
 
 /// The namespace of a tenant that claims target groups of others.
 const RIVAL: &str = "rival";
