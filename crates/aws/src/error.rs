@@ -323,11 +323,11 @@ impl AwsError {
         ) || self.code().is_some_and(|code| NAMES_NOTHING.contains(&code))
     }
 
-    /// Returns true if AWS does not delete a load balancer because of its deletion protection (DeleteLoadBalancer,
-    /// OperationNotPermitted).
+    /// Returns true if AWS does not permit the operation in the state of the resource, as DeleteLoadBalancer of a protected
+    /// load balancer (OperationNotPermitted). Only its words tell the reason, and they are no interface.
     #[must_use]
-    pub fn is_of_protection(&self) -> bool {
-        matches!(&self.kind, AwsErrorKind::Refused { code, message } if code == PROTECTED && message.contains(PROTECTION))
+    pub fn is_not_permitted(&self) -> bool {
+        self.is_refused() && self.code() == Some(NOT_PERMITTED)
     }
 
     /// Returns true if AWS reports that a security group does not exist.
@@ -452,10 +452,8 @@ fn of_response(status: StatusCode, message: String) -> AwsErrorKind {
     }
 }
 
-/// The code with which AWS refuses to delete a protected load balancer, and other things: only its words tell which.
-const PROTECTED: &str = "OperationNotPermitted";
-/// The words of AWS's message, whichever case they begin with.
-const PROTECTION: &str = "eletion protection";
+/// The code with which AWS refuses to delete a protected load balancer, among other things.
+const NOT_PERMITTED: &str = "OperationNotPermitted";
 
 fn refused_fix(code: &str, message: &str) -> Option<String> {
     if let Some((_, quota)) = QUOTAS.iter().find(|(refused, _)| *refused == code) {
@@ -469,7 +467,7 @@ fn refused_fix(code: &str, message: &str) -> Option<String> {
             "UnsupportedCertificate" => "use a certificate with a key that Application Load Balancers take",
             "SSLPolicyNotFound" => "name a TLS policy that AWS has in this region",
             "TooManyTags" => "use fewer tags: AWS allows 50 on one resource, and this cannot be raised",
-            PROTECTED if message.contains(PROTECTION) => {
+            NOT_PERMITTED if message.contains("eletion protection") => {
                 "switch the load balancer's attribute `deletion_protection.enabled` off in AWS if it may be deleted"
             }
             "TargetGroupAssociationLimit" => "use the target group with one load balancer only",

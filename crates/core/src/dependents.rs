@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    api::annotations::{may_name_service, registry},
+    api::annotations::{NamesInAction, registry},
     desired::{
         self,
         sources::{
@@ -173,7 +173,7 @@ fn names_service(ingress: &Ingress, service: &str) -> bool {
         || ingress
             .annotations
             .iter()
-            .any(|(key, value)| registry::ingress::ACTIONS.matches(key) && may_name_service(value, service))
+            .any(|(key, value)| registry::ingress::ACTIONS.matches(key) && NamesInAction::of(value).may_name(service))
 }
 
 fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {

@@ -16,7 +16,8 @@ use albatross_core::{
     diagnostics::Severity,
     facts::{ExistingLoadBalancer, Fact, FactQuery, Facts},
     model::{
-        KnownLimits, ObjectName, ObjectReference, ObservedLoadBalancer, ObservedStack, SecurityGroupId, Stack, StackId,
+        KnownLimits, LoadBalancerArn, ObjectName, ObjectReference, ObservedLoadBalancer, ObservedStack,
+        SecurityGroupId, Stack, StackId,
     },
     plan::{self, AssumedSecret, Plan, Planned, Reads},
     snapshot::Snapshot,
@@ -75,6 +76,9 @@ pub(crate) trait StackReader {
 
     /// Reads the states of the load balancers that are not active yet.
     fn read_states(&self, stack: &StackId) -> impl Future<Output = Result<(), AwsError>> + Send;
+
+    /// Returns true if AWS is known not to have deleted this load balancer because it is protected.
+    fn was_protected(&self, load_balancer: &LoadBalancerArn) -> bool;
 
     /// Assumes that AWS has the current client secrets of these rules.
     fn assume_secrets(&self, stack: &StackId, assumed: &[AssumedSecret]);
@@ -197,12 +201,14 @@ where
 
 /// Returns the names of the stack's load balancers with deletion protection (DescribeLoadBalancerAttributes).
 ///
-/// AWS itself does not delete a protected load balancer, and deleting it is the first step of a plan. So one that is not known
-/// to be protected is not asked about; several are, because the first of them would be deleted before AWS refuses the second.
+/// AWS itself does not delete a protected load balancer, and deleting it is the first step of a plan, whose failure ends the
+/// plan. So one that is not known to be protected is not asked about; several are, because the first of them would be
+/// deleted before AWS refuses the second.
 async fn protected<R: StackReader>(reader: &R, stack: &StackId) -> Result<BTreeSet<String>, AwsError> {
     let known = reader.observe(stack).await?.load_balancers;
     if let [balancer] = known.as_slice()
         && !balancer.is_protected()
+        && !reader.was_protected(&balancer.arn)
     {
         return Ok(BTreeSet::new());
     }

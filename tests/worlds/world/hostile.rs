@@ -135,7 +135,7 @@ impl World {
         let Some(name) = self.hostile.pick(&names).cloned() else { return };
         self.tell(format!("by hand, somebody protects load balancer {name} from deletion"));
         self.aws.protect(&name, true);
-        self.protected.push((Instant::now(), name));
+        self.protected.push((Instant::now(), name, self.terms));
     }
 
     /// Takes the protection off everywhere: first in the objects that request it, and in AWS once the controller knows that.
@@ -173,11 +173,15 @@ impl World {
                 return Err(format!("the protection from deletion is switched off, and nobody asks for it: {call}"));
             }
         }
-        // AWS's refusal is how a process learns of a protection that was switched on by hand: once, unless it cannot read the
+        // AWS's refusal is how a leader learns of a protection that was switched on by hand: once, unless it cannot read the
         // attributes then.
-        for (_, name) in &self.protected {
+        for (since, name, before) in &self.protected {
             let of_it = |call: &&Call| {
-                call.params.get("LoadBalancerArn").is_some_and(|arn| arn.split('/').nth(2) == Some(name.as_str()))
+                call.at >= *since
+                    && call
+                        .params
+                        .get("LoadBalancerArn")
+                        .is_some_and(|arn| arn.split('/').nth(2) == Some(name.as_str()))
             };
             let refused = |call: &&Call| {
                 call.operation == "DeleteLoadBalancer"
@@ -186,7 +190,9 @@ impl World {
             let unread =
                 |call: &&Call| call.operation == "DescribeLoadBalancerAttributes" && call.outcome != Outcome::Answered;
             let refused = self.calls.iter().filter(of_it).filter(refused).count();
-            let allowed = self.processes + self.calls.iter().filter(of_it).filter(unread).count();
+            let unread = self.calls.iter().filter(of_it).filter(unread).count();
+            let terms = usize::try_from(self.terms - before).unwrap_or_default() + 1;
+            let allowed = terms + unread;
             if refused > allowed {
                 return Err(format!(
                     "it tries {refused} times to delete {name}, which is protected, and {allowed} are enough"

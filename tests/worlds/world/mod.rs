@@ -97,8 +97,8 @@ pub(crate) struct World {
     requests: Vec<Request>,
     /// From when to when a process lived that had lost its lease.
     deposed: Vec<(Instant, Instant)>,
-    /// The times at which load balancers were protected by hand.
-    protected: Vec<(Instant, String)>,
+    /// The times at which load balancers were protected by hand, and the number of terms until then.
+    protected: Vec<(Instant, String, i32)>,
     /// True while a protected load balancer is still to be deleted.
     to_be_deleted: bool,
 }

@@ -101,6 +101,8 @@ struct State {
     /// Counts the controller's own writes.
     writes: u64,
     load_balancers: BTreeMap<LoadBalancerArn, BalancerEntry>,
+    /// The load balancers that AWS did not delete because they are protected, until their attributes say otherwise.
+    protected: BTreeSet<LoadBalancerArn>,
     /// Load balancers of other types: nothing of theirs matters but the security groups they are in.
     others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
     target_groups: BTreeMap<TargetGroupArn, TargetGroupEntry>,
@@ -313,6 +315,11 @@ impl Inventory {
         Ok(())
     }
 
+    /// Returns true if AWS did not delete this load balancer because it is protected. That is known longer than attributes are.
+    pub fn was_protected(&self, arn: &LoadBalancerArn) -> bool {
+        self.state().protected.contains(arn)
+    }
+
     /// Reads what a plan depends on.
     ///
     /// # Errors
@@ -341,8 +348,12 @@ impl Inventory {
         }
         if let Some(arn) = &reads.load_balancer {
             let attributes = self.aws.load_balancer_attributes(arn).await?;
-            if let Some(entry) = self.state().load_balancers.get_mut(arn) {
+            let mut state = self.state();
+            if let Some(entry) = state.load_balancers.get_mut(arn) {
                 entry.value.attributes = Some(attributes);
+                if !entry.value.is_protected() {
+                    state.protected.remove(arn);
+                }
             }
         }
         for arn in &reads.listeners {

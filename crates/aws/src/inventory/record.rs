@@ -98,10 +98,18 @@ impl Inventory {
         }
     }
 
+    /// AWS did not delete a load balancer because it is protected.
+    pub fn record_protected(&self, arn: &LoadBalancerArn) {
+        let State { protected, load_balancers, .. } = &mut *self.state();
+        protected.retain(|arn| load_balancers.contains_key(arn));
+        protected.insert(arn.clone());
+    }
+
     pub fn record_load_balancer_deleted(&self, arn: &LoadBalancerArn) {
         let mut state = self.state();
         let written = state.next_write();
         state.load_balancers.remove(arn);
+        state.protected.remove(arn);
         state.remember_deleted(arn.as_str(), written);
     }
 

@@ -57,7 +57,7 @@ impl Applier {
     }
 
     /// Runs a plan's steps in order, up to the first that fails. A deletion that has to wait holds up no other step; it
-    /// is answered with [`StepError::NotYet`] when all others are done.
+    /// is answered with [`StepError::NotYet`] when all others are done; where it is a load balancer, at once.
     ///
     /// # Errors
     /// The step that failed, with its cause. What has been done before stays done, and is known to the inventory.
@@ -88,6 +88,10 @@ impl Applier {
                     tracing::info!(group = %stack, step = %step.action, reason = %source, "not yet");
                     if source.asks_to_read_again() {
                         self.read_again(stack, &step.action, &source);
+                    }
+                    if matches!(step.action, StepAction::DeleteLoadBalancer { .. }) {
+                        // It continues to serve, so what it serves stays.
+                        return Err(failed(source, carried_out));
                     }
                     waiting.get_or_insert(failed(source, Vec::new()));
                 }

@@ -365,22 +365,33 @@ impl Applier {
         }
     }
 
-    /// Deletes a load balancer. AWS refuses that while it is protected; then its attributes are read, so that the next plan
-    /// and the members are told.
+    /// Deletes a load balancer. If AWS does not permit it, the attributes are read, so that the next plan knows a
+    /// protection, and the members are told.
     async fn delete_load_balancer(&self, stack: &StackId, arn: &LoadBalancerArn) -> Result<(), StepError> {
         let answer = self.aws.delete_load_balancer(arn).await;
-        match answer {
-            Err(error) if error.is_of_protection() => {
-                let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
-                self.inventory.read(stack, &reads).await.map_err(StepError::Aws)?;
-                let observed = self.inventory.observe(stack).await.map_err(StepError::Aws)?;
-                let protected = observed.load_balancers.iter().any(|known| known.arn == *arn && known.is_protected());
-                return Err(if protected { StepError::Protected(error) } else { StepError::Aws(error) });
-            }
-            answer => deleted(answer)?,
+        if let Err(error) = &answer
+            && error.is_not_permitted()
+            && self.is_protected(stack, arn).await
+        {
+            self.inventory.record_protected(arn);
+            return answer.map_err(StepError::Protected);
         }
+        deleted(answer)?;
         self.inventory.record_load_balancer_deleted(arn);
         Ok(())
+    }
+
+    /// Returns true if AWS says that a load balancer is protected from deletion. Where it cannot be asked, the refusal is what
+    /// is told.
+    async fn is_protected(&self, stack: &StackId, arn: &LoadBalancerArn) -> bool {
+        let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
+        if let Err(error) = self.inventory.read(stack, &reads).await {
+            tracing::warn!(group = %stack, "the attributes of the load balancer are not known: {error}");
+            return false;
+        }
+        let observed = self.inventory.observe(stack).await;
+        let mut known = observed.into_iter().flat_map(|observed| observed.load_balancers);
+        known.any(|known| known.arn == *arn && known.is_protected())
     }
 
     async fn set_security_groups(

@@ -23,8 +23,8 @@ use albatross_core::{
     desired::{Membership, sources::ingress},
     facts::{Fact, Facts},
     model::{
-        Cause, ObjectName, ObjectReference, ObservedBinding, ObservedStack, ResourceId, SecurityGroupId, Stack,
-        SubnetId, Tags, TargetGroupArn, Value, VpcId,
+        Cause, LoadBalancerArn, ObjectName, ObjectReference, ObservedBinding, ObservedStack, ResourceId,
+        SecurityGroupId, Stack, SubnetId, Tags, TargetGroupArn, Value, VpcId,
     },
     plan::{self, Step, StepAction},
     testing::{build_config, plan_of, snapshot},
@@ -387,6 +387,36 @@ async fn a_deletion_that_has_to_wait_holds_up_no_other() {
     transient: true
     ");
     assert_eq!(room.fake.actions(), ["DeleteRule", "DeleteSecurityGroup", "DeleteTargetGroup", "DeleteTargetGroup"]);
+}
+
+#[tokio::test]
+async fn what_a_load_balancer_leads_to_stays_while_aws_does_not_delete_it() {
+    for (code, message) in [
+        ("ResourceInUse", "Load balancer 'web' is currently associated with another service"),
+        ("OperationNotPermitted", "Load balancer 'web' cannot be deleted because deletion protection is enabled"),
+        ("LoadBalancerNotFound", "One or more load balancers not found"),
+        ("Throttling", "Rate exceeded"),
+    ] {
+        let room = room(move |call| match call.action.as_str() {
+            "DeleteLoadBalancer" => Some(elb_error(400, code, message)),
+            _ => None,
+        })
+        .await;
+        let balancer = LoadBalancerArn::new("arn:b/web");
+        let target_group = TargetGroupArn::new("arn:t/web");
+        let plan = plan_for_ingress([
+            StepAction::DeleteLoadBalancer { arn: balancer, name: "web".into() },
+            StepAction::DeleteBinding(ObjectName::new("shop", "k8s-shop-web")),
+            StepAction::DeleteTargetGroup { arn: target_group, name: "web".into() },
+            StepAction::DeleteSecurityGroup(SecurityGroupId::new("sg-1")),
+        ]);
+        let error = room.apply(&plan).await.unwrap_err();
+        assert_eq!(error.step, "delete load balancer web with its listeners and rules");
+        assert_eq!(error.carried_out, Vec::<usize>::new());
+        let actions = room.fake.actions();
+        let removes = |action: &&String| action.starts_with("Delete") || action.starts_with("DELETE");
+        assert!(actions.iter().filter(removes).all(|action| action == "DeleteLoadBalancer"), "{code}: {actions:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::controller::reconcile::MANIFESTS;
 use albatross_aws::{Inventory, facts::FactStore};
 use albatross_core::{
-    model::{ObjectName, VpcId},
+    model::{DELETION_PROTECTION, IpAddressType, LoadBalancerKind, LoadBalancerState, ObjectName, Scheme, Tags, VpcId},
     testing::{build_config, plan_of, snapshot},
 };
 use albatross_simulation::aws::SimulatedAws;
@@ -79,6 +79,10 @@ impl StackReader for Account {
 
     async fn read_states(&self, stack: &StackId) -> Result<(), AwsError> {
         self.inventory.read_states(stack).await
+    }
+
+    fn was_protected(&self, load_balancer: &LoadBalancerArn) -> bool {
+        self.inventory.was_protected(load_balancer)
     }
 
     fn assume_secrets(&self, _: &StackId, assumed: &[AssumedSecret]) {
@@ -161,5 +165,87 @@ async fn a_plan_is_carried_out_once_it_is_proved_and_remembered() {
         let change = Change { membership: &membership, stack, frozen, absent, observed: &observed, plan };
         assert_eq!(carry_out(&applier, &change).await, Ok(result));
         assert_eq!(*applier.log.lock().unwrap(), log);
+    }
+}
+
+/// Load balancers of a stack, with the attributes that AWS has, and those that are known.
+struct Balancers {
+    in_aws: Vec<bool>,
+    known: Mutex<Vec<Option<bool>>>,
+    was_protected: bool,
+    reads: Mutex<usize>,
+}
+
+impl Balancers {
+    fn arn(number: usize) -> LoadBalancerArn {
+        LoadBalancerArn::new(format!("arn:b/{number}"))
+    }
+}
+
+impl StackReader for Balancers {
+    async fn observe(&self, _: &StackId) -> Result<ObservedStack, AwsError> {
+        let known = self.known.lock().unwrap();
+        let load_balancers = known.iter().enumerate().map(|(number, protected)| ObservedLoadBalancer {
+            arn: Self::arn(number),
+            name: format!("lb-{number}"),
+            dns_name: format!("lb-{number}.elb.amazonaws.com"),
+            kind: LoadBalancerKind::Application,
+            scheme: Scheme::Internal,
+            ip_address_type: IpAddressType::Ipv4,
+            state: LoadBalancerState::Active,
+            subnets: BTreeSet::new(),
+            security_groups: BTreeSet::new(),
+            attributes: protected.map(|on| [(DELETION_PROTECTION.to_owned(), on.to_string())].into()),
+            tags: Tags::new(),
+            listeners: None,
+        });
+        Ok(ObservedStack { load_balancers: load_balancers.collect(), ..ObservedStack::default() })
+    }
+
+    async fn observe_whole(&self, stack: &StackId) -> Result<ObservedStack, AwsError> {
+        self.observe(stack).await
+    }
+
+    async fn read(&self, _: &StackId, reads: &Reads) -> Result<(), AwsError> {
+        *self.reads.lock().unwrap() += 1;
+        for (number, known) in self.known.lock().unwrap().iter_mut().enumerate() {
+            if reads.load_balancer.as_ref() == Some(&Self::arn(number)) {
+                *known = Some(self.in_aws[number]);
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_states(&self, _: &StackId) -> Result<(), AwsError> {
+        Ok(())
+    }
+
+    fn was_protected(&self, _: &LoadBalancerArn) -> bool {
+        self.was_protected
+    }
+
+    fn assume_secrets(&self, _: &StackId, _: &[AssumedSecret]) {}
+}
+
+#[tokio::test]
+async fn protection_is_read_where_aws_alone_would_not_keep_the_stack_together() {
+    for (in_aws, known, was_protected, reads, found) in [
+        // AWS refuses to delete the only one.
+        (vec![true], vec![None], false, 0, vec![]),
+        (vec![true], vec![Some(false)], false, 0, vec![]),
+        // It is known, and a user may have switched it off.
+        (vec![true], vec![Some(true)], false, 1, vec!["lb-0"]),
+        (vec![false], vec![Some(true)], false, 1, vec![]),
+        (vec![true], vec![None], true, 1, vec!["lb-0"]),
+        // The first would be gone when AWS refuses the second.
+        (vec![false, true], vec![None, None], false, 2, vec!["lb-1"]),
+        (vec![true, false], vec![Some(false), Some(false)], false, 2, vec!["lb-0"]),
+        (vec![], vec![], false, 0, vec![]),
+    ] {
+        let case = format!("{in_aws:?} {known:?} {was_protected}");
+        let balancers = Balancers { in_aws, known: Mutex::new(known), was_protected, reads: Mutex::default() };
+        let names = protected(&balancers, &web()).await.unwrap();
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), found, "{case}");
+        assert_eq!(*balancers.reads.lock().unwrap(), reads, "{case}");
     }
 }

@@ -120,10 +120,11 @@ impl Controller {
             return Outcome::Failed(error.to_string());
         }
         let (reason, fix, quiet) = match error {
-            PassError::Kubernetes(KubernetesError::Refused { source: kube::Error::Api(_), .. }) => {
-                ("FailedUpdateStatus", None, false)
+            PassError::Kubernetes(KubernetesError::Refused { source, .. }) => {
+                // A write that was withheld, or a connection that broke.
+                let is_lost = matches!(source, kube::Error::Service(_) | kube::Error::HyperError(_));
+                ("FailedUpdateStatus", None, is_lost)
             }
-            // A write that was withheld, or a connection that broke.
             PassError::Kubernetes(_) => ("FailedUpdateStatus", None, true),
             PassError::Record(_) => ("FailedWriteRecord", None, false),
             PassError::Aws(aws) => ("FailedDeployModel", aws.fix(), aws.is_transient()),

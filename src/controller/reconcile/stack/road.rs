@@ -13,7 +13,7 @@ use albatross_core::{
     dependents::{self, Key},
     desired::{BuildConfig, Membership},
     facts::{Fact, FactQuery, Facts},
-    model::{ObjectName, ObservedBinding, ObservedStack, SecurityGroupId, StackId, TargetGroupArn},
+    model::{LoadBalancerArn, ObjectName, ObservedBinding, ObservedStack, SecurityGroupId, StackId, TargetGroupArn},
     plan::{self, AssumedSecret, Reads, Step},
     snapshot::Snapshot,
 };
@@ -98,6 +98,10 @@ impl StackReader for Controller {
 
     async fn read_states(&self, stack: &StackId) -> Result<(), AwsError> {
         self.inventory.read_states(stack).await
+    }
+
+    fn was_protected(&self, load_balancer: &LoadBalancerArn) -> bool {
+        self.inventory.was_protected(load_balancer)
     }
 
     fn assume_secrets(&self, stack: &StackId, assumed: &[AssumedSecret]) {

@@ -1,5 +1,7 @@
 //! `actions.<name>`: what to do with a request, for backends whose port is named `use-annotation`.
 
+use std::collections::BTreeSet;
+
 use super::json::{Document, Node};
 
 /// The most target groups that one action can name (AWS).
@@ -28,21 +30,40 @@ pub enum Action {
     Forward { target_groups: Vec<ForwardTarget>, stickiness: Option<Stickiness> },
 }
 
-/// Returns true if the value of an action may name a Service. Values are not read as actions here, so that one that cannot be built
-/// counts too, and one too many may be found.
-#[must_use]
-pub fn may_name_service(value: &str, service: &str) -> bool {
-    // JSON may escape the letters, digits and hyphens of a name as `\u`, also where the rest of the value is broken.
-    let unescaped = || Document::parse(value).map_or(true, |document| has_string(&document, service));
-    value.contains(service) || value.contains(r"\u") && unescaped()
+/// The Services that the value of an action may name. Values are not read as actions here, so that one that cannot be built counts
+/// too, and one too many may be found.
+pub struct NamesInAction<'a> {
+    value: &'a str,
+    /// JSON may escape the letters, digits and hyphens of a name as `\u`. `None` where such a value cannot be read: it may then
+    /// name every Service.
+    escaped: Option<BTreeSet<String>>,
 }
 
-fn has_string(document: &Document, text: &str) -> bool {
+impl<'a> NamesInAction<'a> {
+    /// Reads the value of an action.
+    #[must_use]
+    pub fn of(value: &'a str) -> Self {
+        let mut strings = BTreeSet::new();
+        if value.contains(r"\u") {
+            let Ok(document) = Document::parse(value) else { return Self { value, escaped: None } };
+            collect_strings(document, &mut strings);
+        }
+        Self { value, escaped: Some(strings) }
+    }
+
+    /// Returns true if the action may name this Service.
+    #[must_use]
+    pub fn may_name(&self, service: &str) -> bool {
+        self.value.contains(service) || self.escaped.as_ref().is_none_or(|strings| strings.contains(service))
+    }
+}
+
+fn collect_strings(document: Document, strings: &mut BTreeSet<String>) {
     match document {
-        Document::String(string) => string == text,
-        Document::Array(items) => items.iter().any(|item| has_string(item, text)),
-        Document::Object(fields) => fields.iter().any(|(_, field)| has_string(field, text)),
-        Document::Null | Document::Bool(_) | Document::Integer(_) | Document::Number(_) => false,
+        Document::String(string) => drop(strings.insert(string)),
+        Document::Array(items) => items.into_iter().for_each(|item| collect_strings(item, strings)),
+        Document::Object(fields) => fields.into_iter().for_each(|(_, field)| collect_strings(field, strings)),
+        Document::Null | Document::Bool(_) | Document::Integer(_) | Document::Number(_) => {}
     }
 }
 
@@ -271,7 +292,7 @@ mod tests {
             (r#"{"serviceName": "c\u0061rt", "serviceName": null}"#.to_owned(), true),
             (r#"{"serviceName": "c\u0061rt""#.to_owned(), true),
         ] {
-            assert_eq!(may_name_service(&value, "cart"), found, "{value}");
+            assert_eq!(NamesInAction::of(&value).may_name("cart"), found, "{value}");
         }
     }
 

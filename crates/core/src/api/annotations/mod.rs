@@ -16,7 +16,7 @@ pub mod registry;
 mod transforms;
 pub mod values;
 
-pub use actions::{Action, ForwardBackend, ForwardTarget, ServicePort, Stickiness, may_name_service, parse_action};
+pub use actions::{Action, ForwardBackend, ForwardTarget, NamesInAction, ServicePort, Stickiness, parse_action};
 pub use authentication::{
     CognitoProvider, JwtValidation, MutualAuthentication, OidcProvider, TrustStore, parse_cognito_provider,
     parse_jwt_validation, parse_mutual_authentication, parse_oidc_provider,

@@ -555,20 +555,24 @@ async fn attributes_of_a_listener_that_speaks_something_else_now_are_not_known()
 async fn a_protected_load_balancer_is_not_deleted_and_its_protection_not_touched() {
     let protection = "Load balancer 'arn:b/web' cannot be deleted because deletion protection is enabled";
     let fix = "switch the load balancer's attribute `deletion_protection.enabled` off in AWS if it may be deleted";
-    let delete = "DeleteLoadBalancer\n  LoadBalancerArn=arn:b/web";
-    let read = "DescribeLoadBalancerAttributes\n  LoadBalancerArn=arn:b/web";
-    for (words, enabled, sends, fix, transient) in [
+    let sends =
+        "DeleteLoadBalancer\n  LoadBalancerArn=arn:b/web\nDescribeLoadBalancerAttributes\n  LoadBalancerArn=arn:b/web";
+    let used = "Load balancer 'arn:b/web' is used by a VPC endpoint service";
+    for (words, enabled, fix, transient) in [
         // The attributes that AWS then has are known to the next plan, which tells the members.
-        (protection, "true", format!("{delete}\n{read}"), Some(fix), true),
-        // Switched off meanwhile, or AWS contradicts itself: that is told as it stands.
-        (protection, "false", format!("{delete}\n{read}"), Some(fix), false),
-        ("Load balancer 'arn:b/web' is used by a VPC endpoint service", "true", delete.to_owned(), None, false),
+        (protection, Some("true"), Some(fix), true),
+        ("It is not allowed", Some("true"), None, true),
+        // Switched off meanwhile, another reason, or no way to ask: the refusal is told as it stands.
+        (protection, Some("false"), Some(fix), false),
+        (used, Some("false"), None, false),
+        (protection, None, Some(fix), false),
     ] {
         let room = room(move |call| match call.action.as_str() {
             "DeleteLoadBalancer" => Some(elb_error(400, "OperationNotPermitted", words)),
-            action @ "DescribeLoadBalancerAttributes" => {
-                Some(elb(action, &attribute_list(&[("deletion_protection.enabled", enabled)])))
-            }
+            action @ "DescribeLoadBalancerAttributes" => Some(match enabled {
+                Some(enabled) => elb(action, &attribute_list(&[("deletion_protection.enabled", enabled)])),
+                None => elb_error(403, "AccessDenied", "not authorized"),
+            }),
             _ => there(call, false),
         })
         .await;

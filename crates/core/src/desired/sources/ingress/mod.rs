@@ -40,7 +40,7 @@ pub use self::{
     group::{groups_of, has_left, is_held, membership},
 };
 use crate::{
-    api::annotations::{AnnotationError, Annotations, Origin, may_name_service, registry::ingress as keys},
+    api::annotations::{AnnotationError, Annotations, NamesInAction, Origin, registry::ingress as keys},
     facts::{FactQuery, Facts},
     model::{
         Cause, FrozenMembers, IpAddressType, MemberResources, ObjectName, ObjectReference, ResourceId, Scheme,
@@ -123,11 +123,11 @@ fn services_of(snapshot: &Snapshot, member: &ObjectName) -> BTreeSet<(ObjectRefe
         Backend::Service { name, .. } => Some(name.clone()),
         Backend::Resource(..) | Backend::Nothing => None,
     });
-    let actions: Vec<&String> =
-        ingress.annotations.iter().filter(|(key, _)| keys::ACTIONS.matches(key)).map(|(_, value)| value).collect();
+    let actions = ingress.annotations.iter().filter(|(key, _)| keys::ACTIONS.matches(key));
+    let actions: Vec<NamesInAction<'_>> = actions.map(|(_, value)| NamesInAction::of(value)).collect();
     let in_actions = in_namespace(&snapshot.services, &member.namespace)
         .map(|(name, _)| name)
-        .filter(|name| actions.iter().any(|value| may_name_service(value, &name.name)));
+        .filter(|name| actions.iter().any(|action| action.may_name(&name.name)));
     named
         .chain(in_actions.map(|name| name.name.clone()))
         .map(|service| (ObjectReference::ingress(member), service))
@@ -214,7 +214,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Returns the empty stack where all members leave, unless AWS says that the load balancer is protected from deletion: then all of
+    /// Returns the empty stack where all members leave, unless the load balancer is known to be protected from deletion: then all of
     /// it stays, and the members that leave get a diagnostic with the fix.
     fn stack_for_leaving(&mut self, membership: &Membership) -> Option<Stack> {
         let leaving: Vec<&'a Ingress> =
