@@ -62,8 +62,8 @@ pub(crate) struct WaitState {
 pub(crate) enum Due {
     /// Look again then.
     Later(Duration),
-    /// It has taken too long: it should be reported, once.
-    Report(String),
+    /// It has taken too long: it should be reported, once, and looked at again then, if no watch tells its end.
+    Report(String, Option<Duration>),
     /// It was reported; the end of the wait brings the stack back.
     Reported,
 }
@@ -107,7 +107,7 @@ impl Waits {
         if let Wait::Protected(_) = wait {
             let first = !std::mem::replace(&mut waiting.reported, true);
             let hint = "write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted";
-            return Some(if first { Due::Report(format!("{wait}; {hint}")) } else { Due::Later(DEADLINE) });
+            return Some(if first { Due::Report(format!("{wait}; {hint}"), Some(DEADLINE)) } else { Due::Later(DEADLINE) });
         }
         let left = DEADLINE.saturating_sub(waited);
         Some(match (left.is_zero(), waiting.reported) {
@@ -127,7 +127,8 @@ impl Waits {
                     }
                     _ => "look at its state in AWS: the old load balancer serves until then",
                 };
-                Due::Report(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60))
+                let again = (*wait == Wait::LoadBalancerActive).then_some(LOOK);
+                Due::Report(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60), again)
             }
         })
     }
@@ -232,7 +233,8 @@ mod tests {
         let web = StackId::Ingress(ObjectName::new("shop", "web"));
         let old = BTreeSet::from([LoadBalancerArn::new("arn:old")]);
         let protected = Wait::Protected(old.clone());
-        let Some(Due::Report(message)) = waits.note(&web, Some(&protected), HOLD) else { panic!("nobody is told") };
+        let due = waits.note(&web, Some(&protected), HOLD);
+        let Some(Due::Report(message, Some(DEADLINE))) = due else { panic!("{due:?}") };
         insta::assert_snapshot!(message, @"arn:old, replaced by another load balancer, stays: it is protected from deletion; write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted");
         assert_eq!(waits.note(&web, Some(&protected), HOLD), Some(Due::Later(DEADLINE)));
         // Its time has come all the same.
@@ -250,11 +252,19 @@ mod tests {
         assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Later(Duration::from_secs(200))));
         insta::assert_snapshot!(serde_json::to_string(&waits.all()).unwrap(), @r#"[{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/a to be gone","seconds":100.0,"seconds_left":200.0}]"#);
         tokio::time::advance(Duration::from_secs(200)).await;
-        let Some(Due::Report(message)) = waits.note(&web, Some(&wait("a")), HOLD) else { panic!("nobody is told") };
+        let due = waits.note(&web, Some(&wait("a")), HOLD);
+        let Some(Due::Report(message, None)) = due else { panic!("{due:?}") };
         insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone");
         assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Reported));
         // Another wait starts again.
         assert_eq!(waits.note(&web, Some(&wait("b")), HOLD), Some(Due::Later(DEADLINE)));
         assert_eq!((waits.note(&web, None, HOLD), waits.all()), (None, vec![]));
+        // No watch tells the state of a load balancer, so it is looked at again also when it has been told.
+        let active = Some(&Wait::LoadBalancerActive);
+        assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK)));
+        tokio::time::advance(DEADLINE).await;
+        let due = waits.note(&web, active, HOLD);
+        assert!(matches!(due, Some(Due::Report(_, Some(LOOK)))), "{due:?}");
+        assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK)));
     }
 }

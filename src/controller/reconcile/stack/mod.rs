@@ -213,12 +213,12 @@ impl Controller {
         }
         let outcome = match due {
             Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
-            Some(Due::Report(message)) => {
+            Some(Due::Report(message, again)) => {
                 tracing::warn!(%group, "{message}");
                 for subject in self.subjects(group, &[&*membership.members, &membership.leaving].concat()) {
                     self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
                 }
-                outcome
+                again.filter(|_| outcome == Outcome::Done).map_or(outcome, Outcome::Again)
             }
             _ => outcome,
         };
