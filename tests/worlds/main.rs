@@ -35,6 +35,7 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 /// Runs one world on a simulated clock, which never waits.
 fn in_a_world<T>(seed: u64, run: impl FnOnce() -> LocalBoxFuture<'static, T>) -> T {
     fastrand::seed(seed);
+    #[expect(clippy::disallowed_methods, reason = "a world has a clock of its own")]
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     // No test waits for a month.
     runtime.block_on(async { tokio::time::timeout(MONTH, run()).await }).expect("a world that comes to an end")

@@ -107,7 +107,11 @@ impl Waits {
         if let Wait::Protected(_) = wait {
             let first = !std::mem::replace(&mut waiting.reported, true);
             let hint = "write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted";
-            return Some(if first { Due::Report(format!("{wait}; {hint}"), Some(DEADLINE)) } else { Due::Later(DEADLINE) });
+            return Some(if first {
+                Due::Report(format!("{wait}; {hint}"), Some(DEADLINE))
+            } else {
+                Due::Later(DEADLINE)
+            });
         }
         let left = DEADLINE.saturating_sub(waited);
         Some(match (left.is_zero(), waiting.reported) {
