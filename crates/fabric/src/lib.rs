@@ -1,0 +1,10 @@
+//! The data plane of AWS for tests: load balancers, nodes and pods on 127.0.0.0/8 that carry requests, with AWS's
+//! delays and with nodes of a load balancer that differ.
+//!
+//! It shows what clients see while a controller changes an account. All that it assumes of AWS is in
+//! `docs/fabric.md`, with the sources.
+
+pub mod account;
+pub mod address;
+pub mod node;
+pub mod targets;
