@@ -6,5 +6,8 @@
 
 pub mod account;
 pub mod address;
+pub mod alb;
+pub mod matching;
 pub mod node;
 pub mod targets;
+pub mod tls;
