@@ -8,6 +8,8 @@ pub mod account;
 pub mod address;
 pub mod alb;
 pub mod matching;
+pub mod health;
+pub mod nlb;
 pub mod node;
 pub mod targets;
 pub mod tls;
