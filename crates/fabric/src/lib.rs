@@ -10,6 +10,8 @@ pub mod alb;
 pub mod matching;
 pub mod health;
 pub mod nlb;
+pub mod instances;
 pub mod node;
+pub mod pods;
 pub mod targets;
 pub mod tls;
