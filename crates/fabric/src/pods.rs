@@ -259,4 +259,6 @@ pub(crate) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

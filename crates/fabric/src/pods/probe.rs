@@ -1,6 +1,6 @@
 //! The probes of a kubelet.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full};
@@ -76,11 +76,11 @@ async fn get<S: AsyncRead + AsyncWrite + Unpin + Send>(
         request = request.header(name, value);
     }
     let request = request.body(Empty::<Bytes>::new()).ok()?;
-    let answer = async { sender.send_request(request).await.ok().map(|answer| answer.status()) };
+    let mut answer = pin!(async { sender.send_request(request).await.ok().map(|answer| answer.status()) });
     let status = tokio::select! {
-        biased;
-        status = answer => status,
-        _ = connection => None,
+        status = &mut answer => status,
+        // The answer may have come before the end.
+        _ = connection => answer.await,
     };
     status.map(|status| (200..400).contains(&status.as_u16()))
 }
@@ -99,16 +99,16 @@ async fn health(stream: TcpStream, target: SocketAddr, service: &str) -> Option<
         .body(Full::new(Bytes::from([&[0], length.as_slice(), &message].concat())))
         .ok()?;
     let answer = async { sender.send_request(request).await.ok()?.collect().await.ok().map(|body| body.to_bytes()) };
+    let mut answer = pin!(answer);
     let body = tokio::select! {
-        biased;
-        body = answer => body,
-        _ = connection => None,
+        body = &mut answer => body,
+        _ = connection => answer.await,
     };
     // SERVING, the first field of the message behind its length.
     body.map(|body| body.get(5..) == Some(&[8, 1]))
 }
 
-fn unverified() -> Option<Arc<ClientConfig>> {
+pub(super) fn unverified() -> Option<Arc<ClientConfig>> {
     let builder = ClientConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions().ok()?;
     let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate)).with_no_client_auth();
     Some(Arc::new(config))
