@@ -9,6 +9,7 @@ pub mod go;
 pub mod helm;
 pub mod kubelet;
 pub mod moto;
+pub mod node_ports;
 pub mod policy;
 pub mod processes;
 pub mod proxy;

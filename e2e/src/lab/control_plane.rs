@@ -29,7 +29,7 @@ const LINKED: GoProgram = GoProgram {
     module: "k8s.io/kubernetes",
     package: ".",
 };
-const CONTROLLERS: &str = "endpointslice-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller";
+const CONTROLLERS: &str = "endpointslice-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller,statefulset-controller,job-controller,disruption-controller";
 const TOKEN: &str = "admintoken";
 /// The audit policy: only requests of ServiceAccounts are recorded, neither the lab's nor those of Kubernetes' own parts.
 const AUDIT_POLICY: &str = r#"{

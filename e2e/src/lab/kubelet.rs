@@ -1,13 +1,21 @@
 //! Plays scheduler and kubelet: a pod gets a node, an address on the node's network interface, and becomes Ready; a pod that
-//! is being deleted goes. Both happen at once, unless the pod's annotations say that they take time. Nothing runs.
+//! is being deleted goes. Both happen at once, unless the pod's annotations say that they take time. Nothing runs, unless
+//! [`Kubelet::start_running`] is told so: then pods are servers at loopback addresses that are probed and ended as their
+//! manifests say, and nodes forward NodePorts to them.
+
+mod probes;
+mod run;
+mod spec;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, pin_mut};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, ResourceExt as _};
@@ -18,19 +26,36 @@ use tokio::time::Instant;
 
 use super::aws::Aws;
 use super::cluster::Cluster;
+use super::node_ports::NodePorts;
 use super::world::World;
+use run::{Progress, Runner};
+
+pub use run::Runs;
+pub use spec::ON_TERM;
 
 /// The last number of the first address for a pod. Lower ones are left to manifests that name their pods' addresses.
 const FIRST_HOST: u8 = 150;
+/// The pause before a pod that runs is looked at again where something failed.
+const AGAIN: Duration = Duration::from_secs(1);
 
-/// The running task. Dropping it ends it; pods stay as they are.
+/// The running task. Dropping it ends it; pods stay as they are, but what runs of them is killed.
 pub struct Kubelet {
     task: JoinHandle<()>,
+    _node_ports: Option<NodePorts>,
 }
 
 impl Kubelet {
-    /// Watches all pods of the cluster.
+    /// Watches all pods of the cluster. None of them runs.
     pub fn start(cluster: &Cluster, world: &World, aws: &Aws) -> Self {
+        Self::start_with(cluster, world, aws, None)
+    }
+
+    /// Watches all pods of the cluster and runs them, and serves the NodePorts of Services.
+    pub fn start_running(cluster: &Cluster, world: &World, aws: &Aws, runs: Runs) -> Self {
+        Self::start_with(cluster, world, aws, Some(runs))
+    }
+
+    fn start_with(cluster: &Cluster, world: &World, aws: &Aws, runs: Option<Runs>) -> Self {
         let (later, due) = mpsc::unbounded_channel();
         let mut state = State {
             cluster: cluster.clone(),
@@ -39,9 +64,13 @@ impl Kubelet {
             addresses: BTreeMap::new(),
             last_hosts: BTreeMap::new(),
             since: BTreeMap::new(),
+            runner: runs.map(|runs| Runner::new(runs, cluster.client.clone(), later.clone())),
             later,
         };
-        Self { task: tokio::spawn(async move { state.run(due).await }) }
+        Self {
+            task: tokio::spawn(async move { state.run(due).await }),
+            _node_ports: runs.map(|runs| NodePorts::start(cluster, runs.port_offset)),
+        }
     }
 }
 
@@ -63,6 +92,8 @@ struct State {
     since: BTreeMap<(String, Course), Instant>,
     /// The channel for pods, by namespace and name, that are to be looked at again.
     later: mpsc::UnboundedSender<(String, String)>,
+    /// The pods that run, if any do.
+    runner: Option<Runner>,
 }
 
 /// A phase of a pod's life that takes time.
@@ -87,19 +118,27 @@ impl State {
         let events = watch(pods, watcher::Config::default()).default_backoff();
         pin_mut!(events);
         loop {
-            let result = tokio::select! {
+            let (result, again) = tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => self.tend(&pod).await,
-                    Some(Ok(Event::Delete(pod))) => self.release(&pod).await,
-                    Some(Ok(Event::Init | Event::InitDone)) => Ok(()),
-                    Some(Err(error)) => Err(error.into()),
+                    Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => {
+                        (self.tend(&pod).await, Some((pod.namespace().unwrap_or_default(), pod.name_any())))
+                    }
+                    Some(Ok(Event::Delete(pod))) => (self.release(&pod).await, None),
+                    Some(Ok(Event::Init | Event::InitDone)) => (Ok(()), None),
+                    Some(Err(error)) => (Err(error.into()), None),
                     None => return,
                 },
-                Some((namespace, name)) = due.recv() => self.look_again(&namespace, &name).await,
+                Some((namespace, name)) = due.recv() => {
+                    (self.look_again(&namespace, &name).await, Some((namespace, name)))
+                }
             };
-            // A pod that changed or went meanwhile gives an error here and another event later.
+            // A pod that changed or went meanwhile gives an error here and another event later. One that runs may have no
+            // other event, so it is looked at again.
             if let Err(error) = result {
                 tracing::debug!("kubelet: {error:#}");
+                if let Some(pod) = again.filter(|_| self.runner.is_some()) {
+                    self.look_again_after(AGAIN, pod);
+                }
             }
         }
     }
@@ -124,23 +163,26 @@ impl State {
             return since.elapsed() >= time;
         }
         self.since.insert(key, Instant::now());
-        let (later, pod) = (self.later.clone(), (pod.namespace().unwrap_or_default(), pod.name_any()));
+        self.look_again_after(time, (pod.namespace().unwrap_or_default(), pod.name_any()));
+        false
+    }
+
+    fn look_again_after(&self, time: Duration, pod: (String, String)) {
+        let later = self.later.clone();
         tokio::spawn(async move {
             tokio::time::sleep(time).await;
             // The receiver is gone when the kubelet is gone.
             let _ = later.send(pod);
         });
-        false
     }
 
     async fn tend(&mut self, pod: &Pod) -> Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &pod.namespace().unwrap_or_default());
-        let name = pod.name_any();
         if pod.metadata.deletion_timestamp.is_some() {
             return self.end(&pods, pod).await;
         }
         let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else {
-            return self.bind(&pods, &name).await;
+            return self.bind(&pods, &pod.name_any()).await;
         };
         let has_address = pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
         let given = self.addresses.get(&pod.uid().unwrap_or_default()).map(|(_, address)| address.clone());
@@ -151,11 +193,44 @@ impl State {
             None => self.assign(pod, &node).await?,
         };
         let started = self.is_through(pod, Course::Start);
-        write(&pods, pod, &running(pod, &address, started)).await
+        let host = self.host(&node).to_owned();
+        let Some(runner) = &mut self.runner else {
+            return write(&pods, pod, &running(pod, &address, started)).await;
+        };
+        let progress = if started {
+            let failing = pod.annotations().get(FAILING).is_some_and(|failing| failing == "true");
+            runner.run(pod, &address, &host, failing)
+        } else {
+            Progress::Waiting { reason: "ContainerCreating", message: String::new() }
+        };
+        tell(&pods, pod, &address, &host, &progress).await
+    }
+
+    fn host(&self, node: &str) -> &str {
+        self.world.nodes.iter().find(|known| known.name == node).map_or("", |node| &node.address)
+    }
+
+    /// A pod that runs is gone when its processes are. Until then, it is as ready as its probes say.
+    async fn end_running(&mut self, pods: &Api<Pod>, pod: &Pod) -> Result<()> {
+        let progress = self.runner.as_mut().and_then(|runner| runner.end(pod));
+        let given = self.addresses.get(&pod.uid().unwrap_or_default());
+        let status = given.map(|(node, address)| (address.clone(), self.host(node).to_owned()));
+        let ended = matches!(progress, None | Some(Progress::Ended | Progress::Completed));
+        if let (Some(progress), Some((address, host))) = (progress, status) {
+            // EndpointSlices are to say that it does not serve any more before it is gone.
+            tell(pods, pod, &address, &host, &progress).await?;
+        }
+        if ended {
+            pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
+        }
+        Ok(())
     }
 
     /// A pod that is being deleted is not ready any more, and is gone when it has ended.
     async fn end(&mut self, pods: &Api<Pod>, pod: &Pod) -> Result<()> {
+        if self.runner.is_some() {
+            return self.end_running(pods, pod).await;
+        }
         if self.is_through(pod, Course::End) {
             pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
             return Ok(());
@@ -166,10 +241,12 @@ impl State {
         }
     }
 
-    /// Puts the pod on the node with the fewest pods.
+    /// Puts the pod on the node with the fewest pods. Pods that run are not put on nodes that are cordoned.
     async fn bind(&self, pods: &Api<Pod>, name: &str) -> Result<()> {
+        let cordoned = self.cordoned().await?;
         let count = |node: &str| self.addresses.values().filter(|(on, _)| on == node).count();
-        let node = self.world.nodes.iter().min_by_key(|node| count(&node.name)).context("no node")?;
+        let open = self.world.nodes.iter().filter(|node| !cordoned.contains(&node.name));
+        let node = open.min_by_key(|node| count(&node.name)).context("no node")?;
         let binding = json!({
             "apiVersion": "v1",
             "kind": "Binding",
@@ -178,6 +255,19 @@ impl State {
         });
         let _: Value = pods.create_subresource("binding", name, &PostParams::default(), &binding).await?;
         Ok(())
+    }
+
+    /// Returns the nodes of the lab that take no new pod: they are cordoned, or no nodes of the cluster any more.
+    async fn cordoned(&self) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        if self.runner.is_some() {
+            let nodes: Api<Node> = Api::all(self.cluster.client.clone());
+            let nodes = nodes.list(&ListParams::default()).await?;
+            let takes = |node: &Node| node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true));
+            let open: BTreeSet<_> = nodes.iter().filter(|node| takes(node)).map(ResourceExt::name_any).collect();
+            names.extend(self.world.nodes.iter().map(|node| node.name.clone()).filter(|name| !open.contains(name)));
+        }
+        Ok(names)
     }
 
     async fn assign(&mut self, pod: &Pod, node: &str) -> Result<String> {
@@ -199,6 +289,9 @@ impl State {
     async fn release(&mut self, pod: &Pod) -> Result<()> {
         let uid = pod.uid().unwrap_or_default();
         self.since.retain(|(of, _), _| *of != uid);
+        if let Some(runner) = &mut self.runner {
+            runner.forget(&uid);
+        }
         let Some((node, address)) = self.addresses.remove(&uid) else {
             return Ok(());
         };
@@ -213,8 +306,22 @@ impl State {
 pub const READY: &str = "lab/ready";
 /// The annotation with the milliseconds that a pod's containers take to be ready.
 pub const READY_AFTER: &str = "lab/ready-after";
-/// The annotation with the milliseconds that a pod takes to end when it is deleted.
+/// The annotation with the milliseconds that a pod takes to end when it is deleted. One that runs ends as it does.
 pub const ENDS_AFTER: &str = "lab/ends-after";
+/// The annotation that, with the value `true`, makes a pod that runs answer 503.
+pub const FAILING: &str = "lab/failing";
+
+/// Writes the status of a pod that runs.
+async fn tell(pods: &Api<Pod>, pod: &Pod, address: &str, host: &str, progress: &Progress) -> Result<()> {
+    // The API has times in seconds.
+    let now = Timestamp::from_second(Timestamp::now().as_second())?;
+    let status = status::status(pod, address, host, progress, now);
+    if !status::is_written(pod, &status) {
+        let patch = Patch::Strategic(json!({ "status": status }));
+        pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await?;
+    }
+    Ok(())
+}
 
 async fn write(pods: &Api<Pod>, pod: &Pod, status: &Value) -> Result<()> {
     if !is_written(pod, status) {

@@ -23,6 +23,7 @@ mod readiness;
 mod restarts;
 mod rights;
 mod rollout;
+mod running_pods;
 mod services;
 mod support;
 mod webhooks;
