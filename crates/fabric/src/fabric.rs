@@ -19,14 +19,13 @@ use tokio::{
 
 use crate::{
     account::{Account, Action, Health, Kind, LoadBalancer, Protocol, Target, TargetGroup, TargetType},
-    address, delay,
+    address, alb, delay,
     emulator::Report,
+    nlb,
     node::{Node, Options},
     resolver::{Names, Resolver, TTL_SECONDS},
     targets::Targets,
 };
-
-mod stand_in;
 
 /// Until a port that could not be bound is tried again.
 const BIND_AGAIN: Duration = Duration::from_millis(200);
@@ -182,7 +181,7 @@ impl Supervisor {
                 };
                 let zone = account.subnets.get(subnet).map(|subnet| subnet.zone.clone()).unwrap_or_default();
                 let targets = Targets::new(self.options, zone.clone());
-                stand_in::set_directory(&targets, self.directory());
+                targets.set_directory(self.directory());
                 let seed = self.options.seed ^ fingerprint(&place);
                 let node = Arc::new(Node {
                     load_balancer: arn.clone(),
@@ -377,12 +376,12 @@ impl Open {
         let number = number.ok_or_else(|| io::Error::other("the port with its offset is beyond 65535"))?;
         let (address, node) = (SocketAddr::from((self.node.address, number)), self.node.clone());
         Ok(match service {
-            Service::Alb => self.tasks.spawn(stand_in::alb_serve(listen(address)?, node, port)),
-            Service::NlbTcp => self.tasks.spawn(stand_in::serve_tcp(listen(address)?, node, port)),
+            Service::Alb => self.tasks.spawn(alb::serve(listen(address)?, node, port)),
+            Service::NlbTcp => self.tasks.spawn(nlb::serve_tcp(listen(address)?, node, port)),
             Service::NlbUdp => {
                 let socket = std::net::UdpSocket::bind(address)?;
                 socket.set_nonblocking(true)?;
-                self.tasks.spawn(stand_in::serve_udp(UdpSocket::from_std(socket)?, node, port))
+                self.tasks.spawn(nlb::serve_udp(UdpSocket::from_std(socket)?, node, port))
             }
         })
     }

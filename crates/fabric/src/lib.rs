@@ -4,6 +4,8 @@
 //! It shows what clients see while a controller changes an account. All that it assumes of AWS is in
 //! `docs/fabric.md`, with the sources.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests let time pass"))]
+
 pub mod account;
 pub mod address;
 pub mod alb;

@@ -2,10 +2,8 @@
 
 pub(crate) mod proxy;
 mod route;
-pub(crate) mod security_stub;
-mod stream;
+pub(crate) mod stream;
 mod tls;
-mod tls_stub;
 mod udp;
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ mod members;
 mod probe;
 mod select;
 mod settings;
-pub(crate) mod unverified;
 mod watch_over;
 
 #[cfg(test)]

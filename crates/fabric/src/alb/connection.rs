@@ -113,7 +113,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
         }
         _ => return,
     }
-    let http2_is_on = !balancer.attributes.get("routing.http2.enabled").is_some_and(|value| value == "false");
+    let http2_is_on = balancer.attributes.get("routing.http2.enabled").is_none_or(|value| value != "false");
     let config = match shared.tls(&account, listener, http2_is_on) {
         Ok(config) => config,
         Err(error) => {

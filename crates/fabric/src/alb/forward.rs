@@ -242,17 +242,16 @@ impl Forward<'_> {
         idle: Duration,
     ) -> Result<(Response<Incoming>, Connection), u16> {
         let time = self.shared.scaled(CONNECT);
-        if !access::reaches(&self.shared.node, self.account, picked) {
-            // Packets are dropped on the way.
-            let never = std::future::pending::<()>();
-            let _ = timeout(time, never).await;
-            return Err(504);
-        }
         loop {
             let kept = self.shared.pool.take(key);
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
+                None if !access::reaches(&self.shared.node, self.account, picked, self.group.target_type) => {
+                    // Packets are dropped on the way.
+                    let _ = timeout(time, std::future::pending::<()>()).await;
+                    return Err(504);
+                }
                 None => self.shared.pool.connect(key, self.group, time).await.map_err(|error| {
                     tracing::debug!(target = ?key.target, %error, "no connection to a target");
                     if matches!(error, ConnectError::TimedOut) { 504_u16 } else { 502 }

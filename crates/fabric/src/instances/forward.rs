@@ -286,7 +286,7 @@ async fn udp(socket: UdpSocket, serves: watch::Receiver<Serves>, node: IpAddr, o
             }
         };
         let datagram = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
-        if !clients.get(&from).is_some_and(|client| !client.task.is_finished()) {
+        if clients.get(&from).is_none_or(|client| client.task.is_finished()) {
             let Some((backend, keeps_client)) = choose(&serves, offset).filter(|_| clients.len() < CLIENTS) else {
                 continue;
             };

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::security_stub::{self as security_groups, Transport};
 use crate::{
     account::{Account, Action, Listener, LoadBalancer, Protocol, TargetGroup, TargetType, WeightedTargetGroup},
     address,
     node::Node,
+    security_groups::{self, Transport},
     targets::Picked,
 };
 

@@ -11,10 +11,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::*;
 use crate::{
     account::{Action, Certificate, TargetType},
-    targets::{
-        testing::{self, change},
-        unverified,
-    },
+    targets::testing::{self, change},
 };
 
 const SECONDS: Duration = Duration::from_secs(20);
@@ -253,10 +250,10 @@ async fn tls_ends_at_the_listener_and_begins_anew_to_the_target() {
     listener.alpn = Some("HTTP2Preferred".to_owned());
     let mut of_target = listener.clone();
     of_target.certificates = vec!["target".to_owned()];
-    let target_config = tls_stub::server_config(&account, &of_target, &[b"h2"]).unwrap();
+    let target_config = crate::tls::Settings::of(&account, &of_target, vec![b"h2".to_vec()]).unwrap().config().unwrap();
     let front = Front::new(account).await;
     let hello = async |alpn: &[&[u8]]| {
-        let connector = TlsConnector::from(unverified::client_config(alpn).unwrap());
+        let connector = TlsConnector::from(crate::tls::any_certificate(alpn).unwrap());
         let name = ServerName::try_from("example.org").unwrap();
         let mut client = connector.connect(name, front.dial("127.40.0.59").await).await.unwrap();
         let agreed = client.get_ref().1.alpn_protocol().map(|name| String::from_utf8(name.to_vec()).unwrap());

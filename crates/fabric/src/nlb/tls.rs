@@ -9,10 +9,9 @@ use rustls::{ServerConfig, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
-use super::tls_stub as tls;
 use crate::{
     account::{Account, Listener},
-    targets::unverified,
+    tls::{self, Settings},
 };
 
 /// The configuration of one listener, made anew with each change of the account.
@@ -29,7 +28,8 @@ impl Configs {
         let config = match &*last {
             Some((version, config)) if *version == account.version => config.clone(),
             _ => {
-                let made = tls::server_config(account, listener, protocols(listener.alpn.as_deref()));
+                let made = Settings::of(account, listener, protocols(listener.alpn.as_deref()))
+                    .and_then(|settings| settings.config());
                 let config = made.inspect_err(|error| tracing::debug!(%error, listener.arn, "no TLS")).ok();
                 *last = Some((account.version, config.clone()));
                 config
@@ -40,14 +40,15 @@ impl Configs {
 }
 
 /// Returns the protocols of a policy, the preferred one first.
-fn protocols(policy: Option<&str>) -> &'static [&'static [u8]] {
-    match policy {
+fn protocols(policy: Option<&str>) -> Vec<Vec<u8>> {
+    let protocols: &[&[u8]] = match policy {
         Some("HTTP1Only") => &[b"http/1.1", b"http/1.0"],
         Some("HTTP2Only") => &[b"h2"],
         Some("HTTP2Optional") => &[b"http/1.1", b"http/1.0", b"h2"],
         Some("HTTP2Preferred") => &[b"h2", b"http/1.1", b"http/1.0"],
         _ => &[],
-    }
+    };
+    protocols.iter().map(|protocol| protocol.to_vec()).collect()
 }
 
 /// Speaks TLS with a target; its certificate is not looked at. The target is asked for the client's protocol.
@@ -57,7 +58,7 @@ fn protocols(policy: Option<&str>) -> &'static [&'static [u8]] {
 pub(super) async fn to_target(stream: TcpStream, alpn: Option<Vec<u8>>) -> io::Result<client::TlsStream<TcpStream>> {
     let name = ServerName::IpAddress(stream.peer_addr()?.ip().into());
     let alpn: Vec<&[u8]> = alpn.iter().map(Vec::as_slice).collect();
-    let config = unverified::client_config(&alpn).map_err(io::Error::other)?;
+    let config = tls::any_certificate(&alpn).map_err(io::Error::other)?;
     TlsConnector::from(config).connect(name, stream).await
 }
 
@@ -68,8 +69,9 @@ mod tests {
     #[test]
     fn a_policy_has_an_order() {
         let of = |policy: Option<&str>| {
-            let names = protocols(policy).iter().map(|name| String::from_utf8_lossy(name).into_owned());
-            names.collect::<Vec<_>>().join(" ")
+            let names: Vec<String> =
+                protocols(policy).into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
+            names.join(" ")
         };
         let table = [
             (None, ""),

@@ -1,24 +1,19 @@
 //! The probes of a kubelet.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::{Method, Request, Version, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
 
-use super::{grpc, tls};
+use super::grpc;
 
 /// A question to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +48,13 @@ async fn ask(target: SocketAddr, check: &Check) -> Option<bool> {
         Check::Http { tls: false, path, headers } => get(stream, target, path, headers).await,
         Check::Http { tls: true, path, headers } => {
             let name = ServerName::from(target.ip());
-            get(TlsConnector::from(unverified()?).connect(name, stream).await.ok()?, target, path, headers).await
+            get(
+                TlsConnector::from(crate::tls::any_certificate(&[]).ok()?).connect(name, stream).await.ok()?,
+                target,
+                path,
+                headers,
+            )
+            .await
         }
         Check::Grpc { service } => health(stream, target, service).await,
     }
@@ -106,49 +107,4 @@ async fn health(stream: TcpStream, target: SocketAddr, service: &str) -> Option<
     };
     // SERVING, the first field of the message behind its length.
     body.map(|body| body.get(5..) == Some(&[8, 1]))
-}
-
-pub(super) fn unverified() -> Option<Arc<ClientConfig>> {
-    let builder = ClientConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions().ok()?;
-    let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate)).with_no_client_auth();
-    Some(Arc::new(config))
-}
-
-/// Takes any certificate, as a kubelet does.
-#[derive(Debug)]
-struct AnyCertificate;
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &tls::provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &tls::provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        tls::provider().signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -44,10 +44,9 @@ async fn h2(
 }
 
 async fn tls(to: SocketAddr, name: &str, protocols: &[&[u8]]) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
-    let mut config = (*probe::unverified().unwrap()).clone();
-    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let config = crate::tls::any_certificate(protocols).unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, connect(to).await.unwrap()).await.unwrap()
+    TlsConnector::from(config).connect(name, connect(to).await.unwrap()).await.unwrap()
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     account::{Account, LoadBalancer, Target, TargetGroup, TargetType},
     health::{self, Failure, Outcome, Phase, Thresholds},
-    nlb::security_stub::{self as security_groups, Transport},
+    security_groups::{self, Transport},
 };
 
 /// In AWS's seconds, from when to when the first check of a target begins.
