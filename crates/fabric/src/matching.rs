@@ -81,13 +81,23 @@ fn meets(request: &RequestParts<'_>, condition: &Condition) -> bool {
 }
 
 fn any_of(values: &[String], regex_values: &[String], text: &str, any_case: bool) -> bool {
-    values.iter().any(|pattern| Wildcards::parse(pattern, false).matches(text, any_case))
+    values.iter().any(|pattern| fits(pattern, text, any_case, false))
         || regex_values.iter().any(|pattern| compiled(pattern, any_case).is_some_and(|regex| regex.is_match(text)))
 }
 
 fn has_parameter(wanted: &QueryValue, key: &str, value: &str) -> bool {
-    let fits = |pattern: &str, text: &str| Wildcards::parse(pattern, true).matches(text, true);
-    wanted.key.as_ref().is_none_or(|pattern| fits(pattern, key)) && fits(&wanted.value, value)
+    wanted.key.as_ref().is_none_or(|pattern| fits(pattern, key, true, true)) && fits(&wanted.value, value, true, true)
+}
+
+/// Returns true if a pattern is the whole text. Most patterns differ from most texts before their first wildcard, so that
+/// is looked at first.
+fn fits(pattern: &str, text: &str, any_case: bool, escapes: bool) -> bool {
+    let plain = pattern.find(['*', '?', '\\']).unwrap_or(pattern.len());
+    let (start, pattern) = pattern.split_at(plain);
+    let Some((head, rest)) = text.split_at_checked(start.len()) else { return false };
+    let begins = if any_case { head.eq_ignore_ascii_case(start) } else { head == start };
+    begins
+        && if pattern.is_empty() { rest.is_empty() } else { Wildcards::parse(pattern, escapes).matches(rest, any_case) }
 }
 
 /// A pattern: runs of characters with any text between two of them. In a run, `None` stands for any character.
