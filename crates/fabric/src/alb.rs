@@ -156,7 +156,7 @@ impl Shared {
             return Ok(kept.config.clone());
         }
         let alpn: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
-        let settings = tls::Settings::of(account, listener, alpn.iter().map(|name| name.to_vec()).collect())?;
+        let settings = tls::Settings::of(account, listener, alpn)?;
         let config = match kept.take().filter(|kept| kept.settings == settings) {
             Some(kept) => kept.config,
             None => settings.config()?,

@@ -57,7 +57,7 @@ impl Settings {
     ///
     /// # Errors
     /// Returns an error if there is no certificate, or the trust store is missing.
-    pub fn of(account: &Account, listener: &Listener, alpn: Vec<Vec<u8>>) -> Result<Self, TlsError> {
+    pub fn of(account: &Account, listener: &Listener, alpn: &[&[u8]]) -> Result<Self, TlsError> {
         let certificates: Vec<Certificate> =
             listener.certificates.iter().filter_map(|arn| account.certificates.get(arn)).cloned().collect();
         // The default certificate must be there: another one must not take its place.
@@ -73,7 +73,7 @@ impl Settings {
             Some(clients) => Some((clients.clone(), String::new())),
             None => None,
         };
-        Ok(Self { certificates, alpn, clients })
+        Ok(Self { certificates, alpn: alpn.iter().map(|name| name.to_vec()).collect(), clients })
     }
 
     /// Returns the configuration of servers.
@@ -104,6 +104,14 @@ impl Settings {
         config.alpn_protocols.clone_from(&self.alpn);
         Ok(Arc::new(config))
     }
+}
+
+/// Returns the configuration of a listener in an account. Whoever keeps it compares [`Settings`] instead.
+///
+/// # Errors
+/// Returns an error if the listener has no certificate, or if something in its settings is not valid.
+pub fn server_config(account: &Account, listener: &Listener, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+    Settings::of(account, listener, alpn)?.config()
 }
 
 /// The worth of a certificate among several that fit: elliptic curves, the length of the key, the end of its validity.

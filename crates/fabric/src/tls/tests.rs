@@ -133,11 +133,11 @@ fn what_is_not_valid_is_an_error() {
     };
     let mut account = Account::default();
     account.certificates.insert("a".to_owned(), good.clone());
-    assert_eq!(Settings::of(&account, &listener, vec![]).unwrap(), settings(&[&good]));
+    assert_eq!(Settings::of(&account, &listener, &[]).unwrap(), settings(&[&good]));
     listener.client_certificates = Some(clients);
-    assert!(matches!(Settings::of(&account, &listener, vec![]), Err(TlsError::TrustStore(_))));
+    assert!(matches!(Settings::of(&account, &listener, &[]), Err(TlsError::TrustStore(_))));
     listener.certificates.reverse();
-    assert!(matches!(Settings::of(&account, &listener, vec![]), Err(TlsError::NoCertificate)));
+    assert!(matches!(Settings::of(&account, &listener, &[]), Err(TlsError::NoCertificate)));
 }
 
 struct Authority {
