@@ -211,6 +211,7 @@ pub(super) fn listener(account: &mut Account) -> &mut Listener {
 pub(super) struct World {
     pub(super) address: SocketAddr,
     pub(super) view: watch::Sender<Arc<Account>>,
+    pub(super) targets: Arc<Targets>,
     pub(super) serving: JoinHandle<()>,
 }
 
@@ -239,15 +240,31 @@ impl World {
             zone: "a".to_owned(),
             address: Ipv4Addr::new(127, 20, 77, 1),
             view: receiver,
-            targets,
+            targets: targets.clone(),
             options,
         };
         let serving = tokio::spawn(crate::alb::serve(socket, Arc::new(node), port));
-        Self { address, view, serving }
+        Self { address, view, targets, serving }
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Account)) {
         self.view.send_modify(|account| change(Arc::make_mut(account)));
+    }
+
+    /// Lets the node look at its targets, and waits until it takes all of them.
+    pub(super) async fn settled(self) -> Self {
+        self.targets.update(&self.view.borrow().clone(), LOAD_BALANCER);
+        let healthy = || {
+            let groups = self.targets.health();
+            groups.values().all(|targets| targets.values().all(|health| health.state == "healthy"))
+        };
+        soon("health", async {
+            while !healthy() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        self
     }
 
     /// Dials as the client 198.18.0.7.

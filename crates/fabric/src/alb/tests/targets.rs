@@ -124,7 +124,7 @@ async fn clients_stay_with_their_target() {
         ("stickiness.type", "lb_cookie"),
         ("stickiness.lb_cookie.duration_seconds", "3600"),
     ]);
-    let world = World::start(account(Protocol::Http, 80, sticky)).await;
+    let world = World::start(account(Protocol::Http, 80, sticky)).await.settled().await;
     let first = world.get("/").await;
     let (name, cookies) = (first.header("x-target").unwrap().to_owned(), first.cookies());
     assert!(cookies.starts_with("AWSALB=") && cookies.contains("; AWSALBCORS="), "{cookies}");
@@ -169,7 +169,7 @@ async fn clients_stay_with_the_target_of_their_application() {
         ("stickiness.type", "app_cookie"),
         ("stickiness.app_cookie.cookie_name", "session"),
     ]);
-    let world = World::start(account(Protocol::Http, 80, sticky)).await;
+    let world = World::start(account(Protocol::Http, 80, sticky)).await.settled().await;
     assert_eq!(world.get("/").await.cookies(), "");
     let first = world.get("/login").await;
     let (name, cookies) = (first.header("x-target").unwrap().to_owned(), first.cookies());
