@@ -36,14 +36,14 @@ use crate::{
     targets::scaled,
 };
 
-/// In AWS's seconds; AWS gives no figure for the handshake of a client.
+/// However fast time runs, a client has so long for its handshake. AWS gives no figure.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// In AWS's seconds, unless a listener has another.
 const IDLE_SECONDS: f64 = 350.0;
 
-/// Serves a TCP or TLS listener: until the task ends, or until the listener goes from the node's view and its
-/// connections have ended by themselves. `port` is the listener's port in AWS.
+/// Serves a TCP or TLS listener until the task ends or the listener is not in the node's view; then nobody new is
+/// taken, and it returns as soon as all connections have ended by themselves. `port` is the listener's port in AWS.
 pub async fn serve_tcp(listener: TcpListener, node: Arc<Node>, port: u16) {
     let mut view = node.view.clone();
     let mut connections = JoinSet::new();

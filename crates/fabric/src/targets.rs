@@ -22,12 +22,12 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-pub(crate) use self::settings::scaled;
 use self::{
     members::{Group, Lifetime, Member},
     select::Candidate,
     settings::{Place, Settings},
 };
+pub(crate) use self::{select::hash, settings::scaled};
 use crate::{
     account::{Account, Health, Target, TargetType},
     health,
@@ -109,7 +109,7 @@ impl Targets {
     /// Returns the targets of a node in a zone; none are known yet.
     #[must_use]
     pub fn new(options: Options, zone: String) -> Arc<Self> {
-        let random = fastrand::Rng::with_seed(select::hash((options.seed, &zone)));
+        let random = fastrand::Rng::with_seed(hash((options.seed, &zone)));
         let state = State { load_balancer: String::new(), groups: BTreeMap::new(), random, generation: 0 };
         Arc::new(Self {
             options,

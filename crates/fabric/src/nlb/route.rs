@@ -7,7 +7,7 @@ use crate::{
     address,
     node::Node,
     security_groups::{self, Transport},
-    targets::Picked,
+    targets::{Picked, hash},
 };
 
 /// The way of a connection.
@@ -62,7 +62,7 @@ pub(super) fn find(
         Action::Forward { target_groups, .. } => Some(target_groups.as_slice()),
         _ => None,
     });
-    let arn = groups.and_then(|groups| weighted(groups, fastrand::u64(..)));
+    let arn = groups.and_then(|groups| weighted(groups, hash((node.options.seed, client))));
     let group = arn.and_then(|arn| Some((arn, account.target_groups.get(arn)?)));
     let Some((arn, group)) = group else { return Routed::Nowhere };
     let Ok(picked) = node.targets.pick(account, arn, client, None) else { return Routed::Nowhere };

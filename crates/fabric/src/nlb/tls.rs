@@ -11,27 +11,26 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
 use crate::{
     account::{Account, Listener},
-    tls::{self, Settings},
+    tls::{self, Settings, TlsError},
 };
 
-/// The configuration of one listener, made anew with each change of the account.
+/// The configuration of one listener, kept while nothing that it is made of changes.
 #[derive(Debug, Default)]
 pub(super) struct Configs {
-    /// By the account's version.
-    last: Mutex<Option<(u64, Option<Arc<ServerConfig>>)>>,
+    last: Mutex<Option<(Settings, Option<Arc<ServerConfig>>)>>,
 }
 
 impl Configs {
     /// Returns what accepts a client, or `None` if the listener has no certificate that can be used.
     pub(super) fn acceptor(&self, account: &Account, listener: &Listener) -> Option<TlsAcceptor> {
+        let told = |error: &TlsError| tracing::debug!(%error, listener.arn, "no TLS");
+        let settings = Settings::of(account, listener, protocols(listener.alpn.as_deref())).inspect_err(told).ok()?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let config = match &*last {
-            Some((version, config)) if *version == account.version => config.clone(),
+            Some((known, config)) if *known == settings => config.clone(),
             _ => {
-                let made = Settings::of(account, listener, protocols(listener.alpn.as_deref()))
-                    .and_then(|settings| settings.config());
-                let config = made.inspect_err(|error| tracing::debug!(%error, listener.arn, "no TLS")).ok();
-                *last = Some((account.version, config.clone()));
+                let config = settings.config().inspect_err(told).ok();
+                *last = Some((settings, config.clone()));
                 config
             }
         };

@@ -49,8 +49,8 @@ impl Drop for Flow {
     }
 }
 
-/// Serves a UDP listener until the task ends or the listener goes from the node's view. `port` is the listener's port in
-/// AWS.
+/// Serves a UDP listener until the task ends or the listener is not in the node's view. `port` is the listener's port
+/// in AWS.
 pub async fn serve_udp(socket: UdpSocket, node: Arc<Node>, port: u16) {
     serve(socket, node, port, MOST_FLOWS).await;
 }
@@ -119,8 +119,10 @@ impl Flows {
         }
         if let Some(flow) = self.by_client.get(&client) {
             flow.activity.note();
-            // An error tells of an earlier datagram: nobody listened there.
-            let _ = flow.socket.send(datagram).await;
+            // An error tells of an earlier datagram: nobody listened there. This one is not sent then.
+            if flow.socket.send(datagram).await.is_err() {
+                let _ = flow.socket.send(datagram).await;
+            }
         }
     }
 }

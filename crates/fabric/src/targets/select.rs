@@ -106,7 +106,8 @@ fn highest(candidates: &[Candidate<'_>], places: &[usize], rank: impl Fn(&Target
     places.iter().copied().max_by_key(rank)
 }
 
-pub(super) fn hash(value: impl Hash) -> u64 {
+/// Returns the same number for the same value, in every run.
+pub(crate) fn hash(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()

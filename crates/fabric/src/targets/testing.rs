@@ -19,14 +19,14 @@ use crate::{
 };
 
 pub(crate) const OPTIONS: Options =
-    Options { seed: 1, delay_millis: (0, 0), security_groups: false, port_offset: 0, time_scale: 0.01 };
+    Options { seed: 1, delay_millis: (0, 0), security_groups: false, port_offset: 0, time_scale: 0.02 };
 
 pub(crate) fn target(id: &str, port: u16) -> Target {
     Target { id: id.to_owned(), port }
 }
 
-/// Returns an account with the load balancer `lb` in zones `a` and `b`, which forwards port 80 to the group `tg`: TCP for a
-/// Network Load Balancer, else HTTP. Zone `c` is not enabled.
+/// Returns an account with the load balancer `lb` in zones `a` and `b`, which forwards port 80 to the group `tg`: TCP
+/// for a Network Load Balancer, else HTTP. Zone `c` is not enabled.
 pub(crate) fn account(network: bool, targets: &[(&str, u16)]) -> Account {
     let protocol = if network { Protocol::Tcp } else { Protocol::Http };
     let subnet = |third: u8, zone: &str| {
@@ -86,8 +86,8 @@ pub(crate) fn account(network: bool, targets: &[(&str, u16)]) -> Account {
 }
 
 /// Returns a node in zone `a` that has seen an account, and what changes its view.
-pub(crate) fn node(account: Account) -> (Arc<Node>, watch::Sender<Arc<Account>>) {
-    let targets = Targets::new(OPTIONS, "a".to_owned());
+pub(crate) fn node(account: Account, options: Options) -> (Arc<Node>, watch::Sender<Arc<Account>>) {
+    let targets = Targets::new(options, "a".to_owned());
     targets.update(&account, "lb");
     let (sender, view) = watch::channel(Arc::new(account));
     let node = Node {
@@ -97,7 +97,7 @@ pub(crate) fn node(account: Account) -> (Arc<Node>, watch::Sender<Arc<Account>>)
         address: Ipv4Addr::new(127, 20, 0, 1),
         view,
         targets,
-        options: OPTIONS,
+        options,
     };
     (Arc::new(node), sender)
 }

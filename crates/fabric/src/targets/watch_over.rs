@@ -157,7 +157,7 @@ impl Targets {
                 let outcome = check.probe.ask(address.map(|address| (address, check.port).into())).await;
                 let Some(targets) = targets.upgrade() else { return };
                 targets.check_ends(&arn, &target, generation, outcome);
-                // The time that an answer takes does not delay the next check, unless it takes longer than the interval.
+                // The time that an answer takes does not delay the next check, unless it is longer than the interval.
                 next = (next + check.interval).max(Instant::now());
             }
         })

@@ -3,11 +3,17 @@ use std::collections::BTreeSet;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::*;
-use crate::targets::testing::{self, change};
+use crate::{
+    node::Options,
+    targets::testing::{self, OPTIONS, change},
+};
 
 const SECONDS: Duration = Duration::from_secs(20);
 
-/// Returns an account whose group is for UDP and checked by nobody in time.
+/// Time does not run faster: flows live for two minutes.
+const SLOW: Options = Options { time_scale: 1.0, ..OPTIONS };
+
+/// Returns an account whose group is for UDP. Nothing answers its checks, so the node fails open.
 fn account(targets: &[(&str, u16)]) -> Account {
     let mut account = testing::account(true, targets);
     let group = account.target_groups.get_mut("tg").unwrap();
@@ -27,8 +33,8 @@ struct Front {
 }
 
 impl Front {
-    async fn new(account: Account, most: usize) -> Self {
-        let (node, view) = testing::node(account);
+    async fn new(account: Account, most: usize, options: Options) -> Self {
+        let (node, view) = testing::node(account, options);
         let socket = UdpSocket::bind("127.20.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let mut served = JoinSet::new();
@@ -76,7 +82,7 @@ async fn a_flow_stays_with_its_target_until_that_is_gone() {
     let mut tasks = JoinSet::new();
     let one = echo(&mut tasks, "127.10.1.71").await;
     let two = echo(&mut tasks, "127.10.1.72").await;
-    let mut front = Front::new(account(&[("10.0.1.71", one), ("10.0.1.72", two)]), 100).await;
+    let mut front = Front::new(account(&[("10.0.1.71", one), ("10.0.1.72", two)]), 100, SLOW).await;
     let mut reached = BTreeSet::new();
     let mut on_one = None;
     for number in 0..40 {
@@ -104,10 +110,7 @@ async fn a_flow_stays_with_its_target_until_that_is_gone() {
 async fn the_oldest_flow_ends_when_there_are_too_many() {
     let mut tasks = JoinSet::new();
     let port = echo(&mut tasks, "127.10.1.73").await;
-    let mut account = account(&[("10.0.1.73", port)]);
-    // Nobody listens for checks: no other target, so the node fails open.
-    account.target_groups.get_mut("tg").unwrap().health_check.port = Some(1);
-    let front = Front::new(account, 2).await;
+    let front = Front::new(account(&[("10.0.1.73", port)]), 2, SLOW).await;
     let (one, two, three) =
         (front.client("127.40.0.73").await, front.client("127.40.0.74").await, front.client("127.40.0.75").await);
     let first = ask(&one, "a").await;
@@ -123,10 +126,10 @@ async fn the_oldest_flow_ends_when_there_are_too_many() {
 async fn a_flow_without_datagrams_ends() {
     let mut tasks = JoinSet::new();
     let port = echo(&mut tasks, "127.10.1.76").await;
-    let front = Front::new(account(&[("10.0.1.76", port)]), 2).await;
+    let front = Front::new(account(&[("10.0.1.76", port)]), 2, OPTIONS).await;
     let client = front.client("127.40.0.76").await;
     let first = ask(&client, "a").await;
-    // 120 s of AWS are 1.2 s here.
-    sleep(Duration::from_millis(1300)).await;
+    // 120 s of AWS are 2.4 s here.
+    sleep(Duration::from_millis(2500)).await;
     assert_ne!(ask(&client, "b").await, first, "it has a new socket");
 }
