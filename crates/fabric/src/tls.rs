@@ -106,14 +106,6 @@ impl Settings {
     }
 }
 
-/// Returns the configuration of a listener in an account. Whoever keeps it compares [`Settings`] instead.
-///
-/// # Errors
-/// Returns an error if the listener has no certificate, or if something in its settings is not valid.
-pub fn server_config(account: &Account, listener: &Listener, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
-    Settings::of(account, listener, alpn)?.config()
-}
-
 /// The worth of a certificate among several that fit: elliptic curves, the length of the key, the end of its validity.
 type Rank = (bool, usize, i64);
 

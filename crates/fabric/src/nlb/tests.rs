@@ -252,7 +252,7 @@ async fn tls_ends_at_the_listener_and_begins_anew_to_the_target() {
     listener.alpn = Some("HTTP2Preferred".to_owned());
     let mut of_target = listener.clone();
     of_target.certificates = vec!["target".to_owned()];
-    let target_config = crate::tls::Settings::of(&account, &of_target, vec![b"h2".to_vec()]).unwrap().config().unwrap();
+    let target_config = crate::tls::Settings::of(&account, &of_target, &[b"h2"]).unwrap().config().unwrap();
     let front = Front::new(account).await;
     let hello = async |alpn: &[&[u8]]| {
         let connector = TlsConnector::from(crate::tls::any_certificate(alpn).unwrap());

@@ -391,3 +391,47 @@ async fn a_target_may_refuse_to_upgrade() {
     assert_eq!(client.send(request).await.header("x-target"), Some("one"));
     assert_eq!(client.send(super::support::request("/")).await.header("x-target"), Some("one"));
 }
+
+#[tokio::test]
+async fn a_deregistered_target_has_its_delay_for_requests_in_flight() {
+    let backend = Backend::raw(|mut stream, number| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        if number == 2 {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+        }
+        if number == 3 {
+            let upgraded = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n";
+            stream.write_all(upgraded).await.unwrap();
+        }
+        while stream.read(&mut [0; 64]).await.is_ok_and(|count| count > 0) {}
+    })
+    .await;
+    let mut draining = group("HTTP1", &[&backend]);
+    draining.attributes = attributes(&[("deregistration_delay.timeout_seconds", "1")]);
+    let world = World::start(account(Protocol::Http, 80, draining)).await;
+    world.targets.update(&world.view.borrow().clone(), LOAD_BALANCER);
+    // One that waits for the head, one that waits for the rest, and a tunnel.
+    let ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (mut first, mut second, mut third) = (world.dial().await, world.dial().await, world.dial().await);
+    let accepted = async |count: usize| {
+        while backend.accepted() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    first.write_all(ask).await.unwrap();
+    soon("the first", accepted(1)).await;
+    second.write_all(ask).await.unwrap();
+    read_until(&mut second, "half").await;
+    third.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n").await.unwrap();
+    read_until(&mut third, "\r\n\r\n").await;
+    world.change(|account| account.target_groups.get_mut("group").unwrap().targets.clear());
+    world.targets.update(&world.view.borrow().clone(), LOAD_BALANCER);
+    assert_eq!(world.get("/").await.own(), (503, true));
+    let head = read_until(&mut first, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{head}");
+    for stream in [&mut second, &mut third] {
+        let mut rest = vec![];
+        let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+        assert_eq!(rest, b"");
+    }
+}
