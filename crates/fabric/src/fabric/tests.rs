@@ -55,7 +55,7 @@ fn balancer(kind: Kind, subnets: &[&str], listeners: &[(u16, Protocol)]) -> Load
         public: true,
         subnets: subnets.iter().map(ToString::to_string).collect(),
         security_groups: BTreeSet::new(),
-        attributes: BTreeMap::new(),
+        attributes: BTreeMap::from([("load_balancing.cross_zone.enabled".to_owned(), "true".to_owned())]),
         listeners: listeners.iter().map(|(port, protocol)| (*port, listener(*protocol, &[GROUP]))).collect(),
     }
 }
@@ -117,7 +117,7 @@ async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// A pod that echoes in capitals.
+/// A pod that echoes in capitals, and datagrams as they are.
 async fn pod() -> (Target, JoinSet<()>) {
     let port = free_port();
     let listener = TcpListener::bind((address::of_vpc("10.0.0.7".parse().unwrap()).unwrap(), port)).await.unwrap();
@@ -130,6 +130,13 @@ async fn pod() -> (Target, JoinSet<()>) {
                     stream.write_u8(byte.to_ascii_uppercase()).await.unwrap();
                 }
             });
+        }
+    });
+    let socket = UdpSocket::bind((address::of_vpc("10.0.0.7".parse().unwrap()).unwrap(), port)).await.unwrap();
+    tasks.spawn(async move {
+        let mut buffer = [0; 8];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            socket.send_to(&buffer[..length], from).await.unwrap();
         }
     });
     (Target { id: "10.0.0.7".to_owned(), port }, tasks)
@@ -147,6 +154,17 @@ async fn ask(stream: &mut TcpStream) -> Option<u8> {
 async fn answers(address: Ipv4Addr, port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect((address, port)).await else { return false };
     ask(&mut stream).await == Some(b'X')
+}
+
+/// Returns true if an Application Load Balancer answers, whatever it is.
+async fn answers_http(address: Ipv4Addr, port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect((address, port)).await else { return false };
+    let mut head = [0; 8];
+    let asked = timeout(LIMIT, async {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await?;
+        stream.read_exact(&mut head).await
+    });
+    asked.await.unwrap().is_ok() && head == *b"HTTP/1.1"
 }
 
 async fn refuses(address: Ipv4Addr, port: u16) -> bool {
@@ -201,8 +219,8 @@ async fn each_subnet_has_a_node_that_serves_each_listener_until_it_goes() {
 #[tokio::test]
 async fn all_ends_when_the_fabric_is_dropped() {
     let ((target, _pod), port) = (pod().await, free_port());
-    let application = balancer(Kind::Application, &["subnet-a"], &[(port, Protocol::Http)]);
-    let (sender, receiver) = watch::channel(Arc::new(account(Some(application), group(&[(&target.id, target.port)]))));
+    let network = balancer(Kind::Network, &["subnet-a"], &[(port, Protocol::Tcp)]);
+    let (sender, receiver) = watch::channel(Arc::new(account(Some(network), group(&[(&target.id, target.port)]))));
     let fabric = Fabric::start(options(), receiver).unwrap();
     eventually("a node", async || !fabric.addresses(NAME).is_empty()).await;
     let (node, dns) = (fabric.addresses(NAME)[0], fabric.dns());
@@ -278,7 +296,12 @@ async fn a_listener_changes_from_tcp_to_both_to_udp() {
 async fn a_subnet_that_is_removed_leaves_dns_and_its_node_ends_as_its_kind_does() {
     for kind in [Kind::Network, Kind::Application] {
         let ((target, _pod), port) = (pod().await, free_port());
-        let balancer = balancer(kind, &["subnet-a", "subnet-b"], &[(port, Protocol::Tcp)]);
+        let protocol = if kind == Kind::Network { Protocol::Tcp } else { Protocol::Http };
+        let answers = async |address, port| match kind {
+            Kind::Network => answers(address, port).await,
+            Kind::Application => answers_http(address, port).await,
+        };
+        let balancer = balancer(kind, &["subnet-a", "subnet-b"], &[(port, protocol)]);
         let group = group(&[(&target.id, target.port)]);
         let (sender, receiver) = watch::channel(Arc::new(account(Some(balancer), group)));
         let fabric = Fabric::start(options(), receiver).unwrap();
