@@ -4,6 +4,7 @@ pub mod aws;
 pub mod cluster;
 pub mod control_plane;
 pub mod controller;
+pub mod fabric;
 pub mod forward_proxy;
 pub mod go;
 pub mod helm;
@@ -27,6 +28,7 @@ use aws::Aws;
 use cluster::Cluster;
 use control_plane::ControlPlane;
 use controller::Controller;
+use fabric::Traffic;
 use kubelet::Kubelet;
 use moto::Moto;
 use processes::Processes;
@@ -38,6 +40,8 @@ pub struct Lab {
     // Fields are dropped in this order: first what talks, then what is talked to, the directory last.
     /// Acts as scheduler and kubelet, if the options request it.
     pub kubelet: Option<Kubelet>,
+    /// The load balancers that answer, if the options request them.
+    pub traffic: Option<Traffic>,
     /// Counts and disturbs the controller's AWS calls.
     pub proxy: Proxy,
     /// The AWS account's things.
@@ -61,6 +65,9 @@ pub struct Options {
     pub kubelet: bool,
     /// Settings of the emulator, as `moto_aws.py` lists them.
     pub emulator: &'static [(&'static str, &'static str)],
+    /// Run the load balancers, with these settings. Without it, nothing answers, and the emulator alone says how healthy
+    /// targets are.
+    pub traffic: Option<albatross_fabric::node::Options>,
 }
 
 impl Lab {
@@ -94,9 +101,14 @@ impl Lab {
                 "spec": {"controller": "ingress.k8s.aws/alb"},
             })])
             .await?;
+        let traffic = match options.traffic {
+            Some(settings) => Some(Traffic::start(&moto.url, settings).await?),
+            None => None,
+        };
         let kubelet = options.kubelet.then(|| Kubelet::start(&cluster, &world, &aws));
         Ok(Self {
             kubelet,
+            traffic,
             proxy,
             world,
             aws,
