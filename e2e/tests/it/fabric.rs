@@ -1,4 +1,4 @@
-//! Load balancers that answer, without a controller: what is done to the account is seen on sockets and the other way round.
+//! Load balancers that answer, without a cluster: what is done to the account is seen on sockets and the other way round.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,7 +11,11 @@ use aws_sdk_elasticloadbalancingv2::types::{
     TargetTypeEnum, TransformTypeEnum,
 };
 use e2e::lab::aws::{Aws, REGION};
-use e2e::lab::{Lab, Options, fabric, wait_for, wait_until};
+use e2e::lab::fabric::{self, Traffic};
+use e2e::lab::moto::Moto;
+use e2e::lab::processes::Processes;
+use e2e::lab::world::World;
+use e2e::lab::{cache_directory, wait_for, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -20,6 +24,29 @@ use crate::support::{SOON, run, turn};
 
 fn options() -> albatross_fabric::node::Options {
     albatross_fabric::node::Options { delay_millis: (10, 300), time_scale: 0.1, ..fabric::like_aws() }
+}
+
+/// The emulator with the things of the lab's account, and its load balancers.
+struct Lab {
+    // Dropped in this order.
+    traffic: Traffic,
+    aws: Aws,
+    world: World,
+    _moto: Moto,
+    _processes: Processes,
+}
+
+impl Lab {
+    async fn start(options: albatross_fabric::node::Options) -> Result<Self> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let program = Path::new(env!("CARGO_BIN_EXE_e2e"));
+        let processes = Processes::start(program)?;
+        let moto = Moto::start(&processes, &cache_directory(program)?, &[]).await?;
+        let aws = Aws::new(&moto.url);
+        let traffic = Traffic::start(&moto.url, options).await?;
+        let world = World::make(&aws, 3).await?;
+        Ok(Self { traffic, aws, world, _moto: moto, _processes: processes })
+    }
 }
 
 /// Answers every request with 200 and says its name.
@@ -90,14 +117,11 @@ async fn states(aws: &Aws, group: &str) -> Result<BTreeMap<(String, i32), String
 #[test]
 fn a_load_balancer_of_the_account_answers_and_its_targets_health_is_told() {
     run(async {
-        turn().await.take();
-        let guard = turn().await;
-        let lab = Lab::start(
-            Path::new(env!("CARGO_BIN_EXE_e2e")),
-            Options { traffic: Some(options()), ..Options::default() },
-        )
-        .await?;
-        let traffic = lab.traffic.as_ref().context("no traffic")?;
+        // Whoever has a lab has the loopback addresses.
+        let mut turn = turn().await;
+        turn.take();
+        let lab = Lab::start(options()).await?;
+        let traffic = &lab.traffic;
         let address: IpAddr = Ipv4Addr::new(10, 0, 100, 200).into();
         let loopback = fabric::of_vpc(address, 8080, traffic.options).context("an address outside")?;
         let group = make_group(&lab, "web", ProtocolEnum::Http).await?;
@@ -136,8 +160,6 @@ fn a_load_balancer_of_the_account_answers_and_its_targets_health_is_told() {
             ensure!(TcpStream::connect(node).await.is_err(), "{node} answers still");
         }
         ensure!(traffic.addresses(&name, 80).is_empty(), "{name} has addresses still");
-        drop(lab);
-        drop(guard);
         Ok(())
     });
 }
@@ -145,13 +167,10 @@ fn a_load_balancer_of_the_account_answers_and_its_targets_health_is_told() {
 #[test]
 fn the_account_is_read_as_it_is() {
     run(async {
-        turn().await.take();
-        let guard = turn().await;
-        let settings = albatross_fabric::node::Options { delay_millis: (0, 0), ..options() };
-        let lab =
-            Lab::start(Path::new(env!("CARGO_BIN_EXE_e2e")), Options { traffic: Some(settings), ..Options::default() })
-                .await?;
-        let traffic = lab.traffic.as_ref().context("no traffic")?;
+        let mut turn = turn().await;
+        turn.take();
+        let lab = Lab::start(albatross_fabric::node::Options { delay_millis: (0, 0), ..options() }).await?;
+        let traffic = &lab.traffic;
         let group = make_group(&lab, "web", ProtocolEnum::Http).await?;
         let (balancer, name) = make_balancer(&lab, "web", LoadBalancerTypeEnum::Application).await?;
         for port in [8080, 8081] {
@@ -237,8 +256,6 @@ fn the_account_is_read_as_it_is() {
         for store in lab.world.trust_stores.values() {
             ensure!(account.trust_stores[store].starts_with("-----BEGIN CERTIFICATE-----"));
         }
-        drop(lab);
-        drop(guard);
         Ok(())
     });
 }
