@@ -264,7 +264,7 @@ impl State {
             let nodes: Api<Node> = Api::all(self.cluster.client.clone());
             let nodes = nodes.list(&ListParams::default()).await?;
             let takes = |node: &Node| node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true));
-            let open: BTreeSet<_> = nodes.iter().filter(|node| takes(node)).map(ResourceExt::name_any).collect();
+            let open: BTreeSet<_> = nodes.iter().filter(|node| takes(node)).map(kube::ResourceExt::name_any).collect();
             names.extend(self.world.nodes.iter().map(|node| node.name.clone()).filter(|name| !open.contains(name)));
         }
         Ok(names)

@@ -120,7 +120,7 @@ pub(super) async fn run(
         return;
     };
     let mut before = false;
-    let never: Option<()> = until(place, &plan, |good| {
+    let _: Option<()> = until(place, &plan, |good| {
         if good != before {
             before = good;
             ready(good);
@@ -128,7 +128,6 @@ pub(super) async fn run(
         None
     })
     .await;
-    drop(never);
 }
 
 /// Asks again and again until `ends` returns a value.

@@ -167,10 +167,6 @@ async fn live(
     mut end: watch::Receiver<Option<End>>,
     mut failing: watch::Receiver<bool>,
 ) {
-    let ending = async |end: &mut watch::Receiver<Option<End>>| match end.wait_for(Option::is_some).await {
-        Ok(end) => *end,
-        Err(_) => None,
-    };
     if spec::completes(&pod) {
         shared.set(|progress| *progress = Progress::Completed);
         return;
@@ -206,6 +202,11 @@ async fn live(
     }
     drop(probes);
     shared.set(|progress| *progress = Progress::Ended);
+}
+
+/// Waits until a pod is to end, and returns how; `None` if nobody is left who could tell.
+async fn ending(end: &mut watch::Receiver<Option<End>>) -> Option<End> {
+    end.wait_for(Option::is_some).await.ok().and_then(|end| *end)
 }
 
 /// Waits for the preStop, then for the processes to end on SIGTERM, then kills them. A shorter grace may come meanwhile.

@@ -59,12 +59,13 @@ impl Sources {
 
 /// Returns true if a pod names ConfigMaps or Secrets, as far as they are read.
 pub(super) fn needs_sources(pod: &Pod) -> bool {
-    let containers = containers(pod).iter();
-    let by_variables = containers
-        .filter(|it| it.env_from.is_some() || it.env.iter().flatten().any(|variable| variable.value_from.is_some()));
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    by_variables.count() > 0
-        || volumes.into_iter().any(|it| it.secret.is_some() || it.config_map.is_some() || it.projected.is_some())
+    let by_variables = |container: &Container| {
+        let mut variables = container.env.iter().flatten();
+        container.env_from.is_some() || variables.any(|variable| variable.value_from.is_some())
+    };
+    let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    containers(pod).iter().any(by_variables)
+        || volumes.any(|it| it.secret.is_some() || it.config_map.is_some() || it.projected.is_some())
 }
 
 pub(super) fn containers(pod: &Pod) -> &[Container] {

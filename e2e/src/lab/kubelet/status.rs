@@ -52,7 +52,7 @@ pub(super) fn status(pod: &Pod, address: &str, host: &str, progress: &Progress, 
         "hostIP": host,
         "podIP": address,
         "podIPs": [{"ip": address}],
-        "startTime": old(pod, "/startTime").unwrap_or_else(|| json!(now)),
+        "startTime": old(pod, "/startTime").unwrap_or_else(|| json!(now.to_string())),
         "conditions": conditions,
         "containerStatuses": containers.collect::<Vec<_>>(),
     })
@@ -73,12 +73,14 @@ fn condition(pod: &Pod, kind: &str, holds: bool, now: Timestamp) -> Value {
     let status = if holds { "True" } else { "False" };
     let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let same = conditions.find(|old| old.type_ == kind && old.status == status);
-    let since = same.and_then(|old| old.last_transition_time.as_ref()).map_or_else(|| json!(now), |time| json!(time));
+    let since = same
+        .and_then(|old| old.last_transition_time.as_ref())
+        .map_or_else(|| json!(now.to_string()), |time| json!(time));
     json!({"type": kind, "status": status, "lastTransitionTime": since})
 }
 
 fn container_state(pod: &Pod, progress: &Progress, now: Timestamp) -> Value {
-    let started = old(pod, "/containerStatuses/0/state/running/startedAt").unwrap_or_else(|| json!(now));
+    let started = old(pod, "/containerStatuses/0/state/running/startedAt").unwrap_or_else(|| json!(now.to_string()));
     match progress {
         Progress::Waiting { reason, message } => json!({"waiting": {"reason": reason, "message": message}}),
         Progress::Running(_) => json!({"running": {"startedAt": started}}),
@@ -93,8 +95,8 @@ fn container_state(pod: &Pod, progress: &Progress, now: Timestamp) -> Value {
 /// Returns true if the pod has this status already.
 pub(super) fn is_written(pod: &Pod, status: &Value) -> bool {
     let old = json!(pod.status);
-    let wanted = status.as_object().into_iter().flatten();
-    wanted.into_iter().all(|(field, value)| match (field.as_str(), value, &old[field]) {
+    let mut wanted = status.as_object().into_iter().flatten();
+    wanted.all(|(field, value)| match (field.as_str(), value, &old[field]) {
         ("conditions", Value::Array(own), Value::Array(all)) => {
             own.iter().all(|condition| all.iter().any(|old| has(old, condition)))
         }
