@@ -1,6 +1,7 @@
 //! Addresses: those of the VPC and of clients, and the loopback addresses that stand for them.
 //!
-//! The API server refuses 127.0.0.0/8 in EndpointSlices, so pods and instances keep the address that the VPC gives them.
+//! The API server refuses 127.0.0.0/8 in EndpointSlices, so pods and instances keep the addresses that the VPC gives
+//! them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -23,8 +24,8 @@ pub fn of_node(number: u16) -> Ipv4Addr {
     Ipv4Addr::new(127, 20, third, fourth)
 }
 
-/// Returns the address that a client at a loopback address has for load balancers and pods: `198.18.A.B` for `127.40.A.B`,
-/// `10.0.A.B` for `127.10.A.B`, else the address itself.
+/// Returns the address that a client at a loopback address has for load balancers and pods: `198.18.A.B` for
+/// `127.40.A.B`, `10.0.A.B` for `127.10.A.B`, else the address itself.
 #[must_use]
 pub fn as_seen(client: IpAddr) -> IpAddr {
     match client {

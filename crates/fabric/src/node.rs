@@ -20,8 +20,8 @@ pub struct Options {
     pub security_groups: bool,
     /// Added to the ports of listeners, pods and instances, where ports below 1024 cannot be bound.
     pub port_offset: u16,
-    /// What seconds of AWS's settings (intervals of checks, draining, slow start, stickiness) are multiplied with: below 1, time runs
-    /// faster.
+    /// The factor for all seconds of AWS's settings: intervals of checks, draining, slow start, stickiness. Below 1, time
+    /// runs faster.
     pub time_scale: f64,
 }
 
