@@ -16,6 +16,7 @@ pub mod health;
 pub mod instances;
 pub mod matching;
 pub mod nlb;
+pub mod load;
 pub mod node;
 pub mod pods;
 pub mod resolver;
