@@ -137,6 +137,17 @@ impl Lab {
         Controller::start_in(self, environment, extra_flags)
     }
 
+    /// Starts another program, whose output is appended to `NAME.log` in the lab's directory.
+    pub fn spawn(
+        &self,
+        name: &str,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, &str)],
+    ) -> Result<processes::Process> {
+        self.processes.spawn(name, program, arguments, environment)
+    }
+
     /// The end of the controller's log.
     pub fn controller_log(&self, lines: usize) -> String {
         processes::tail(&self.directory().join(format!("{}.log", controller::NAME)), lines)

@@ -1,4 +1,5 @@
-//! The lab's program: `demo` shows the controller at work, `lab` only starts what it works with.
+//! The lab's program: `demo` shows the controller at work, `lab` only starts what it works with, `traffic` measures what
+//! clients see of changes.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, clippy::disallowed_methods, reason = "an error and the log go to standard error")]
@@ -30,6 +31,8 @@ enum Command {
     },
     /// Start the lab only: a cluster with an AWS account behind it, for a controller that you run yourself
     Lab,
+    /// Change things under load, and count the requests that are lost or wrongly answered
+    Traffic(e2e::traffic::Arguments),
     #[command(name = GUARD, hide = true)]
     Guard { directory: PathBuf },
 }
@@ -47,7 +50,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match run(&arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -60,7 +64,8 @@ fn albatross_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     albatross::cli::run(arguments)
 }
 
-fn run(command: &Command) -> Result<()> {
+/// Returns false if the command did what it is for and found a failure.
+fn run(command: &Command) -> Result<bool> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("e2e=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -73,9 +78,10 @@ fn run(command: &Command) -> Result<()> {
     let program = std::env::current_exe()?;
     runtime.block_on(async {
         match command {
-            Command::Demo { once } => e2e::demo::run(&program, *once).await,
-            Command::Lab => e2e::demo::lab(&program).await,
-            Command::Guard { .. } => Ok(()),
+            Command::Demo { once } => e2e::demo::run(&program, *once).await.map(|()| true),
+            Command::Lab => e2e::demo::lab(&program).await.map(|()| true),
+            Command::Traffic(arguments) => e2e::traffic::run(&program, arguments).await,
+            Command::Guard { .. } => Ok(true),
         }
     })
 }

@@ -1,0 +1,202 @@
+//! Measures what clients see of changes: `traffic` runs scenarios on load balancers that answer, with open-loop load.
+
+#![expect(clippy::print_stdout, reason = "the table is for a person")]
+
+mod client;
+mod controllers;
+mod manifests;
+mod scenarios;
+mod stage;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use albatross_fabric::node::Options as Settings;
+use anyhow::{Context as _, Result, ensure};
+use futures::StreamExt as _;
+
+use crate::lab::proxy::Faults;
+use crate::lab::{Lab, Options, fabric};
+use controllers::Controllers;
+use scenarios::{ALL, Scenario};
+use stage::Stage;
+use table::Row;
+
+/// The most that a scenario may take.
+const SCENARIO_WITHIN: Duration = Duration::from_secs(30 * 60);
+
+/// The options of `traffic`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Run only scenarios whose name is this, or begins with it where it ends in `*`; may be given several times
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// List the scenarios and end
+    #[arg(long)]
+    list: bool,
+    /// Measure another controller: its command, in which {kubeconfig}, {endpoint}, {region}, {vpc} and {cluster} are filled
+    #[arg(long, value_name = "COMMAND")]
+    controller: Option<String>,
+    /// Write all that was found to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Requests a second, of all clients of a scenario together
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// Where the numbers drawn come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The shortest and the longest time, in milliseconds, until a load balancer's node sees a change
+    #[arg(long, default_value = "1000..10000", value_name = "MIN..MAX", value_parser = range)]
+    delay: (u64, u64),
+    /// What seconds of AWS's settings (draining, intervals of checks) are multiplied with
+    #[arg(long, default_value_t = 1.0)]
+    time_scale: f64,
+    /// For how many seconds clients use a load balancer's name that is no longer published
+    #[arg(long, default_value_t = 0)]
+    dns_ttl: u64,
+    /// How many scenarios run at a time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    jobs: u32,
+    /// Count a request as lost that got no byte of an answer on a kept connection, even where clients would repeat it
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Reads `MIN..MAX`.
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let ends = text.split_once("..").and_then(|(least, most)| Some((least.parse().ok()?, most.parse().ok()?)));
+    match ends {
+        Some((least, most)) if least <= most => Ok((least, most)),
+        _ => Err("it is to be MIN..MAX, in milliseconds".to_owned()),
+    }
+}
+
+/// Runs the scenarios, and prints what they found. Returns true if nothing was lost or wrong and none failed.
+pub async fn run(program: &Path, arguments: &Arguments) -> Result<bool> {
+    let chosen = chosen(&arguments.only)?;
+    if arguments.list {
+        print!("{}", table::list(&chosen));
+        return Ok(true);
+    }
+    let bench = Bench::start(program, arguments).await?;
+    let rows = bench.measure(&chosen).await;
+    bench.controllers.stop().await?;
+    print!("{}", table::report(&rows));
+    if let Some(file) = &arguments.json {
+        let text = serde_json::to_string_pretty(&table::json(&rows))?;
+        std::fs::write(file, text + "\n").with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(rows.iter().all(Row::is_clean))
+}
+
+/// Returns the scenarios of these names; all if there are none.
+fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>> {
+    let fits = |scenario: &Scenario, name: &str| match name.strip_suffix('*') {
+        Some(start) => scenario.name.starts_with(start),
+        None => scenario.name == name,
+    };
+    for name in names {
+        ensure!(ALL.iter().any(|scenario| fits(scenario, name)), "there is no scenario `{name}`: see --list");
+    }
+    let is_chosen = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| fits(scenario, name));
+    Ok(ALL.iter().filter(is_chosen).collect())
+}
+
+/// The lab with the controller that is measured.
+struct Bench {
+    // Dropped first: the controllers talk to the lab.
+    controllers: Arc<Controllers>,
+    lab: Arc<Lab>,
+    settings: stage::Settings,
+    jobs: usize,
+}
+
+impl Bench {
+    async fn start(program: &Path, arguments: &Arguments) -> Result<Self> {
+        let settings = Settings {
+            seed: arguments.seed,
+            delay_millis: arguments.delay,
+            time_scale: arguments.time_scale,
+            ..fabric::like_aws()
+        };
+        let lab = Lab::start(program, Options { kubelet: true, traffic: Some(settings), ..Options::default() });
+        let lab = Arc::new(lab.await?);
+        println!("The lab's logs are in {} until it ends.", lab.directory().display());
+        let controllers = Arc::new(Controllers::start(lab.clone(), arguments.controller.clone()).await?);
+        let jobs = usize::try_from(arguments.jobs)?;
+        let settings = stage::Settings {
+            rate: arguments.rate,
+            seed: arguments.seed,
+            strict: arguments.strict,
+            longest_delay: Duration::from_millis(arguments.delay.1),
+            dns_ttl: Duration::from_secs(arguments.dns_ttl),
+            is_shared: jobs > 1,
+        };
+        Ok(Self { controllers, lab, settings, jobs })
+    }
+
+    /// Runs the scenarios: first those that may run beside others, then each of the others for itself.
+    async fn measure(&self, scenarios: &[&'static Scenario]) -> Vec<Row> {
+        let (alone, together): (Vec<_>, Vec<_>) =
+            scenarios.iter().copied().partition(|scenario| scenario.is_alone || self.jobs == 1);
+        let settings = self.settings;
+        let beside = together.into_iter().map(|scenario| self.measure_one(scenario, settings));
+        let mut rows: Vec<Row> = futures::stream::iter(beside).buffered(self.jobs).collect().await;
+        for scenario in alone {
+            rows.push(self.measure_one(scenario, stage::Settings { is_shared: false, ..settings }).await);
+        }
+        rows
+    }
+
+    async fn measure_one(&self, scenario: &'static Scenario, settings: stage::Settings) -> Row {
+        tracing::info!("{}: {}", scenario.name, scenario.about);
+        let mut row = Row::new(scenario);
+        let namespace = format!("traffic-{}", scenario.name);
+        let (lab, controllers) = (self.lab.clone(), self.controllers.clone());
+        match Stage::new(lab, controllers, namespace, settings, scenario.disturbance).await {
+            Ok(stage) => {
+                let result = tokio::time::timeout(SCENARIO_WITHIN, (scenario.run)(&stage)).await;
+                row.measured = stage.end().await;
+                let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("it did not end in half an hour")));
+                row.failed(result);
+                if scenario.is_alone {
+                    self.lab.proxy.set_faults(Faults::default());
+                    row.failed(self.controllers.reset().await);
+                    row.failed(stage.uncordon().await);
+                }
+                row.failed(stage.clean().await);
+            }
+            Err(error) => row.failed(Err(error)),
+        }
+        println!("{}", table::line(&row));
+        row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_chosen_by_name_and_by_the_start_of_a_name() {
+        let names = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(ToString::to_string).collect();
+            chosen(&only).map(|chosen| chosen.iter().map(|scenario| scenario.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["weights", "path-a*"]).unwrap(), ["path-added", "weights"]);
+        assert_eq!(names(&[]).unwrap().len(), ALL.len());
+        assert_eq!(names(&["path"]).unwrap_err().to_string(), "there is no scenario `path`: see --list");
+    }
+
+    #[test]
+    fn a_range_has_two_ends_in_order() {
+        let refused = Err("it is to be MIN..MAX, in milliseconds".to_owned());
+        assert_eq!(range("1..20"), Ok((1, 20)));
+        for text in ["20..1", "1", "a..b", ""] {
+            assert_eq!(range(text), refused, "{text}");
+        }
+    }
+}

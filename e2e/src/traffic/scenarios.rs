@@ -1,0 +1,131 @@
+//! The scenarios.
+
+mod controller;
+mod groups;
+mod network;
+mod nlb;
+mod rollouts;
+mod rules;
+mod targets;
+mod tls;
+
+use anyhow::Result;
+use futures::future::LocalBoxFuture;
+
+use super::stage::{Disturbance, Stage};
+
+/// A change that is measured.
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    /// True if it disturbs what other scenarios use at the same time.
+    pub(super) is_alone: bool,
+    pub(super) disturbance: Disturbance,
+    /// What is lost even with the best controller, and why.
+    pub(super) allowance: Option<&'static str>,
+    pub(super) run: for<'a> fn(&'a Stage) -> LocalBoxFuture<'a, Result<()>>,
+}
+
+impl Scenario {
+    const fn alone(self) -> Self {
+        Self { is_alone: true, ..self }
+    }
+
+    const fn under(self, disturbance: Disturbance) -> Self {
+        Self { is_alone: true, disturbance, ..self }
+    }
+
+    const fn cannot(self, reason: &'static str) -> Self {
+        Self { allowance: Some(reason), ..self }
+    }
+}
+
+/// A scenario of a name, a sentence and an async function.
+macro_rules! scenario {
+    ($name:literal, $about:literal, $run:path) => {
+        Scenario {
+            name: $name,
+            about: $about,
+            is_alone: false,
+            disturbance: Disturbance::None,
+            allowance: None,
+            run: |stage| Box::pin($run(stage)),
+        }
+    };
+}
+
+/// All scenarios, in the order in which they run.
+pub(super) static ALL: &[Scenario] = &[
+    scenario!("path-added", "an Ingress gets a second path", rules::path_added),
+    scenario!("path-removed", "an Ingress loses one of two paths", rules::path_removed),
+    scenario!("path-moved-up", "a path is moved above a catch-all", rules::path_moved_up),
+    scenario!("host-renamed", "the host of a rule is another one", rules::host_renamed),
+    scenario!("backend-swapped", "a path goes to a Service that was never used before", rules::backend_swapped),
+    scenario!("action-changed", "a path forwards, then redirects, then answers by itself", rules::action_changed),
+    scenario!("weights", "weights go from 100/0 over 50/50 to 0/100", rules::weights),
+    scenario!("rules-replaced", "60 rules are replaced by 60 others, with 100 allowed", rules::replaced),
+    scenario!("target-type", "targets are pods, then instances, then pods", targets::target_type),
+    scenario!("backend-protocol", "pods are asked with TLS", targets::backend_protocol),
+    scenario!("backend-protocol-version", "pods are asked with HTTP/2", targets::backend_protocol_version),
+    scenario!("health-check", "the health check has another path and other times", targets::health_check),
+    scenario!("certificate-rotated", "the listener's certificate is another one", tls::certificate_rotated),
+    scenario!("certificate-discovered", "a host is added whose certificate is found by its name", tls::discovered),
+    scenario!("https-with-redirect", "HTTPS is added, and HTTP redirects to it", tls::https_with_redirect),
+    scenario!("port-moved", "a listener moves to another port", tls::port_moved),
+    scenario!("member-added", "a group gets a member", groups::member_added),
+    scenario!("member-broken", "a member of a group cannot be built any more", groups::member_broken),
+    scenario!("member-mended", "a broken member is mended, with a change", groups::member_mended),
+    scenario!("member-deleted", "a member of a group is deleted", groups::member_deleted),
+    scenario!("member-moved", "a member goes to another group", groups::member_moved),
+    scenario!("security-groups", "managed security groups, then one's own, then managed ones", network::security_groups),
+    scenario!("inbound-cidrs", "fewer clients may come in", network::inbound_cidrs),
+    scenario!("subnets", "a load balancer moves to other subnets", network::subnets),
+    scenario!("scheme", "an Ingress becomes internal; clients follow DNS", network::scheme),
+    scenario!("class-params", "the IngressClassParams ask for instances as targets", network::class_params),
+    scenario!("nlb-port-added", "a Service gets a second port", nlb::port_added),
+    scenario!("nlb-udp-port-added", "a Service with a UDP port gets a TCP port", nlb::udp_port_added),
+    scenario!("nlb-certificate", "the certificate of a TLS port is another one", nlb::certificate),
+    scenario!("nlb-target-type", "a Service's targets are pods, then instances", nlb::target_type),
+    scenario!("nlb-scheme", "a Service becomes internal; clients follow DNS", nlb::scheme),
+    scenario!("rollout", "a Deployment of 20 rolls over", rollouts::plain),
+    scenario!("rollout-gated", "the same, with readiness gates", rollouts::gated),
+    scenario!("rollout-throttled", "the same, while AWS throttles half of the calls", rollouts::throttled).alone(),
+    scenario!("rollout-unregistered", "the same, while RegisterTargets fails for a minute", rollouts::unregistered)
+        .alone(),
+    scenario!("rollout-nlb", "a Deployment of 20 rolls over behind a Network Load Balancer", rollouts::nlb),
+    scenario!("scaled", "a Deployment is scaled from 20 to 2 and back", rollouts::scaled),
+    scenario!("node-drained", "a node's pods are evicted", rollouts::node_drained).alone(),
+    scenario!("pods-exit", "pods without a preStop hook exit at once on SIGTERM", rollouts::exiting)
+        .cannot("AWS sends a pod requests until its nodes know that it ends; a preStop hook has to outlast that"),
+    scenario!("pods-drain", "pods without a preStop hook complete what they have on SIGTERM", rollouts::draining)
+        .cannot("a pod that no longer accepts is asked until AWS's nodes know that it ends; see pods-exit"),
+    scenario!("killed-path-moved-up", "path-moved-up, and the controller is killed in it", rules::path_moved_up)
+        .under(Disturbance::Kill),
+    scenario!("killed-backend-swapped", "backend-swapped, and the controller is killed in it", rules::backend_swapped)
+        .under(Disturbance::Kill),
+    scenario!("killed-target-type", "target-type, and the controller is killed in it", targets::target_type)
+        .under(Disturbance::Kill),
+    scenario!("killed-rules-replaced", "rules-replaced, and the controller is killed in it", rules::replaced)
+        .under(Disturbance::Kill),
+    scenario!("killed-rollout", "rollout, and the controller is killed in it", rollouts::plain)
+        .under(Disturbance::Kill),
+    scenario!("leader-handed-over", "rules-replaced, and the leader stops in it", controller::handed_over)
+        .under(Disturbance::HandOver),
+    scenario!("api-server-away", "the controller does not reach the API server for a minute", controller::away)
+        .under(Disturbance::ApiServerAway),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_are_names_of_namespaces() {
+        let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        let is_good = |name: &&str| name.len() < 50 && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '-');
+        assert_eq!(names.iter().filter(|name| !is_good(name)).collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
+}

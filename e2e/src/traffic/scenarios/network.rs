@@ -1,0 +1,87 @@
+//! Security groups, subnets and schemes of an Ingress, and the parameters of its class.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use crate::traffic::client::{Client, SHUT_OUT, pods};
+use crate::traffic::manifests::Ingress;
+use crate::traffic::stage::Stage;
+
+/// The security group of the user that the lab has.
+const OWN: &str = "my-sg-1";
+
+fn ingress() -> Ingress {
+    Ingress::new("shop").path("/", "web")
+}
+
+pub(super) async fn security_groups(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 2)]).await?;
+    let own = stage.lab.world.security_groups.get(OWN).context("the lab has no such security group")?;
+    let permit = stage.lab.aws.ec2.authorize_security_group_ingress().group_id(own);
+    let permitted = permit.ip_protocol("tcp").from_port(80).to_port(80).cidr_ip("0.0.0.0/0").send().await;
+    if let Err(error) = permitted {
+        // An earlier run in this lab may have done it.
+        let error = error.into_service_error();
+        let is_there = error.meta().code() == Some("InvalidPermission.Duplicate");
+        is_there.then_some(()).with_context(|| format!("{OWN} does not let everyone in: {error}"))?;
+    }
+    stage.apply(&[ingress().object()]).await?;
+    stage.start(vec![Client::http("shop", "/").then(pods(&["web"]))]).await?;
+    let with_own = ingress().with("security-groups", own).with("manage-backend-security-group-rules", "true");
+    stage.change(async || stage.apply(&[with_own.object()]).await).await?;
+    stage.change(async || stage.apply(&[ingress().object()]).await).await
+}
+
+pub(super) async fn inbound_cidrs(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 2)]).await?;
+    stage.apply(&[ingress().with("inbound-cidrs", "198.18.0.0/16").object()]).await?;
+    let web = || pods(&["web"]);
+    let other = Client::http("shop", "/").from(2).timeout(Duration::from_secs(1)).kept_for(Duration::from_secs(1));
+    let clients = vec![Client::http("shop", "/").from(1).then(web()), other.then(web()).then(SHUT_OUT)];
+    stage.start(clients).await?;
+    stage.change(async || stage.apply(&[ingress().with("inbound-cidrs", "198.18.1.0/24").object()]).await).await
+}
+
+pub(super) async fn subnets(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 3)]).await?;
+    stage.apply(&[ingress().with("subnets", "public-a,public-b").object()]).await?;
+    // A client that keeps a connection to a node that goes is told to close it, or finds it closed.
+    stage.start(vec![Client::http("shop", "/").then(pods(&["web"]))]).await?;
+    stage.change(async || stage.apply(&[ingress().with("subnets", "public-b,public-c").object()]).await).await
+}
+
+pub(super) async fn scheme(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 2)]).await?;
+    stage.apply(&[ingress().object()]).await?;
+    let client = Client::http("shop", "/").kept_for(stage.settings.dns_ttl);
+    stage.start(vec![client.then(pods(&["web"]))]).await?;
+    stage.change(async || stage.apply(&[ingress().with("scheme", "internal").object()]).await).await
+}
+
+pub(super) async fn class_params(stage: &Stage) -> Result<()> {
+    let name = &stage.namespace;
+    let params = |kind: &str| {
+        json!({
+            "apiVersion": "elbv2.k8s.aws/v1beta1",
+            "kind": "IngressClassParams",
+            "metadata": {"name": name},
+            "spec": {"targetType": kind},
+        })
+    };
+    let class = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IngressClass",
+        "metadata": {"name": name},
+        "spec": {
+            "controller": "ingress.k8s.aws/alb",
+            "parameters": {"apiGroup": "elbv2.k8s.aws", "kind": "IngressClassParams", "name": name},
+        },
+    });
+    stage.apps(&[stage.app("web", 3)]).await?;
+    let ingress = ingress().without("target-type").class(name);
+    stage.apply(&[params("ip"), class, ingress.object()]).await?;
+    stage.start(vec![Client::http("shop", "/").then(pods(&["web"]))]).await?;
+    stage.change(async || stage.apply(&[params("instance")]).await).await
+}
