@@ -17,6 +17,8 @@ use albatross_fabric::node::Options as Settings;
 use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt as _;
 
+use crate::lab::kubelet::{Kubelet, Runs};
+use crate::lab::node_ports::NodePorts;
 use crate::lab::proxy::Faults;
 use crate::lab::{Lab, Options, fabric};
 use controllers::Controllers;
@@ -109,6 +111,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>> {
 struct Bench {
     // Dropped first: the controllers talk to the lab.
     controllers: Arc<Controllers>,
+    _node_ports: NodePorts,
     lab: Arc<Lab>,
     settings: stage::Settings,
     jobs: usize,
@@ -122,8 +125,11 @@ impl Bench {
             time_scale: arguments.time_scale,
             ..fabric::like_aws()
         };
-        let lab = Lab::start(program, Options { kubelet: true, traffic: Some(settings), ..Options::default() });
-        let lab = Arc::new(lab.await?);
+        let mut lab = Lab::start(program, Options { traffic: Some(settings), ..Options::default() }).await?;
+        let runs = Runs { port_offset: settings.port_offset, time_scale: settings.time_scale };
+        lab.kubelet = Some(Kubelet::start_running(&lab.cluster, &lab.world, &lab.aws, runs));
+        let node_ports = NodePorts::start(&lab.cluster, settings.port_offset);
+        let lab = Arc::new(lab);
         println!("The lab's logs are in {} until it ends.", lab.directory().display());
         let controllers = Arc::new(Controllers::start(lab.clone(), arguments.controller.clone()).await?);
         let jobs = usize::try_from(arguments.jobs)?;
@@ -135,7 +141,7 @@ impl Bench {
             dns_ttl: Duration::from_secs(arguments.dns_ttl),
             is_shared: jobs > 1,
         };
-        Ok(Self { controllers, lab, settings, jobs })
+        Ok(Self { controllers, _node_ports: node_ports, lab, settings, jobs })
     }
 
     /// Runs the scenarios: first those that may run beside others, then each of the others for itself.

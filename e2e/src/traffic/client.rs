@@ -59,9 +59,8 @@ impl Expect {
     fn fits(&self, answer: &Answer) -> bool {
         match self {
             Self::Pods(of) => {
-                let is_of = |pod: &str| {
-                    of.iter().any(|name| pod.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')))
-                };
+                let is_of =
+                    |pod: &str| of.iter().any(|name| pod.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')));
                 answer.status == 200 && answer.pod().is_some_and(is_of)
             }
             Self::Fixed(status, body) => {
@@ -261,8 +260,9 @@ impl Client {
             }
         };
         let of_answer = label.clone();
-        let judge: Judge =
-            std::sync::Arc::new(move |answer| of_answer(&|expect| expect.fits(answer)).ok_or_else(|| described(answer)));
+        let judge: Judge = std::sync::Arc::new(move |answer| {
+            of_answer(&|expect| expect.fits(answer)).ok_or_else(|| described(answer))
+        });
         let excuse: Excuse = std::sync::Arc::new(move |lost| label(&|expect| expect.excuses(lost)));
         (judge, Some(excuse))
     }
@@ -315,9 +315,8 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Answer {
-        let headers = headers.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let headers =
+            headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         Answer {
             status,
             headers: headers.collect::<HeaderMap>(),

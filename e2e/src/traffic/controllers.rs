@@ -74,8 +74,7 @@ impl Controllers {
         kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{}", way.port).into();
         let file = lab.directory().join("kubeconfig-of-controller");
         fs::write(&file, kubeconfig.to_string())?;
-        let controllers =
-            Self { lab, command, way: Mutex::new(way), kubeconfig: file, running: Mutex::default() };
+        let controllers = Self { lab, command, way: Mutex::new(way), kubeconfig: file, running: Mutex::default() };
         controllers.add(false).await?;
         Ok(controllers)
     }

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::lab::kubelet::ON_TERM;
+
 /// Until a deregistered target has no more time, in seconds: short, so that what AWS lets go after it goes soon.
 pub(super) const DRAIN: u64 = 5;
-/// The annotation that makes a pod's processes exit at once on SIGTERM, or drain.
-const ON_TERM: &str = "lab/on-term";
 const PREFIX: &str = "alb.ingress.kubernetes.io/";
 const SERVICE_PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
 

@@ -77,7 +77,11 @@ pub(super) static ALL: &[Scenario] = &[
     scenario!("member-mended", "a broken member is mended, with a change", groups::member_mended),
     scenario!("member-deleted", "a member of a group is deleted", groups::member_deleted),
     scenario!("member-moved", "a member goes to another group", groups::member_moved),
-    scenario!("security-groups", "managed security groups, then one's own, then managed ones", network::security_groups),
+    scenario!(
+        "security-groups",
+        "managed security groups, then one's own, then managed ones",
+        network::security_groups
+    ),
     scenario!("inbound-cidrs", "fewer clients may come in", network::inbound_cidrs),
     scenario!("subnets", "a load balancer moves to other subnets", network::subnets),
     scenario!("scheme", "an Ingress becomes internal; clients follow DNS", network::scheme),
@@ -125,7 +129,8 @@ mod tests {
     fn names_are_unique_and_are_names_of_namespaces() {
         let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), ALL.len());
-        let is_good = |name: &&str| name.len() < 50 && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '-');
+        let is_good =
+            |name: &&str| name.len() < 50 && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '-');
         assert_eq!(names.iter().filter(|name| !is_good(name)).collect::<Vec<_>>(), Vec::<&&str>::new());
     }
 }

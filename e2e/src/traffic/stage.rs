@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::client::{Client, NEW, OLD, SAME, Setting};
 use super::controllers::Controllers;
 use super::manifests::{App, DRAIN};
-use crate::lab::cluster::{Cluster, condition_is_true, text};
+use crate::lab::cluster::{Cluster, text};
 use crate::lab::{Lab, wait_until};
 
 /// The most that an object may take to have a load balancer that answers all clients rightly.
@@ -185,12 +185,6 @@ impl Stage {
             .collect())
     }
 
-    /// Returns true if the node is ready for pods again.
-    pub(super) async fn is_ready(&self, node: &str) -> Result<bool> {
-        let node = self.lab.cluster.get("v1", "Node", None, node).await?;
-        Ok(node.is_some_and(|node| condition_is_true(&node, "Ready")))
-    }
-
     // Traffic.
 
     /// Waits until all clients are answered rightly, and lets them ask from here on.
@@ -347,9 +341,7 @@ impl Stage {
     /// Waits for a write to AWS, but not for long: the change may need none.
     async fn first_write(&self) {
         let before = self.lab.proxy.counts().writes;
-        let grown = wait_until(Duration::from_secs(5), "a write", async || {
-            Ok(self.lab.proxy.counts().writes > before)
-        });
+        let grown = wait_until(Duration::from_secs(5), "a write", async || Ok(self.lab.proxy.counts().writes > before));
         drop(grown.await);
     }
 
@@ -449,8 +441,7 @@ impl Published {
             let since = now.checked_sub(ttl.mul_f64(fastrand::f64())).unwrap_or(now);
             let name = locked(&names).get(key).and_then(|names| known(names, since).map(str::to_owned));
             let traffic = lab.traffic.as_ref();
-            let addresses: Option<Vec<Ipv4Addr>> =
-                name.and_then(|name| Some(traffic?.fabric.addresses(&name)));
+            let addresses: Option<Vec<Ipv4Addr>> = name.and_then(|name| Some(traffic?.fabric.addresses(&name)));
             addresses.unwrap_or_default()
         })
     }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::HeaderMap;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 use super::Judge;
@@ -182,6 +182,11 @@ pub(super) fn shortened(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(100).collect()
 }
 
+/// Writes a time as seconds.
+fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
+}
+
 /// The numbers of a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -214,8 +219,10 @@ pub struct Seen {
     /// How many.
     pub count: u64,
     /// The time of the first one since the start.
+    #[serde(serialize_with = "seconds")]
     pub first: Duration,
     /// The time of the last one.
+    #[serde(serialize_with = "seconds")]
     pub last: Duration,
 }
 
@@ -223,8 +230,10 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// When it was sent, since the start.
+    #[serde(serialize_with = "seconds")]
     pub sent: Duration,
     /// When it failed.
+    #[serde(serialize_with = "seconds")]
     pub failed: Duration,
     /// The kind: `wrong`, or that of the loss.
     pub kind: String,
@@ -254,8 +263,10 @@ pub struct Report {
     /// Right answers by label.
     pub labels: BTreeMap<String, Seen>,
     /// The longest time by which a request went out late, for a busy machine.
+    #[serde(serialize_with = "seconds")]
     pub behind: Duration,
     /// The longest answer.
+    #[serde(serialize_with = "seconds")]
     pub slowest: Duration,
 }
 
@@ -470,6 +481,8 @@ mod tests {
         assert_eq!(pages.labels["007"], Seen { count: 2, first: at(7), last: at(107) });
         assert_eq!(pages.labels[OTHERS], Seen { count: 72, first: at(64), last: at(199) });
         let report = Report { labels: pages.labels, ..Report::default() };
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["labels"]["007"], serde_json::json!({"count": 2, "first": 0.007, "last": 0.107}));
         assert_eq!(report.last_after("007", at(100)), at(7));
         assert_eq!(report.last_after("007", at(200)), Duration::ZERO);
         assert_eq!(report.last_after("none", at(0)), Duration::ZERO);

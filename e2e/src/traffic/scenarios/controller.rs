@@ -22,12 +22,13 @@ pub(super) async fn away(stage: &Stage) -> Result<()> {
         Client::http("shop", "/api").then(pods(&["web"])).then(pods(&["api"])),
     ];
     stage.start(clients).await?;
-    stage.change(async || {
-        stage.apply(&[ingress.path("/api", "api").object()]).await?;
-        // More pods only: those that end are registered for as long as the controller does not know.
-        let more = App { replicas: 6, ..app };
-        stage.apply(&[more.deployment()]).await?;
-        stage.rolled_out(&more).await
-    })
-    .await
+    stage
+        .change(async || {
+            stage.apply(&[ingress.path("/api", "api").object()]).await?;
+            // More pods only: those that end are registered for as long as the controller does not know.
+            let more = App { replicas: 6, ..app };
+            stage.apply(&[more.deployment()]).await?;
+            stage.rolled_out(&more).await
+        })
+        .await
 }

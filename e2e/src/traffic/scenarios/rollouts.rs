@@ -60,28 +60,30 @@ pub(super) async fn throttled(stage: &Stage) -> Result<()> {
     let app = stage.app("web", MANY);
     serve(stage, &app).await?;
     let only = Some(first_and_half(stage.settings.seed));
-    stage.change(async || {
-        stage.lab.proxy.set_faults(Faults { throttle_rate: 1.0, only, ..Faults::default() });
-        roll(stage, app).await
-    })
-    .await
+    stage
+        .change(async || {
+            stage.lab.proxy.set_faults(Faults { throttle_rate: 1.0, only, ..Faults::default() });
+            roll(stage, app).await
+        })
+        .await
 }
 
 pub(super) async fn unregistered(stage: &Stage) -> Result<()> {
     let app = stage.app("web", MANY);
     serve(stage, &app).await?;
     let gates = stage.gates().await?;
-    stage.change(async || {
-        let only = Some(Calls::named(REGISTER));
-        stage.lab.proxy.set_faults(Faults { error_rate: 1.0, only, ..Faults::default() });
-        let mend = async {
-            tokio::time::sleep(UNREGISTERED).await;
-            stage.lab.proxy.set_faults(Faults::default());
-            Ok(())
-        };
-        futures::try_join!(roll(stage, App { gates, ..app }), mend).map(drop)
-    })
-    .await
+    stage
+        .change(async || {
+            let only = Some(Calls::named(REGISTER));
+            stage.lab.proxy.set_faults(Faults { error_rate: 1.0, only, ..Faults::default() });
+            let mend = async {
+                tokio::time::sleep(UNREGISTERED).await;
+                stage.lab.proxy.set_faults(Faults::default());
+                Ok(())
+            };
+            futures::try_join!(roll(stage, App { gates, ..app }), mend).map(drop)
+        })
+        .await
 }
 
 pub(super) async fn nlb(stage: &Stage) -> Result<()> {
@@ -98,11 +100,12 @@ pub(super) async fn scaled(stage: &Stage) -> Result<()> {
     serve(stage, &app).await?;
     for replicas in [FEW, MANY] {
         let app = App { replicas, ..app.clone() };
-        stage.change(async || {
-            stage.apply(&[app.deployment()]).await?;
-            stage.rolled_out(&app).await
-        })
-        .await?;
+        stage
+            .change(async || {
+                stage.apply(&[app.deployment()]).await?;
+                stage.rolled_out(&app).await
+            })
+            .await?;
     }
     Ok(())
 }
@@ -111,25 +114,26 @@ pub(super) async fn node_drained(stage: &Stage) -> Result<()> {
     let app = stage.app("web", 6);
     serve(stage, &app).await?;
     let node = stage.lab.world.nodes.first().context("the lab has no node")?.name.clone();
-    stage.change(async || {
-        let cordon = json!({"spec": {"unschedulable": true}});
-        stage.lab.cluster.merge("v1", "Node", None, &node, &cordon).await?;
-        let of_node: Vec<String> = stage
-            .pods()
-            .await?
-            .iter()
-            .filter(|pod| text(pod, "/spec/nodeName") == node)
-            .map(|pod| text(pod, "/metadata/name").to_owned())
-            .collect();
-        ensure!(!of_node.is_empty(), "{node} has no pod");
-        // One after the other, as a disruption budget has it.
-        for pod in of_node {
-            stage.delete("v1", "Pod", &pod).await?;
-            stage.rolled_out(&app).await?;
-        }
-        Ok(())
-    })
-    .await
+    stage
+        .change(async || {
+            let cordon = json!({"spec": {"unschedulable": true}});
+            stage.lab.cluster.merge("v1", "Node", None, &node, &cordon).await?;
+            let of_node: Vec<String> = stage
+                .pods()
+                .await?
+                .iter()
+                .filter(|pod| text(pod, "/spec/nodeName") == node)
+                .map(|pod| text(pod, "/metadata/name").to_owned())
+                .collect();
+            ensure!(!of_node.is_empty(), "{node} has no pod");
+            // One after the other, as a disruption budget has it.
+            for pod in of_node {
+                stage.delete("v1", "Pod", &pod).await?;
+                stage.rolled_out(&app).await?;
+            }
+            Ok(())
+        })
+        .await
 }
 
 pub(super) async fn exiting(stage: &Stage) -> Result<()> {

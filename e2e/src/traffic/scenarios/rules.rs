@@ -90,16 +90,14 @@ pub(super) async fn action_changed(stage: &Stage) -> Result<()> {
 pub(super) async fn weights(stage: &Stage) -> Result<()> {
     stage.apps(&[stage.app("blue", 2), stage.app("green", 2)]).await?;
     let with = |blue: u32, green: u32| {
-        let group = |name: &str, weight: u32| {
-            format!(r#"{{"serviceName":"{name}","servicePort":80,"weight":{weight}}}"#)
-        };
+        let group =
+            |name: &str, weight: u32| format!(r#"{{"serviceName":"{name}","servicePort":80,"weight":{weight}}}"#);
         let groups = [group("blue", blue), group("green", green)].join(",");
         let action = format!(r#"{{"type":"forward","forwardConfig":{{"targetGroups":[{groups}]}}}}"#);
         Ingress::new("shop").with("actions.split", &action).action("/", "split")
     };
     stage.apply(&[with(100, 0).object()]).await?;
-    let client =
-        Client::http("shop", "/").then(pods(&["blue"])).then(pods(&["blue", "green"])).then(pods(&["green"]));
+    let client = Client::http("shop", "/").then(pods(&["blue"])).then(pods(&["blue", "green"])).then(pods(&["green"]));
     stage.start(vec![client]).await?;
     stage.change(async || stage.apply(&[with(50, 50).object()]).await).await?;
     stage.change(async || stage.apply(&[with(0, 100).object()]).await).await

@@ -7,7 +7,7 @@ use aws_sdk_acm::primitives::Blob;
 use hyper::body::Bytes;
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::traffic::client::{Client, NEW, NOT_FOUND, SILENT, pods};
+use crate::traffic::client::{Client, NEW, NOT_FOUND, OLD, SILENT, pods};
 use crate::traffic::manifests::Ingress;
 use crate::traffic::stage::Stage;
 
@@ -39,10 +39,10 @@ pub(super) async fn certificate_rotated(stage: &Stage) -> Result<()> {
     stage.apply(&[secure(&old).object()]).await?;
     let web = pods(&["web"]);
     let (before, after) = (web.clone().with_certificate(old.der.clone()), web.with_certificate(new.der.clone()));
-    let client = || Client::https("shop", host, "/").kept_for(stage.settings.longest_delay);
+    // A connection that is open keeps the certificate that it began with, and is to be kept.
     let clients = vec![
-        client().then(before.clone()).then(after.clone()),
-        client().http2().then(before).then(after),
+        Client::https("shop", host, "/").each_new().then(before).then(after),
+        Client::https("shop", host, "/").http2().then(pods(&["web"])),
     ];
     stage.start(clients).await?;
     stage.change(async || stage.apply(&[secure(&new).object()]).await).await
@@ -54,12 +54,10 @@ pub(super) async fn discovered(stage: &Stage) -> Result<()> {
     stage.apps(&[stage.app("web", 2)]).await?;
     let ingress = Ingress::new("shop").with("listen-ports", r#"[{"HTTPS": 443}]"#).host(first, "web").tls(first);
     stage.apply(&[ingress.object()]).await?;
-    let client = |host: &str| Client::https("shop", host, "/").kept_for(stage.settings.longest_delay);
+    let client = |host: &str| Client::https("shop", host, "/").each_new();
     let clients = vec![
         client(first).then(pods(&["web"]).with_certificate(of_first.der)),
-        client(second)
-            .then(NOT_FOUND)
-            .then(pods(&["web"]).with_certificate(of_second.der)),
+        client(second).then(NOT_FOUND).then(pods(&["web"]).with_certificate(of_second.der)),
     ];
     stage.start(clients).await?;
     stage.change(async || stage.apply(&[ingress.host(second, "web").tls(second).object()]).await).await
@@ -88,19 +86,17 @@ pub(super) async fn port_moved(stage: &Stage) -> Result<()> {
     // A port that the security group no longer lets in, or not yet, does not answer at all.
     let impatient = Duration::from_secs(1);
     let client = |port| Client::http("shop", "/").port(port).timeout(impatient);
-    let clients = vec![
-        client(8080).then(pods(&["web"])).then(SILENT),
-        client(8081).then(SILENT).then(pods(&["web"])),
-    ];
+    let clients = vec![client(8080).then(pods(&["web"])).then(SILENT), client(8081).then(SILENT).then(pods(&["web"]))];
     stage.start(clients).await?;
     stage.change(async || stage.apply(&[at(8081)]).await).await?;
     let reports = stage.reports();
-    let first = |place: usize| {
-        let seen = reports.get(place).and_then(|report| report.labels.get(NEW));
-        seen.map(|seen| seen.first).context("no new answer")
-    };
-    // The old one is to answer until the new one does.
-    let (closed, open) = (first(0)?, first(1)?);
-    ensure!(open <= closed, "the old port closed at {closed:.1?}, before the new one answered at {open:.1?}");
+    let labels = |place: usize| reports.get(place).map(|report| &report.labels).context("no such client");
+    let closed = labels(0)?.get(NEW).context("the old port still answers")?.first;
+    let opened = labels(1)?.get(OLD).map(|seen| seen.last).unwrap_or_default();
+    // Who goes from the old port to the new one is to be answered.
+    ensure!(
+        opened <= closed,
+        "the old port closed at {closed:.1?}, and the new one was not open everywhere until {opened:.1?}"
+    );
     Ok(())
 }
