@@ -71,7 +71,8 @@ impl Controllers {
         let mut kubeconfig: Value = serde_json::from_slice(&fs::read(&lab.kubeconfig)?)?;
         let server = text(&kubeconfig, "/clusters/0/cluster/server").trim_start_matches("https://").to_owned();
         let way = Way::to(server.parse().context("the API server's address")?).await?;
-        kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{}", way.port).into();
+        let server = kubeconfig.pointer_mut("/clusters/0/cluster/server").context("a kubeconfig without a server")?;
+        *server = format!("https://127.0.0.1:{}", way.port).into();
         let file = lab.directory().join("kubeconfig-of-controller");
         fs::write(&file, kubeconfig.to_string())?;
         let controllers = Self { lab, command, way: Mutex::new(way), kubeconfig: file, running: Mutex::default() };

@@ -35,15 +35,14 @@ impl App {
 
     pub(super) fn deployment(&self) -> Value {
         let gates: Vec<Value> = self.gates.iter().map(|gate| json!({"conditionType": gate})).collect();
-        let mut container = json!({
+        let sleep = |seconds| json!({"preStop": {"sleep": {"seconds": seconds}}});
+        let container = json!({
             "name": "app",
             "image": "example.com/app",
             "ports": [{"containerPort": 8080}, {"name": "datagrams", "containerPort": 8080, "protocol": "UDP"}],
             "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+            "lifecycle": (self.pre_stop > 0).then(|| sleep(self.pre_stop)),
         });
-        if self.pre_stop > 0 {
-            container["lifecycle"] = json!({"preStop": {"sleep": {"seconds": self.pre_stop}}});
-        }
         json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -153,22 +152,15 @@ impl Ingress {
     pub(super) fn object(&self) -> Value {
         let rules = self.paths.iter().map(|(host, path, kind, service)| {
             let path = json!({"path": path, "pathType": kind, "backend": {"service": service}});
-            let mut rule = json!({"http": {"paths": [path]}});
-            if let Some(host) = host {
-                rule["host"] = host.as_str().into();
-            }
-            rule
+            json!({"host": host, "http": {"paths": [path]}})
         });
-        let mut object = json!({
+        let tls = (!self.tls.is_empty()).then(|| json!([{"hosts": self.tls}]));
+        json!({
             "apiVersion": "networking.k8s.io/v1",
             "kind": "Ingress",
             "metadata": {"name": self.name, "annotations": self.annotations},
-            "spec": {"ingressClassName": self.class, "rules": rules.collect::<Vec<_>>()},
-        });
-        if !self.tls.is_empty() {
-            object["spec"]["tls"] = json!([{"hosts": self.tls}]);
-        }
-        object
+            "spec": {"ingressClassName": self.class, "rules": rules.collect::<Vec<_>>(), "tls": tls},
+        })
     }
 }
 

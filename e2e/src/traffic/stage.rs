@@ -150,9 +150,10 @@ impl Stage {
         let what = format!("the Deployment {} to have rolled over", app.name);
         wait_until(EVERYWHERE_WITHIN, &what, async || {
             let found = self.get("apps/v1", "Deployment", app.name).await?;
-            let (status, wanted) = (&found["status"], app.replicas as u64);
-            let all = ["replicas", "updatedReplicas", "availableReplicas"].map(|count| status[count].as_u64());
-            Ok(all == [Some(wanted); 3] && status["observedGeneration"] == found["metadata"]["generation"])
+            let number = |path: &str| found.pointer(path).and_then(Value::as_u64);
+            let all = ["/status/replicas", "/status/updatedReplicas", "/status/availableReplicas"].map(number);
+            let observed = number("/status/observedGeneration");
+            Ok(all == [Some(app.replicas as u64); 3] && observed == number("/metadata/generation"))
         })
         .await
     }
@@ -271,14 +272,15 @@ impl Stage {
         acted?;
         disturbed?;
         let took = self.until_everywhere(from, &marks, began).await?;
-        let mut run = self.run();
-        run.state = from + 1;
-        run.everywhere = run.everywhere.max(Some(took));
-        for (client, load) in &run.loads {
-            let (judge, excuse) = client.judges(from + 1, from + 1);
-            load.judge_by(judge, excuse);
+        {
+            let mut run = self.run();
+            run.state = from + 1;
+            run.everywhere = run.everywhere.max(Some(took));
+            for (client, load) in &run.loads {
+                let (judge, excuse) = client.judges(from + 1, from + 1);
+                load.judge_by(judge, excuse);
+            }
         }
-        drop(run);
         tokio::time::sleep(BASE).await;
         Ok(())
     }

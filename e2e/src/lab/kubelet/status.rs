@@ -96,7 +96,7 @@ fn container_state(pod: &Pod, progress: &Progress, now: Timestamp) -> Value {
 pub(super) fn is_written(pod: &Pod, status: &Value) -> bool {
     let old = json!(pod.status);
     let mut wanted = status.as_object().into_iter().flatten();
-    wanted.all(|(field, value)| match (field.as_str(), value, &old[field]) {
+    wanted.all(|(field, value)| match (field.as_str(), value, old.get(field).unwrap_or(&Value::Null)) {
         ("conditions", Value::Array(own), Value::Array(all)) => {
             own.iter().all(|condition| all.iter().any(|old| has(old, condition)))
         }
