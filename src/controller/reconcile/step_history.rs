@@ -247,7 +247,8 @@ impl StepHistory {
             lacking.add(&step.action);
             false
         });
-        if lacking.serves {
+        let stays = |repeated: &Repeated| matches!(repeated.step.action, StepAction::DeleteLoadBalancer { .. });
+        if lacking.serves || withheld.iter().any(stays) {
             plan.withhold_deletions();
         }
         withheld

@@ -21,6 +21,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A load balancer serves some minutes after it was made; how often it is looked at until then.
 const LOOK: Duration = Duration::from_secs(5);
+/// The same once people have been told that it takes too long.
+const LOOK_SELDOM: Duration = Duration::from_secs(60);
 
 /// The waits, by stack, and the deletions that AWS does not carry out.
 #[derive(Debug, Default)]
@@ -102,7 +104,11 @@ impl Waits {
         }
         let waited = now.duration_since(waiting.since);
         if let Wait::RetainOld(_) = wait {
-            return Some(Due::Later(retain_for.saturating_sub(waited)));
+            let left = retain_for.saturating_sub(waited);
+            // Its time has passed and it stays all the same, for a member that is frozen: that member's mending brings the
+            // stack back.
+            let stays = left.is_zero() && std::mem::replace(&mut waiting.reported, true);
+            return Some(Due::Later(if stays { DEADLINE } else { left }));
         }
         if let Wait::Protected(_) = wait {
             let first = !std::mem::replace(&mut waiting.reported, true);
@@ -117,7 +123,7 @@ impl Waits {
         Some(match (left.is_zero(), waiting.reported) {
             (false, _) if *wait == Wait::LoadBalancerActive => Due::Later(left.min(LOOK)),
             (false, _) => Due::Later(left),
-            (true, true) if *wait == Wait::LoadBalancerActive => Due::Later(LOOK),
+            (true, true) if *wait == Wait::LoadBalancerActive => Due::Later(LOOK_SELDOM),
             (true, true) => Due::Reported,
             (true, false) => {
                 waiting.reported = true;
@@ -131,7 +137,7 @@ impl Waits {
                     }
                     _ => "look at its state in AWS: the old load balancer serves until then",
                 };
-                let again = (*wait == Wait::LoadBalancerActive).then_some(LOOK);
+                let again = (*wait == Wait::LoadBalancerActive).then_some(LOOK_SELDOM);
                 Due::Report(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60), again)
             }
         })
@@ -210,8 +216,15 @@ mod tests {
         assert_eq!(waits.expired(&web, HOLD), BTreeSet::new());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(waits.expired(&web, HOLD), old);
+        // The plan that waits for nothing else deletes it at once. One that cannot, because a member is frozen, is not made
+        // again and again.
+        let hold = Some(&hold);
+        assert_eq!(waits.note(&web, hold, HOLD), Some(Due::Later(Duration::ZERO)));
+        assert_eq!(waits.note(&web, hold, HOLD), Some(Due::Later(DEADLINE)));
+        assert_eq!(waits.note(&web, hold, HOLD), Some(Due::Later(DEADLINE)));
         assert_eq!(waits.note(&web, None, HOLD), None);
         assert_eq!(waits.expired(&web, HOLD), BTreeSet::new());
+        assert_eq!(waits.note(&web, hold, Duration::ZERO), Some(Due::Later(Duration::ZERO)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -268,7 +281,7 @@ mod tests {
         assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK)));
         tokio::time::advance(DEADLINE).await;
         let due = waits.note(&web, active, HOLD);
-        assert!(matches!(due, Some(Due::Report(_, Some(LOOK)))), "{due:?}");
-        assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK)));
+        assert!(matches!(due, Some(Due::Report(_, Some(LOOK_SELDOM)))), "{due:?}");
+        assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK_SELDOM)));
     }
 }

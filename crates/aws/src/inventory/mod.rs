@@ -30,8 +30,9 @@ use super::{AwsError, AwsReader, convert};
 use albatross_core::model::{Target, TargetHealth};
 use albatross_core::{
     model::{
-        KnownLimits, LoadBalancerArn, MemberResources, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
-        ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId, tags,
+        DELETION_PROTECTION, KnownLimits, LoadBalancerArn, MemberResources, ObservedLoadBalancer,
+        ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags,
+        TargetGroupArn, VpcId, tags,
     },
     plan::Reads,
     record::Clean,
@@ -320,6 +321,20 @@ impl Inventory {
         self.state().protected.contains(arn)
     }
 
+    /// Reads whether a load balancer that AWS did not delete is protected from deletion, and remembers it.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn read_protection(&self, stack: &StackId, arn: &LoadBalancerArn) -> Result<bool, AwsError> {
+        self.record_protected(arn);
+        let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
+        let read = self.read(stack, &reads).await;
+        if read.is_err() {
+            self.state().protected.remove(arn);
+        }
+        read.map(|()| self.was_protected(arn))
+    }
+
     /// Reads what a plan depends on.
     ///
     /// # Errors
@@ -349,11 +364,11 @@ impl Inventory {
         if let Some(arn) = &reads.load_balancer {
             let attributes = self.aws.load_balancer_attributes(arn).await?;
             let mut state = self.state();
+            if attributes.get(DELETION_PROTECTION).is_none_or(|value| value != "true") {
+                state.protected.remove(arn);
+            }
             if let Some(entry) = state.load_balancers.get_mut(arn) {
                 entry.value.attributes = Some(attributes);
-                if !entry.value.is_protected() {
-                    state.protected.remove(arn);
-                }
             }
         }
         for arn in &reads.listeners {

@@ -99,7 +99,7 @@ impl Inventory {
     }
 
     /// AWS did not delete a load balancer because it is protected.
-    pub fn record_protected(&self, arn: &LoadBalancerArn) {
+    pub(super) fn record_protected(&self, arn: &LoadBalancerArn) {
         let State { protected, load_balancers, .. } = &mut *self.state();
         protected.retain(|arn| load_balancers.contains_key(arn));
         protected.insert(arn.clone());

@@ -22,6 +22,8 @@ struct World {
     security_groups: BTreeSet<String>,
     /// ARNs that are listed, but whose tags are gone.
     vanished: BTreeSet<String>,
+    /// The ARNs of load balancers that are protected from deletion.
+    protected: BTreeSet<String>,
     /// Another VPC's.
     elsewhere: BTreeSet<String>,
 }
@@ -135,7 +137,11 @@ fn answer(world: &World, call: &Call) -> (u16, String) {
             if world.vanished.contains(&arn) {
                 return elb_error(400, "LoadBalancerNotFound", "One or more load balancers not found");
             }
-            let attribute = format!("<member><Key>of</Key><Value>{arn}</Value></member>");
+            let protection = match world.protected.contains(&arn) {
+                true => "<member><Key>deletion_protection.enabled</Key><Value>true</Value></member>",
+                false => "",
+            };
+            let attribute = format!("<member><Key>of</Key><Value>{arn}</Value></member>{protection}");
             elb(&call.action, &format!("<Attributes>{attribute}<member><Key>empty</Key></member></Attributes>"))
         }
         "DescribeTargetHealth" => elb(
@@ -731,4 +737,35 @@ async fn attributes_are_known_until_they_are_given_up() {
     world.lock().unwrap().load_balancers.remove("a");
     assert!(inventory.read(&group("a"), &reads).await.unwrap_err().is_not_found());
     assert_eq!(inventory.observe_whole(&group("a")).await.unwrap().load_balancers, []);
+}
+
+#[tokio::test]
+async fn a_refused_deletion_is_remembered_until_the_attributes_say_otherwise() {
+    let world = world(&["a"], &[], &[]);
+    let (fake, inventory) = started(&world).await;
+    let (of_a, arn) = (group("a"), balancer_arn("a"));
+    inventory.observe(&of_a).await.unwrap();
+    // Another reason: nothing is remembered.
+    assert!(!inventory.read_protection(&of_a, &arn).await.unwrap());
+    assert!(!inventory.was_protected(&arn));
+    world.lock().unwrap().protected.insert(arn.to_string());
+    assert!(inventory.read_protection(&of_a, &arn).await.unwrap());
+    inventory.invalidate(&of_a);
+    let observed = inventory.observe(&of_a).await.unwrap();
+    assert!(inventory.was_protected(&arn) && observed.load_balancers[0].attributes.is_none());
+    world.lock().unwrap().protected.clear();
+    let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
+    inventory.read(&of_a, &reads).await.unwrap();
+    assert!(!inventory.was_protected(&arn));
+    // What is deleted is forgotten, by whomever.
+    world.lock().unwrap().protected.insert(arn.to_string());
+    assert!(inventory.read_protection(&of_a, &arn).await.unwrap());
+    inventory.record_load_balancer_deleted(&arn);
+    assert!(!inventory.was_protected(&arn));
+    inventory.record_load_balancer(created_balancer("a"));
+    assert!(inventory.read_protection(&of_a, &arn).await.unwrap());
+    world.lock().unwrap().vanished.insert(arn.to_string());
+    assert!(inventory.read_protection(&of_a, &arn).await.unwrap_err().is_not_found());
+    assert!(!inventory.was_protected(&arn));
+    drop(fake);
 }

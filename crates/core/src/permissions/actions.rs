@@ -136,7 +136,7 @@ pub const ACTIONS: &[Action] = &[
         "elasticloadbalancing:DescribeListenerAttributes",
         ANYTHING,
         BALANCED,
-        "the resources whose attributes an annotation sets, and load balancers that AWS does not delete",
+        "the resources whose attributes an annotation sets",
     ),
     action(
         "elasticloadbalancing:DescribeListenerCertificates",
@@ -149,7 +149,7 @@ pub const ACTIONS: &[Action] = &[
         "elasticloadbalancing:DescribeLoadBalancerAttributes",
         ANYTHING,
         BALANCED,
-        "the resources whose attributes an annotation sets",
+        "the resources whose attributes an annotation sets, and load balancers that AWS does not delete",
     ),
     action(
         "elasticloadbalancing:DescribeLoadBalancers",

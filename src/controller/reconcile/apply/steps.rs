@@ -8,7 +8,7 @@ use albatross_core::{
         ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, ResourceId, Rule,
         SecurityGroupReference, StackId, Tags, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
     },
-    plan::{AttributesOf, ListenerChange, ListenerReference, Reads, StepAction, TaggedResource, defaults},
+    plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
 };
 
 /// Returns the error for a plan of files that names a target group whose ARN was not read from AWS.
@@ -366,32 +366,21 @@ impl Applier {
     }
 
     /// Deletes a load balancer. If AWS does not permit it, the attributes are read, so that the next plan knows a
-    /// protection, and the members are told.
+    /// protection, and the members are told. Where they cannot be read, the refusal is what is told.
     async fn delete_load_balancer(&self, stack: &StackId, arn: &LoadBalancerArn) -> Result<(), StepError> {
         let answer = self.aws.delete_load_balancer(arn).await;
-        if let Err(error) = &answer
-            && error.is_not_permitted()
-            && self.is_protected(stack, arn).await
-        {
-            self.inventory.record_protected(arn);
-            return answer.map_err(StepError::Protected);
+        if answer.as_ref().is_err_and(AwsError::is_not_permitted) {
+            match self.inventory.read_protection(stack, arn).await {
+                Ok(true) => return answer.map_err(StepError::Protected),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(group = %stack, "the attributes of the load balancer are not known: {error}");
+                }
+            }
         }
         deleted(answer)?;
         self.inventory.record_load_balancer_deleted(arn);
         Ok(())
-    }
-
-    /// Returns true if AWS says that a load balancer is protected from deletion. Where it cannot be asked, the refusal is what
-    /// is told.
-    async fn is_protected(&self, stack: &StackId, arn: &LoadBalancerArn) -> bool {
-        let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
-        if let Err(error) = self.inventory.read(stack, &reads).await {
-            tracing::warn!(group = %stack, "the attributes of the load balancer are not known: {error}");
-            return false;
-        }
-        let observed = self.inventory.observe(stack).await;
-        let mut known = observed.into_iter().flat_map(|observed| observed.load_balancers);
-        known.any(|known| known.arn == *arn && known.is_protected())
     }
 
     async fn set_security_groups(

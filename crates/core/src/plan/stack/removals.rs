@@ -24,9 +24,9 @@ impl<'a> Planner<'a> {
         self.push(StepAction::DeleteLoadBalancer { arn, name }, cause);
     }
 
-    /// Deletes the replaced load balancers whose retention has expired. Returns the target groups of the load balancers that
-    /// stay for now.
-    pub(super) fn replaced(&mut self, wanted: &'a LoadBalancer) -> BTreeSet<&'a TargetGroupArn> {
+    /// Returns the replaced load balancers whose retention has expired, which are to be deleted, and the target groups of those
+    /// that stay for now. Waits for the latter.
+    fn replaced(&mut self, wanted: &'a LoadBalancer) -> (Vec<&'a ObservedLoadBalancer>, BTreeSet<&'a TargetGroupArn>) {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
         // The new load balancer does not have the resources of frozen members.
@@ -35,10 +35,6 @@ impl<'a> Planner<'a> {
         let due = |old: &ObservedLoadBalancer| may_go && observed.expired.contains(&old.arn);
         let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotected;
         let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
-        let cause = self.cause("spec");
-        for old in gone {
-            self.delete_load_balancer(old, unprotected, &cause);
-        }
         if !kept.is_empty() {
             let arns = kept.iter().map(|old| old.arn.clone()).collect();
             self.plan.wait = Some(match serves {
@@ -47,19 +43,22 @@ impl<'a> Planner<'a> {
                 false => Wait::LoadBalancerActive,
             });
         }
-        kept.into_iter().flat_map(ObservedLoadBalancer::target_groups).collect()
+        (gone, kept.into_iter().flat_map(ObservedLoadBalancer::target_groups).collect())
     }
 
     /// Deletes the resources that are not wanted any more.
     pub(super) fn removals(&mut self) {
         let gone = self.stack.load_balancer.is_none() && self.frozen_resources.none_frozen();
         let cause = self.cause(if gone { "metadata.deletionTimestamp" } else { "spec" });
-        if gone {
-            for balancer in &self.observed.load_balancers {
-                self.delete_load_balancer(balancer, self.stack.unprotect, &cause);
+        let (going, replaced, unprotect) = match &self.stack.load_balancer {
+            Some(wanted) => {
+                let unprotect = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
+                let (going, replaced) = self.replaced(wanted);
+                (going, replaced, unprotect)
             }
-        }
-        let replaced = self.stack.load_balancer.as_ref().map(|wanted| self.replaced(wanted)).unwrap_or_default();
+            None if gone => (self.observed.load_balancers.iter().collect(), BTreeSet::new(), self.stack.unprotect),
+            None => Default::default(),
+        };
         let kept = self.observed.target_groups.iter().filter(|group| {
             self.frozen_resources.target_group(group.resource().as_ref())
                 || self.frozen_target_groups.contains(&group.arn)
@@ -69,21 +68,34 @@ impl<'a> Planner<'a> {
         let surplus: Vec<&ObservedTargetGroup> =
             self.observed.target_groups.iter().filter(|group| !wanted.contains(&group.arn)).collect();
         let bindings: Vec<_> = self.observed.bindings.iter().filter(|b| !wanted.contains(&b.target_group)).collect();
-        for binding in bindings.iter().filter(|binding| !binding.deleting) {
-            self.push(StepAction::DeleteBinding(binding.name.clone()), &cause);
-        }
-        let mut going = std::mem::take(&mut self.going);
-        going.extend(bindings.iter().map(|binding| binding.name.clone()));
-        if !going.is_empty() && self.plan.wait.is_none() {
-            self.plan.wait = Some(Wait::BindingsGone(going));
-        }
+        // AWS may not delete a load balancer for a long time, and then nothing after it happens: what it leads to goes after
+        // it, and all else before it. Of a whole stack everything goes after it.
+        let leads_to: BTreeSet<&TargetGroupArn> = going.iter().flat_map(|old| old.target_groups()).collect();
+        let all = gone || going.iter().any(|old| old.listeners.is_none());
+        let is_behind = |arn: &TargetGroupArn| all || leads_to.contains(arn);
         let bound: BTreeSet<&TargetGroupArn> = bindings.iter().map(|binding| &binding.target_group).collect();
+        for behind in [false, true] {
+            if behind {
+                for balancer in &going {
+                    self.delete_load_balancer(balancer, unprotect, &cause);
+                }
+            }
+            for binding in bindings.iter().filter(|b| !b.deleting && is_behind(&b.target_group) == behind) {
+                self.push(StepAction::DeleteBinding(binding.name.clone()), &cause);
+            }
+            let free = surplus.iter().filter(|group| !bound.contains(&group.arn) && is_behind(&group.arn) == behind);
+            for group in free {
+                let delete = StepAction::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
+                self.push(delete, &cause);
+            }
+        }
+        let mut unbound = std::mem::take(&mut self.going);
+        unbound.extend(bindings.iter().map(|binding| binding.name.clone()));
+        if !unbound.is_empty() && self.plan.wait.is_none() {
+            self.plan.wait = Some(Wait::BindingsGone(unbound));
+        }
         let waiting = surplus.iter().map(|group| &group.arn).filter(|arn| bound.contains(arn));
         self.plan.passed_over = replaced.into_iter().chain(waiting).cloned().collect();
-        for group in surplus.iter().filter(|group| !bound.contains(&group.arn)) {
-            let delete = StepAction::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
-            self.push(delete, &cause);
-        }
         if self.stack.security_group.is_none() && self.plan.wait.is_none() && self.frozen_resources.none_frozen() {
             for group in self.managed_security_groups() {
                 self.push(StepAction::DeleteSecurityGroup(group.id.clone()), &cause);

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::*,
-    plan::{AttributesOf, Plan, StepAction, Wait},
+    plan::{AttributesOf, Plan, Planned, StepAction, Wait},
 };
 
 /// The same stack with a load balancer that is public.
@@ -225,6 +225,43 @@ fn a_protected_load_balancer_that_another_replaces_stays_until_its_protection_is
     assert_eq!(kinds(&aws), ["ModifyAttributes", "DeleteLoadBalancer"]);
     protect(&mut aws, "false");
     assert_eq!(kinds(&aws), ["DeleteLoadBalancer"]);
+}
+
+#[test]
+fn what_a_replaced_load_balancer_does_not_lead_to_goes_before_it() {
+    let before = super::steps::built(super::stacks::SAMPLE);
+    let after = public(before.clone());
+    let mut aws = made(&before);
+    let first = plan(&after, &aws.observed);
+    aws.run(&after, &first);
+    activate(&mut aws);
+    aws.observed.expired = BTreeSet::from([aws.observed.load_balancers[0].arn.clone()]);
+    // Of a member that has left the group: nothing names it any more.
+    let left = ObservedTargetGroup {
+        arn: TargetGroupArn::new("arn:left"),
+        name: "left".to_owned(),
+        ..aws.observed.target_groups[0].clone()
+    };
+    aws.observed.target_groups.push(left);
+    let deletions = |aws: &Aws| {
+        let steps = plan(&after, &aws.observed).steps;
+        let deletions = steps.iter().filter(|step| step.action.kind().starts_with("Delete"));
+        deletions.map(|step| step.action.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        deletions(&aws),
+        [
+            "delete target group left",
+            "delete load balancer k8s-shop-web-63400ea3d5 with its listeners and rules",
+            "delete TargetGroupBinding shop/k8s-shop-web-8b744f0654"
+        ]
+    );
+    // Where it is not known what it leads to, it may be anything.
+    aws.observed.load_balancers[0].listeners = None;
+    if let Planned::Ready(plan) = crate::plan::plan(&after, &aws.observed) {
+        let kinds: Vec<&str> = plan.steps.iter().map(|step| step.action.kind()).collect();
+        assert_eq!(kinds.iter().find(|kind| kind.starts_with("Delete")), Some(&"DeleteLoadBalancer"));
+    }
 }
 
 #[test]
