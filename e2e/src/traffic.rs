@@ -47,19 +47,19 @@ pub struct Arguments {
     /// Requests a second, of all clients of a scenario together
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// Where the numbers drawn come from
+    /// The seed of all random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The shortest and the longest time, in milliseconds, until a load balancer's node sees a change
     #[arg(long, default_value = "1000..10000", value_name = "MIN..MAX", value_parser = range)]
     delay: (u64, u64),
-    /// What seconds of AWS's settings (draining, intervals of checks) are multiplied with
+    /// The factor for the seconds of AWS's settings (draining, intervals of checks)
     #[arg(long, default_value_t = 1.0)]
     time_scale: f64,
     /// For how many seconds clients use a load balancer's name that is no longer published
     #[arg(long, default_value_t = 0)]
     dns_ttl: u64,
-    /// How many scenarios run at a time
+    /// The number of scenarios that run at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: u32,
     /// Count a request as lost that got no byte of an answer on a kept connection, even where clients would repeat it

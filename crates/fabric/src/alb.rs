@@ -1,6 +1,6 @@
 //! An Application Load Balancer's node: HTTP and HTTPS.
 //!
-//! What AWS does and this does not: HTTP/2 of clients without TLS is refused with 400 as there, but requests that are not
+//! Differences from AWS: HTTP/2 of clients without TLS is refused with 400 as there, but requests that are not
 //! valid get hyper's answer; a client that leaves early is not counted (460).
 
 mod access;
@@ -87,7 +87,7 @@ fn find<'a>(account: &'a Account, node: &Node, port: u16) -> Option<(&'a LoadBal
     Some((balancer, balancer.listeners.get(&port)?))
 }
 
-/// What the connections of a listener share.
+/// The data that the connections of a listener share.
 struct Shared {
     node: Arc<Node>,
     port: u16,

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::account::Account;
 
-/// How many changes may be under way to a node. Beyond it, the newest one takes the place of the one before it.
+/// The most changes that may be under way to a node. Beyond it, the newest one takes the place of the one before it.
 const UNDER_WAY: usize = 256;
 
 /// Returns a view of the account that is empty at first. Each change arrives after a delay of its own, drawn from

@@ -45,7 +45,7 @@ pub struct Fabric {
     _tasks: JoinSet<()>,
 }
 
-/// What the nodes are, for those who ask.
+/// The nodes and their names, as they are published.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Published {
     names: Arc<Names>,

@@ -45,7 +45,7 @@ pub struct Checked {
     failed: u32,
 }
 
-/// How many results in a row change a target's health.
+/// The numbers of equal results in a row that change a target's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     /// Passed checks until an unhealthy target is healthy.
@@ -126,7 +126,7 @@ pub enum Unused {
     Address,
 }
 
-/// What there is to say of a target.
+/// The state of a target, from which its health is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing<'a> {
     /// Checked.

@@ -1,6 +1,6 @@
 //! Instances: the NodePorts of their Services, as kube-proxy serves them.
 //!
-//! What each node forwards is decided by [`node_ports`], which has no sockets; [`NodePorts`] binds it.
+//! [`node_ports`] decides which ports each node forwards and has no sockets; [`NodePorts`] binds them.
 
 mod forward;
 
@@ -96,11 +96,11 @@ pub struct NodePort {
     pub port: u16,
     /// The protocol.
     pub transport: Transport,
-    /// What it does.
+    /// The use of the port.
     pub serves: Serves,
 }
 
-/// What a port of a node does.
+/// The use of a port of a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Serves {
     /// A connection goes to one of these, at random.

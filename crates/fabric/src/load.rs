@@ -43,7 +43,7 @@ pub type Excuse = Arc<dyn Fn(&Lost) -> Option<Cow<'static, str>> + Send + Sync>;
 /// The pause between two lines of a long-lived connection.
 const LINE_EVERY: Duration = Duration::from_millis(100);
 
-/// What the clients speak.
+/// The protocol of clients.
 #[derive(Clone, Debug)]
 pub enum Scheme {
     /// HTTP without TLS.
@@ -58,7 +58,7 @@ pub enum Scheme {
     Udp,
 }
 
-/// How clients use TLS.
+/// The settings of TLS.
 #[derive(Clone, Debug)]
 pub struct Tls {
     /// The name that clients ask for.
@@ -67,10 +67,10 @@ pub struct Tls {
     pub roots: Option<Arc<RootCertStore>>,
 }
 
-/// How clients follow a redirect to `https`: to the same host, on a connection of its own, with HTTP/1.1.
+/// The way that clients follow a redirect to `https`: to the same host, on a connection of its own, with HTTP/1.1.
 #[derive(Clone, Debug)]
 pub struct Follow {
-    /// How they use TLS.
+    /// The settings of TLS.
     pub tls: Tls,
     /// The port that they dial.
     pub port: u16,
@@ -85,13 +85,13 @@ pub struct LoadSpec {
     pub name: String,
     /// The port that clients dial.
     pub port: u16,
-    /// What clients speak.
+    /// The protocol of clients.
     pub scheme: Scheme,
     /// Requests a second, of all kinds.
     pub rate: u32,
     /// The share of requests, from 0 to 1, that have a connection of their own; the others use kept connections.
     pub new_connections: f64,
-    /// How many connections are kept, where the scheme is HTTP or UDP.
+    /// The number of connections that are kept, where the scheme is HTTP or UDP.
     pub kept_connections: usize,
     /// After this time a kept connection is not used again, as clients do that follow DNS. `None`: as long as it is open.
     pub kept_for: Option<Duration>,
@@ -111,7 +111,7 @@ pub struct LoadSpec {
     pub judge: Judge,
     /// Says which losses are expected; without it, none is.
     pub excuse: Option<Excuse>,
-    /// Where clients go on when an answer redirects them to `https`; without it, such an answer is the last.
+    /// The way on for clients that an answer redirects to `https`; without it, such an answer is the last.
     pub follow: Option<Follow>,
     /// The most that a request may take, with its connection and its retry.
     pub timeout: Duration,
@@ -177,7 +177,7 @@ pub struct Load {
     scheduler: AbortOnDrop<()>,
 }
 
-/// What all requests of a load share.
+/// The data that all requests of a load share.
 struct Shared {
     spec: LoadSpec,
     dialer: Dialer,

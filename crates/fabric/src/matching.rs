@@ -1,6 +1,6 @@
 //! The rule of a listener that takes a request, and what the load balancer makes of the request. Pure.
 //!
-//! Where AWS's documents leave it open, this is assumed: a regular expression matches where it is found anywhere in the
+//! AWS's documents leave some things open. This is assumed: a regular expression matches where it is found anywhere in the
 //! text, with case only in paths; the query is not decoded; the port is a part of the host.
 
 #[cfg(test)]
@@ -29,7 +29,7 @@ pub struct RequestParts<'a> {
     pub host: &'a str,
     /// The path, as it was sent.
     pub path: &'a str,
-    /// What follows the question mark, as it was sent.
+    /// The text after the question mark, as it was sent.
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a HeaderMap,
@@ -153,7 +153,7 @@ impl Wildcards {
     }
 }
 
-/// How many compiled expressions are kept.
+/// The most compiled expressions that are kept.
 const KEPT_EXPRESSIONS: usize = 1024;
 
 type Expressions = Mutex<HashMap<(String, bool), Option<Arc<Regex>>>>;

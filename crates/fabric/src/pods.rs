@@ -95,7 +95,7 @@ pub enum Transport {
     Udp,
 }
 
-/// What a pod's processes do on SIGTERM.
+/// The reaction of a pod's processes to SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnTerm {
     /// They exit: listeners are closed, connections are reset.
@@ -133,7 +133,7 @@ pub(crate) enum Phase {
     Draining,
 }
 
-/// What all servers of a pod share.
+/// The data that all servers of a pod share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     name: String,

@@ -131,7 +131,7 @@ async fn serve_client(mut stream: TcpStream, names: &watch::Receiver<Arc<Names>>
     Ok(())
 }
 
-/// How long an answer may be.
+/// The longest answer that the transport takes.
 #[derive(Clone, Copy)]
 enum Limit {
     /// As long as the client says.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::account::{Account, LoadBalancer, Permission, SecurityGroup};
 
-/// What a connection is made of, for a security group.
+/// The transport of a connection, for a security group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// HTTP, HTTPS, TCP and TLS.
@@ -16,7 +16,7 @@ pub enum Transport {
     Udp,
 }
 
-/// Where a connection comes from.
+/// The source of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The address; or the subnet, for an address in it that is not told.

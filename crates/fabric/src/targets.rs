@@ -46,7 +46,7 @@ pub struct Targets {
     changed: watch::Sender<u64>,
 }
 
-/// What the node knows of target groups.
+/// The state of target groups that a node keeps.
 #[derive(Debug)]
 struct State {
     load_balancer: String,

@@ -21,14 +21,14 @@ use crate::account::{Account, Certificate, ClientCertificates, Listener};
 pub use clients::headers as client_headers;
 pub use targets::any_certificate;
 
-/// What the TLS of a listener is made of. Equal settings give equal behaviour, so that a configuration can be kept.
+/// The settings of TLS of a listener. Equal settings give equal behaviour, so that a configuration can be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The first one is the default, the others are chosen by SNI.
     pub certificates: Vec<Certificate>,
     /// The protocols that the listener speaks, by preference.
     pub alpn: Vec<Vec<u8>>,
-    /// What is asked of clients, with the authorities in PEM.
+    /// The demands on clients' certificates, with the authorities in PEM.
     pub clients: Option<(ClientCertificates, String)>,
 }
 

@@ -14,7 +14,7 @@ pub(super) const NEW: &str = "new";
 /// The label of answers that are right before and after it.
 pub(super) const SAME: &str = "same";
 
-/// What is right.
+/// The right answer.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Expect {
     /// 200 of a pod of one of these Deployments.
@@ -25,7 +25,7 @@ pub(super) enum Expect {
     Redirect(u16, &'static str),
     /// The line or datagram, sent back.
     Echo,
-    /// What a redirect to `https` led to.
+    /// The answer that a redirect to `https` led to.
     Secure(Box<Expect>),
     /// A server with this certificate in DER.
     Certificate(Bytes, Box<Expect>),
@@ -96,7 +96,7 @@ impl fmt::Debug for Expect {
     }
 }
 
-/// What an answer is, for the report of a wrong one.
+/// Returns an answer in words, for the report of a wrong one.
 fn described(answer: &Answer) -> String {
     let who = match answer.pod() {
         Some(pod) => format!("of pod {pod}"),
@@ -127,7 +127,7 @@ pub(super) struct Client {
     follow: bool,
     /// True if no connection is kept.
     each_new: bool,
-    /// What is right: at first, after the first change, and so on. The last one remains.
+    /// The right answers: at first, after the first change, and so on. The last one remains.
     states: Vec<Expect>,
 }
 
@@ -219,7 +219,7 @@ impl Client {
         Self { each_new: true, ..self }
     }
 
-    /// What is right at first and, called again, after each change.
+    /// Sets the right answer at first and, called again, after each change.
     pub(super) fn then(mut self, expect: Expect) -> Self {
         self.states.push(expect);
         self
@@ -295,7 +295,7 @@ impl Client {
     }
 }
 
-/// What all clients of a run have in common.
+/// The settings that all clients of a run have in common.
 #[derive(Clone)]
 pub(super) struct Setting {
     pub(super) rate: u32,

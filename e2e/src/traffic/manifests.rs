@@ -16,7 +16,7 @@ pub(super) struct App {
     pub(super) replicas: usize,
     /// A change of it rolls the Deployment over.
     pub(super) version: &'static str,
-    /// How long a preStop hook sleeps, in seconds; 0 for none.
+    /// The seconds that a preStop hook sleeps; 0 for none.
     pub(super) pre_stop: u64,
     /// True if pods complete what they have on SIGTERM; else they exit at once.
     pub(super) drains: bool,

@@ -21,7 +21,7 @@ pub(super) struct Scenario {
     /// True if it disturbs what other scenarios use at the same time.
     pub(super) is_alone: bool,
     pub(super) disturbance: Disturbance,
-    /// What is lost even with the best controller, and why.
+    /// The losses that no controller can avoid, and why.
     pub(super) allowance: Option<&'static str>,
     pub(super) run: for<'a> fn(&'a Stage) -> LocalBoxFuture<'a, Result<()>>,
 }

@@ -1,4 +1,4 @@
-//! What a scenario runs on: a namespace of its own, clients that ask all the time, and the change that is measured.
+//! The stage of a scenario: a namespace of its own, clients that ask all the time, and the change that is measured.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -21,11 +21,11 @@ use crate::lab::{Lab, wait_until};
 const SERVED_WITHIN: Duration = Duration::from_secs(300);
 /// The most that a change may take to be everywhere.
 const EVERYWHERE_WITHIN: Duration = Duration::from_secs(600);
-/// How long all is watched before the first change and after each.
+/// The time for which all is watched before the first change and after each.
 const BASE: Duration = Duration::from_secs(2);
-/// How long a controller that was killed stays away.
+/// The time for which a controller that was killed stays away.
 const AWAY_AFTER_KILL: Duration = Duration::from_secs(10);
-/// How long the API server is away.
+/// The time for which the API server is away.
 const AWAY: Duration = Duration::from_secs(60);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -46,19 +46,19 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// How long nothing must happen until nothing more is expected: what was changed last has reached all nodes, and what
+    /// The time without any event after which none is expected: what was changed last has reached all nodes, and what
     /// waits for it to drain has come.
     fn calm(&self) -> Duration {
         self.longest_delay + Duration::from_secs(DRAIN + 2)
     }
 
-    /// How long a preStop hook has to sleep, in seconds, so that no node has requests for a pod that ends.
+    /// The seconds that a preStop hook has to sleep, so that no node has requests for a pod that ends.
     pub(super) fn pre_stop(&self) -> u64 {
         self.longest_delay.as_secs() + 5
     }
 }
 
-/// What happens to the controller while the change goes on.
+/// The disturbance of the controller while the change goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Disturbance {
     None,
@@ -80,7 +80,7 @@ pub(super) struct Stage {
     run: Mutex<Run>,
 }
 
-/// What was measured until now.
+/// The figures until now.
 #[derive(Default)]
 struct Run {
     loads: Vec<(Client, Load)>,
@@ -88,7 +88,7 @@ struct Run {
     everywhere: Option<Duration>,
 }
 
-/// What a scenario found.
+/// The result of a scenario.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     /// Of all clients.
@@ -407,7 +407,7 @@ struct Published {
 /// By kind and name of the object, what it published and since when; the last one is the newest.
 type Names = Arc<Mutex<BTreeMap<String, Vec<(Instant, String)>>>>;
 
-/// How many former names are known.
+/// The most former names that are known.
 const FORMER: usize = 8;
 
 impl Drop for Published {

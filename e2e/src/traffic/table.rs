@@ -1,4 +1,4 @@
-//! What scenarios found, for people and as JSON.
+//! The results of scenarios, for people and as JSON.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::scenarios::Scenario;
 use super::stage::Measured;
 
-/// What a scenario found.
+/// The result of a scenario.
 pub(super) struct Row {
     pub(super) scenario: &'static Scenario,
     pub(super) measured: Measured,

@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{CONNECT, Shared, access, answer, find, forward};
 use crate::{account::Protocol, address, tls};
 
-/// How many requests a client may have in flight on a connection of HTTP/2.
+/// The most requests that a client may have in flight on a connection of HTTP/2.
 const MOST_STREAMS: u32 = 128;
 
 /// The first byte of a TLS connection.

@@ -23,7 +23,7 @@ pub(super) const OF_APPLICATION: &str = "AWSALBAPP-0";
 /// The age of an application's second cookie; its content may end sooner.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What a cookie holds.
+/// The content of a cookie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Remembered {
     /// The ARN of the target group.
@@ -34,7 +34,7 @@ pub(super) struct Remembered {
     pub(super) until: i64,
 }
 
-/// How clients stay with a target of a group.
+/// The kind of cookie by which clients stay with a target of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stickiness {
     /// By a cookie of the load balancer.

@@ -379,7 +379,7 @@ struct Download {
     timer: Pin<Box<Sleep>>,
     gone: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: bool,
-    /// Where the connection goes after the body.
+    /// The pool that the connection goes back to after the body.
     back: Option<(Arc<Pool>, Key, Connection)>,
     // The target is in use and the client is busy until the body ends.
     _picked: Picked,

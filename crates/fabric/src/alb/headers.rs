@@ -1,4 +1,4 @@
-//! What the load balancer does to the headers of a request on its way to a target, and of the answer on its way back. Pure.
+//! The changes to the headers of a request on its way to a target, and of the answer on its way back. Pure.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -18,7 +18,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const TRACE: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 
-/// What the load balancer knows of a request.
+/// The facts about a request that its headers tell the target.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hop<'a> {
     /// The client, as AWS sees it.

@@ -28,9 +28,9 @@ use crate::{
     tls,
 };
 
-/// How many connections without a request are kept for each target.
+/// The most connections without a request that are kept for each target.
 const MOST_PER_TARGET: usize = 32;
-/// How many are kept in all.
+/// The most that are kept in all.
 const MOST: usize = 512;
 
 /// Which connections may take each other's requests.

@@ -1,6 +1,6 @@
 //! Clients of HTTP/1.1 and HTTP/2, with connections of their own and with kept ones.
 //!
-//! What a client does whose kept connection ends is decided as Go's `net/http` does, which AWS's and Kubernetes' own clients
+//! A client whose kept connection ends does as Go's `net/http` does, which AWS's and Kubernetes' own clients
 //! use: a request of which nothing was written goes out on another connection; so does one with an idempotent method on a
 //! connection that was used before, if it ended before a byte of the answer. On a new connection, nothing is repeated.
 
@@ -112,7 +112,7 @@ enum Broken {
     For(Outcome),
 }
 
-/// How far a request is, for the report of one that has no more time.
+/// The progress of a request, for the report of one that has no more time.
 #[derive(Default)]
 struct Progress(Mutex<(Option<Ipv4Addr>, &'static str)>);
 

@@ -1,4 +1,4 @@
-//! How requests end, and the book of it.
+//! The ends of requests, and their counts.
 
 use std::{
     borrow::Cow,
@@ -16,11 +16,11 @@ use tokio::time::Instant;
 
 use super::Judge;
 
-/// How many lost or wrong requests are kept with their details.
+/// The most lost or wrong requests that are kept with their details.
 const KEPT_FAILURES: usize = 20;
-/// How many labels, and how many reasons, are counted one by one.
+/// The most labels, and the most reasons, that are counted one by one.
 const KEPT_NAMES: usize = 64;
-/// Where what is beyond [`KEPT_NAMES`] is counted.
+/// The name under which all beyond [`KEPT_NAMES`] are counted.
 const OTHERS: &str = "others";
 
 /// The header by which a pod names itself.
@@ -78,7 +78,7 @@ impl Answer {
 pub enum Outcome {
     /// Answered, by one of the right answers.
     Answered {
-        /// Who did.
+        /// The origin of the answer.
         by: By,
         /// Which answer it is.
         label: Cow<'static, str>,
@@ -89,7 +89,7 @@ pub enum Outcome {
     Lost(Lost),
 }
 
-/// Who answered.
+/// The origin of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// A pod that names itself.
@@ -130,7 +130,7 @@ pub enum LostKind {
     Tls,
     /// A status of 500 and above that no pod sent.
     Status(u16),
-    /// What came is no answer.
+    /// The bytes that came are no answer.
     Garbled,
     /// The client could not send: not the load balancer's fault.
     Client,
@@ -216,7 +216,7 @@ pub struct Figures {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Seen {
-    /// How many.
+    /// The count.
     pub count: u64,
     /// The time of the first one since the start.
     #[serde(serialize_with = "seconds")]

@@ -39,7 +39,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// What a server does with a request, or with a line.
+/// The deeds of a server with a request, or with a line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Act {
     Answer,

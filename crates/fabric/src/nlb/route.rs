@@ -1,4 +1,4 @@
-//! Where a connection or a flow goes.
+//! The target of a connection or a flow.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,7 +22,7 @@ pub(super) struct Route {
     pub(super) tls: bool,
 }
 
-/// What becomes of a connection.
+/// The fate of a connection.
 #[derive(Debug)]
 pub(super) enum Routed {
     To(Route),

@@ -163,7 +163,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Ahead<S> {
     }
 }
 
-/// What a connection's server knows of it.
+/// The facts about a connection that its server tells.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     /// The pod.
@@ -269,7 +269,7 @@ async fn proxy_header(stream: &mut Ahead<Socket>, speaks_first: bool) -> io::Res
     }
 }
 
-/// What a client speaks.
+/// The protocol of a client, from its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Http,

@@ -28,7 +28,7 @@ const RETRIES: usize = 10_000;
 /// The longest line of a client of TCP.
 const LINE: u64 = 65536;
 
-/// Where a server runs, as its answers tell.
+/// The place of a server, as its answers tell it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Context {
     pub(super) namespace: String,
@@ -37,7 +37,7 @@ pub(super) struct Context {
     pub(super) pod: String,
 }
 
-/// What a server of the program speaks.
+/// The protocol of a server of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Http,
@@ -55,7 +55,7 @@ pub(super) struct EchoBasic {
     context: Context,
     /// The ports that it tells: that of HTTP, or those of TCP and TLS.
     ports: Vec<u16>,
-    /// How often each request, by its id, has been tried.
+    /// The number of tries of each request, by its id.
     attempts: Mutex<BTreeMap<String, u64>>,
 }
 

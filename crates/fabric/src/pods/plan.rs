@@ -21,7 +21,7 @@ pub(super) struct Server {
     pub(super) serves: Serves<Material>,
 }
 
-/// What a server does, with certificates and keys as `T`.
+/// The behaviour of a server, with certificates and keys as `T`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Serves<T> {
     /// Whatever a client speaks is echoed.

@@ -52,7 +52,7 @@ impl Lifetime {
     }
 }
 
-/// How a target is checked.
+/// The way that a target is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Check {
     pub(super) way: Way,
@@ -77,7 +77,7 @@ pub(super) enum Way {
 pub(super) struct Group {
     pub(super) settings: Settings,
     pub(super) members: BTreeMap<Target, Member>,
-    /// Where the last choice ended.
+    /// The place at which the last choice ended.
     pub(super) turn: usize,
 }
 

@@ -36,7 +36,7 @@ enum Version {
 /// A check of one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
-    /// What the header `Host` names.
+    /// The value of the header `Host`.
     host: String,
     /// `None` for a mere connection.
     request: Option<AskedOver>,

@@ -24,7 +24,7 @@ pub(super) struct Candidate<'a> {
     pub(super) in_flight: usize,
     /// Its part of the share that others have: below 1 in slow start.
     pub(super) share: f64,
-    /// What is left of its share from earlier turns.
+    /// The rest of its share from earlier turns.
     pub(super) credit: f64,
 }
 

@@ -25,7 +25,7 @@ pub(super) enum Algorithm {
     Source,
 }
 
-/// How many targets must be healthy.
+/// The number of targets that must be healthy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Minimum {
     /// In number.
@@ -125,7 +125,7 @@ pub(crate) fn scaled(seconds: f64, time_scale: f64) -> Duration {
     Duration::try_from_secs_f64(seconds * time_scale).unwrap_or_default()
 }
 
-/// Where a target is.
+/// The place of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// The loopback address; `None` if there is no way to it, or if it changes.

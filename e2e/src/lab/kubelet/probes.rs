@@ -82,12 +82,12 @@ impl Streak {
     }
 }
 
-/// Where a container is asked.
+/// The address at which a container is asked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) address: Ipv4Addr,
     pub(super) port_offset: u16,
-    /// What delays and periods are multiplied with.
+    /// The factor for delays and periods.
     pub(super) time_scale: f64,
 }
 

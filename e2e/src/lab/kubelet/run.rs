@@ -25,11 +25,11 @@ const LEAST: Duration = Duration::from_secs(2);
 pub struct Runs {
     /// Added to all ports, where those below 1024 cannot be bound.
     pub port_offset: u16,
-    /// What delays and periods of probes are multiplied with.
+    /// The factor for delays and periods of probes.
     pub time_scale: f64,
 }
 
-/// How far a pod is.
+/// The progress of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// It cannot start, or not yet.
@@ -46,7 +46,7 @@ pub(super) enum Progress {
     Ended,
 }
 
-/// How far a container is.
+/// The progress of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Container {
     pub(super) started: bool,
@@ -75,7 +75,7 @@ impl Drop for Life {
     }
 }
 
-/// What a pod's task tells.
+/// The state that a pod's task tells.
 struct Shared {
     progress: Mutex<Progress>,
     /// The namespace and the name.

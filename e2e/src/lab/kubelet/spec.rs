@@ -1,4 +1,4 @@
-//! What a pod runs, from its manifest and from the ConfigMaps and Secrets that it names.
+//! The programs of a pod, from its manifest and from the ConfigMaps and Secrets that it names.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -260,7 +260,7 @@ pub(super) fn completes(pod: &Pod) -> bool {
     !restarts && !containers(pod).iter().any(is_server)
 }
 
-/// How a pod ends.
+/// The end of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) on_term: OnTerm,

@@ -6,7 +6,7 @@ use crate::traffic::client::{Client, Expect, NOT_FOUND, pods};
 use crate::traffic::manifests::Ingress;
 use crate::traffic::stage::Stage;
 
-/// How many rules are replaced.
+/// The number of rules that are replaced.
 const MANY: usize = 60;
 
 pub(super) async fn path_added(stage: &Stage) -> Result<()> {

@@ -44,7 +44,7 @@ pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// A target that runs until it is dropped.
 pub(super) struct Backend {
     pub(super) target: Target,
-    /// How many connections it has accepted.
+    /// The number of connections that it has accepted.
     pub(super) connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }

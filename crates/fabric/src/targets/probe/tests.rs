@@ -8,7 +8,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::targets::testing;
 
-/// How a server answers.
+/// The answer of a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Server {
     /// With a status, if the request is for this path and by a load balancer.
