@@ -403,6 +403,16 @@ fn unheld() -> (Snapshot, serde_json::Value) {
     (snapshot, ingress)
 }
 
+/// The same with the finalizer, and the Ingress being deleted.
+fn deleted() -> (Snapshot, serde_json::Value) {
+    let (mut snapshot, mut ingress) = unheld();
+    let web = snapshot.ingresses.get_mut(&web()).unwrap();
+    web.finalizers.push("ingress.k8s.aws/resources".to_owned());
+    web.deleting = true;
+    ingress["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    (snapshot, ingress)
+}
+
 #[tokio::test]
 async fn an_ingress_that_lost_its_finalizer_gets_it_back_although_nothing_else_is_to_do() {
     let (mut snapshot, ingress) = unheld();
@@ -461,12 +471,7 @@ async fn warnings(fake: &Fake, reasons: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn a_load_balancer_that_something_else_uses_is_told_with_what_to_do() {
-    let (mut snapshot, ingress) = unheld();
-    let web = snapshot.ingresses.get_mut(&web()).unwrap();
-    web.finalizers.push("ingress.k8s.aws/resources".to_owned());
-    web.deleting = true;
-    let mut gone = ingress.clone();
-    gone["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let (snapshot, gone) = deleted();
     let (fake, mut controller) = controller(snapshot, Some(gone), |call| match call.action.as_str() {
         action @ "DescribeLoadBalancerAttributes" => Some(elb(action, "<Attributes></Attributes>")),
         "DeleteLoadBalancer" => Some(elb_error(
@@ -491,12 +496,7 @@ async fn a_load_balancer_that_something_else_uses_is_told_with_what_to_do() {
 
 #[tokio::test]
 async fn a_load_balancer_that_somebody_protected_in_aws_stays_with_all_that_serves_behind_it() {
-    let (mut snapshot, ingress) = unheld();
-    let web = snapshot.ingresses.get_mut(&web()).unwrap();
-    web.finalizers.push("ingress.k8s.aws/resources".to_owned());
-    web.deleting = true;
-    let mut gone = ingress.clone();
-    gone["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let (snapshot, gone) = deleted();
     let attributes =
         "<Attributes><member><Key>deletion_protection.enabled</Key><Value>true</Value></member></Attributes>";
     let (fake, mut controller) = controller(snapshot, Some(gone), move |call| match call.action.as_str() {

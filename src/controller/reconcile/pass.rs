@@ -77,7 +77,7 @@ pub(crate) trait StackReader {
     /// Reads the states of the load balancers that are not active yet.
     fn read_states(&self, stack: &StackId) -> impl Future<Output = Result<(), AwsError>> + Send;
 
-    /// Returns true if AWS is known not to have deleted this load balancer because it is protected.
+    /// Returns true if this load balancer was protected from deletion when its attributes were last known.
     fn was_protected(&self, load_balancer: &LoadBalancerArn) -> bool;
 
     /// Assumes that AWS has the current client secrets of these rules.

@@ -30,9 +30,8 @@ use super::{AwsError, AwsReader, convert};
 use albatross_core::model::{Target, TargetHealth};
 use albatross_core::{
     model::{
-        DELETION_PROTECTION, KnownLimits, LoadBalancerArn, MemberResources, ObservedLoadBalancer,
-        ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags,
-        TargetGroupArn, VpcId, tags,
+        KnownLimits, LoadBalancerArn, MemberResources, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
+        ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId, tags,
     },
     plan::Reads,
     record::Clean,
@@ -102,7 +101,7 @@ struct State {
     /// Counts the controller's own writes.
     writes: u64,
     load_balancers: BTreeMap<LoadBalancerArn, BalancerEntry>,
-    /// The load balancers that AWS did not delete because they are protected, until their attributes say otherwise.
+    /// The load balancers that were protected from deletion when their attributes were last known; known longer than those.
     protected: BTreeSet<LoadBalancerArn>,
     /// Load balancers of other types: nothing of theirs matters but the security groups they are in.
     others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
@@ -316,23 +315,10 @@ impl Inventory {
         Ok(())
     }
 
-    /// Returns true if AWS did not delete this load balancer because it is protected. That is known longer than attributes are.
+    /// Returns true if this load balancer was protected from deletion when its attributes were last known. That outlives the
+    /// attributes.
     pub fn was_protected(&self, arn: &LoadBalancerArn) -> bool {
         self.state().protected.contains(arn)
-    }
-
-    /// Reads whether a load balancer that AWS did not delete is protected from deletion, and remembers it.
-    ///
-    /// # Errors
-    /// AWS's.
-    pub async fn read_protection(&self, stack: &StackId, arn: &LoadBalancerArn) -> Result<bool, AwsError> {
-        self.record_protected(arn);
-        let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
-        let read = self.read(stack, &reads).await;
-        if read.is_err() {
-            self.state().protected.remove(arn);
-        }
-        read.map(|()| self.was_protected(arn))
     }
 
     /// Reads what a plan depends on.
@@ -363,13 +349,7 @@ impl Inventory {
         }
         if let Some(arn) = &reads.load_balancer {
             let attributes = self.aws.load_balancer_attributes(arn).await?;
-            let mut state = self.state();
-            if attributes.get(DELETION_PROTECTION).is_none_or(|value| value != "true") {
-                state.protected.remove(arn);
-            }
-            if let Some(entry) = state.load_balancers.get_mut(arn) {
-                entry.value.attributes = Some(attributes);
-            }
+            self.state().set_load_balancer_attributes(arn, attributes);
         }
         for arn in &reads.listeners {
             let attributes = self.aws.listener_attributes(arn).await?;

@@ -13,6 +13,23 @@ use albatross_core::{
 };
 
 impl State {
+    /// Keeps the attributes of a load balancer, and whether they protect it, which is known for longer.
+    pub(super) fn set_load_balancer_attributes(
+        &mut self,
+        arn: &LoadBalancerArn,
+        attributes: Attributes,
+    ) -> Option<&mut BalancerEntry> {
+        let Self { protected, load_balancers, .. } = self;
+        // Nothing tells of one that somebody else deleted.
+        protected.retain(|known| known != arn && load_balancers.contains_key(known));
+        let entry = load_balancers.get_mut(arn)?;
+        entry.value.attributes = Some(attributes);
+        if entry.value.is_protected() {
+            protected.insert(arn.clone());
+        }
+        Some(entry)
+    }
+
     /// A number for the next write, higher than those before.
     fn next_write(&mut self) -> u64 {
         self.writes += 1;
@@ -83,8 +100,7 @@ impl Inventory {
     pub fn record_load_balancer_attributes(&self, arn: &LoadBalancerArn, attributes: Attributes) {
         let mut state = self.state();
         let written = state.next_write();
-        if let Some(entry) = state.load_balancers.get_mut(arn) {
-            entry.value.attributes = Some(attributes);
+        if let Some(entry) = state.set_load_balancer_attributes(arn, attributes) {
             entry.written = written;
         }
     }
@@ -96,13 +112,6 @@ impl Inventory {
             entry.value.attributes = Some(attributes);
             entry.written = written;
         }
-    }
-
-    /// AWS did not delete a load balancer because it is protected.
-    pub(super) fn record_protected(&self, arn: &LoadBalancerArn) {
-        let State { protected, load_balancers, .. } = &mut *self.state();
-        protected.retain(|arn| load_balancers.contains_key(arn));
-        protected.insert(arn.clone());
     }
 
     pub fn record_load_balancer_deleted(&self, arn: &LoadBalancerArn) {

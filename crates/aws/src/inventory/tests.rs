@@ -4,8 +4,8 @@ use tokio::sync::Notify;
 
 use super::*;
 use albatross_core::model::{
-    KnownLimits, ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedListener,
-    ObservedRule, RuleArn, Scheme, SecurityGroupRule, Source,
+    Attributes, KnownLimits, ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName,
+    ObservedListener, ObservedRule, RuleArn, Scheme, SecurityGroupRule, Source,
 };
 use albatross_simulation::fake::{Call, Fake, ec2, elb, elb_error};
 
@@ -740,32 +740,37 @@ async fn attributes_are_known_until_they_are_given_up() {
 }
 
 #[tokio::test]
-async fn a_refused_deletion_is_remembered_until_the_attributes_say_otherwise() {
+async fn protection_from_deletion_is_known_longer_than_attributes() {
     let world = world(&["a"], &[], &[]);
-    let (fake, inventory) = started(&world).await;
+    let (_fake, inventory) = started(&world).await;
     let (of_a, arn) = (group("a"), balancer_arn("a"));
     inventory.observe(&of_a).await.unwrap();
-    // Another reason: nothing is remembered.
-    assert!(!inventory.read_protection(&of_a, &arn).await.unwrap());
-    assert!(!inventory.was_protected(&arn));
-    world.lock().unwrap().protected.insert(arn.to_string());
-    assert!(inventory.read_protection(&of_a, &arn).await.unwrap());
+    let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
+    let read = async |on: bool| {
+        let set = |protected: &mut BTreeSet<String>| match on {
+            true => protected.insert(arn.to_string()),
+            false => protected.remove(arn.as_str()),
+        };
+        set(&mut world.lock().unwrap().protected);
+        inventory.read(&of_a, &reads).await.unwrap();
+        inventory.was_protected(&arn)
+    };
+    assert!(!read(false).await && read(true).await && !read(false).await && read(true).await);
     inventory.invalidate(&of_a);
     let observed = inventory.observe(&of_a).await.unwrap();
     assert!(inventory.was_protected(&arn) && observed.load_balancers[0].attributes.is_none());
-    world.lock().unwrap().protected.clear();
-    let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
-    inventory.read(&of_a, &reads).await.unwrap();
+    // The controller's own change.
+    inventory.record_load_balancer_attributes(&arn, Attributes::from([protection("false")]));
     assert!(!inventory.was_protected(&arn));
-    // What is deleted is forgotten, by whomever.
-    world.lock().unwrap().protected.insert(arn.to_string());
-    assert!(inventory.read_protection(&of_a, &arn).await.unwrap());
+    inventory.record_load_balancer_attributes(&arn, Attributes::from([protection("true")]));
+    assert!(inventory.was_protected(&arn));
+    // What is deleted is forgotten: by the controller at once, by others when another one's attributes come.
     inventory.record_load_balancer_deleted(&arn);
     assert!(!inventory.was_protected(&arn));
-    inventory.record_load_balancer(created_balancer("a"));
-    assert!(inventory.read_protection(&of_a, &arn).await.unwrap());
-    world.lock().unwrap().vanished.insert(arn.to_string());
-    assert!(inventory.read_protection(&of_a, &arn).await.unwrap_err().is_not_found());
-    assert!(!inventory.was_protected(&arn));
-    drop(fake);
+    inventory.record_load_balancer_attributes(&arn, Attributes::from([protection("true")]));
+    assert!(!inventory.was_protected(&arn), "there is no such load balancer");
+}
+
+fn protection(value: &str) -> (String, String) {
+    (albatross_core::model::DELETION_PROTECTION.to_owned(), value.to_owned())
 }

@@ -8,7 +8,7 @@ use albatross_core::{
         ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, ResourceId, Rule,
         SecurityGroupReference, StackId, Tags, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
     },
-    plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
+    plan::{AttributesOf, ListenerChange, ListenerReference, Reads, StepAction, TaggedResource, defaults},
 };
 
 /// Returns the error for a plan of files that names a target group whose ARN was not read from AWS.
@@ -370,9 +370,10 @@ impl Applier {
     async fn delete_load_balancer(&self, stack: &StackId, arn: &LoadBalancerArn) -> Result<(), StepError> {
         let answer = self.aws.delete_load_balancer(arn).await;
         if answer.as_ref().is_err_and(AwsError::is_not_permitted) {
-            match self.inventory.read_protection(stack, arn).await {
-                Ok(true) => return answer.map_err(StepError::Protected),
-                Ok(false) => {}
+            let reads = Reads { load_balancer: Some(arn.clone()), ..Reads::default() };
+            match self.inventory.read(stack, &reads).await {
+                Ok(()) if self.inventory.was_protected(arn) => return answer.map_err(StepError::Protected),
+                Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(group = %stack, "the attributes of the load balancer are not known: {error}");
                 }

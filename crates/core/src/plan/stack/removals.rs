@@ -26,14 +26,17 @@ impl<'a> Planner<'a> {
 
     /// Returns the replaced load balancers whose retention has expired, which are to be deleted, and the target groups of those
     /// that stay for now. Waits for the latter.
-    fn replaced(&mut self, wanted: &'a LoadBalancer) -> (Vec<&'a ObservedLoadBalancer>, BTreeSet<&'a TargetGroupArn>) {
+    fn replaced(
+        &mut self,
+        wanted: &'a LoadBalancer,
+        unprotect: bool,
+    ) -> (Vec<&'a ObservedLoadBalancer>, BTreeSet<&'a TargetGroupArn>) {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
         // The new load balancer does not have the resources of frozen members.
         let may_go = serves && self.frozen_resources.none_frozen();
-        let unprotected = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
         let due = |old: &ObservedLoadBalancer| may_go && observed.expired.contains(&old.arn);
-        let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotected;
+        let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotect;
         let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
         if !kept.is_empty() {
             let arns = kept.iter().map(|old| old.arn.clone()).collect();
@@ -53,7 +56,7 @@ impl<'a> Planner<'a> {
         let (going, replaced, unprotect) = match &self.stack.load_balancer {
             Some(wanted) => {
                 let unprotect = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
-                let (going, replaced) = self.replaced(wanted);
+                let (going, replaced) = self.replaced(wanted, unprotect);
                 (going, replaced, unprotect)
             }
             None if gone => (self.observed.load_balancers.iter().collect(), BTreeSet::new(), self.stack.unprotect),
@@ -68,11 +71,10 @@ impl<'a> Planner<'a> {
         let surplus: Vec<&ObservedTargetGroup> =
             self.observed.target_groups.iter().filter(|group| !wanted.contains(&group.arn)).collect();
         let bindings: Vec<_> = self.observed.bindings.iter().filter(|b| !wanted.contains(&b.target_group)).collect();
-        // AWS may not delete a load balancer for a long time, and then nothing after it happens: what it leads to goes after
-        // it, and all else before it. Of a whole stack everything goes after it.
+        // AWS may not delete a load balancer for a long time, and then nothing after it happens: the target groups that it
+        // leads to go after it, the others before it. Of a whole stack everything goes after it.
         let leads_to: BTreeSet<&TargetGroupArn> = going.iter().flat_map(|old| old.target_groups()).collect();
-        let all = gone || going.iter().any(|old| old.listeners.is_none());
-        let is_behind = |arn: &TargetGroupArn| all || leads_to.contains(arn);
+        let is_behind = |arn: &TargetGroupArn| gone || leads_to.contains(arn);
         let bound: BTreeSet<&TargetGroupArn> = bindings.iter().map(|binding| &binding.target_group).collect();
         for behind in [false, true] {
             if behind {

@@ -256,12 +256,9 @@ fn what_a_replaced_load_balancer_does_not_lead_to_goes_before_it() {
             "delete TargetGroupBinding shop/k8s-shop-web-8b744f0654"
         ]
     );
-    // Where it is not known what it leads to, it may be anything.
+    // What it leads to is read first.
     aws.observed.load_balancers[0].listeners = None;
-    if let Planned::Ready(plan) = crate::plan::plan(&after, &aws.observed) {
-        let kinds: Vec<&str> = plan.steps.iter().map(|step| step.action.kind()).collect();
-        assert_eq!(kinds.iter().find(|kind| kind.starts_with("Delete")), Some(&"DeleteLoadBalancer"));
-    }
+    assert!(matches!(crate::plan::plan(&after, &aws.observed), Planned::Need(_)));
 }
 
 #[test]
