@@ -84,6 +84,16 @@ pub enum Protocol {
     TcpUdp,
 }
 
+/// The transport of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    /// HTTP, HTTPS, TCP and TLS.
+    #[default]
+    Tcp,
+    /// UDP, and so QUIC.
+    Udp,
+}
+
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -18,9 +18,10 @@ use tokio::{
 };
 
 use crate::{
-    account::{Account, Action, Health, Kind, LoadBalancer, Protocol, Target, TargetGroup, TargetType},
+    account::{Account, Health, Kind, LoadBalancer, Protocol, Target, TargetGroup, TargetType},
     address, alb, delay,
     emulator::Report,
+    health::{self, Phase, Standing, Unused},
     nlb,
     node::{Node, Options},
     resolver::{Names, Resolver, TTL_SECONDS},
@@ -446,7 +447,7 @@ fn names(nodes: &[NodeView<'_>]) -> Names {
 
 /// Returns true if each target group of a load balancer has a healthy target for the node, or no target at all.
 fn zone_is_healthy(node: &NodeView<'_>, balancer: &LoadBalancer) -> bool {
-    attached(balancer).into_iter().all(|arn| {
+    health::groups_of(balancer).into_iter().all(|arn| {
         let Some(group) = node.account.target_groups.get(arn) else { return true };
         let health = node.health.get(arn);
         let is_healthy =
@@ -476,34 +477,14 @@ fn zone_of<'a>(account: &'a Account, group: &TargetGroup, target: &Target) -> Op
     }
 }
 
-/// Returns the ARNs of the target groups that a load balancer's listeners and rules name.
-fn attached(balancer: &LoadBalancer) -> BTreeSet<&str> {
-    let listeners = balancer.listeners.values();
-    let actions = listeners.flat_map(|listener| {
-        listener.default_actions.iter().chain(listener.rules.iter().flat_map(|rule| &rule.actions))
-    });
-    let groups = actions.filter_map(|action| match action {
-        Action::Forward { target_groups, .. } => Some(target_groups),
-        _ => None,
-    });
-    groups.flatten().map(|group| group.arn.as_str()).collect()
-}
-
-fn health(state: &str, reason: &str, description: &str) -> Health {
-    Health { state: state.to_owned(), reason: Some(reason.to_owned()), description: Some(description.to_owned()) }
-}
-
 /// Returns the health of all targets from what each node says of those that it knows. The account as it is now decides
 /// which targets are registered: one that a node still knows is draining.
 fn merge(account: &Account, nodes: &[BTreeMap<String, BTreeMap<Target, Health>>]) -> Report {
-    let used: BTreeSet<&str> = account.load_balancers.values().flat_map(attached).collect();
+    let used: BTreeSet<&str> = account.load_balancers.values().flat_map(health::groups_of).collect();
     let group = |(arn, group): (&String, &TargetGroup)| {
         let known: Vec<_> = nodes.iter().filter_map(|node| node.get(arn)).collect();
         let said = |target: &Target| known.iter().filter_map(|all| all.get(target)).collect::<Vec<_>>();
-        let unused = || {
-            let why = "Target group is not configured to receive traffic from the load balancer";
-            health("unused", "Target.NotInUse", why)
-        };
+        let unused = || health::told(Standing::Unused(Unused::Group), false);
         let is_used = used.contains(arn.as_str());
         let registered = group
             .targets
@@ -527,7 +508,7 @@ fn registered(said: &[&Health]) -> Health {
         _ => 0,
     };
     let worst = said.iter().filter(|health| rank(health) > 0).max_by_key(rank);
-    let new = || health("initial", "Elb.RegistrationInProgress", "Target registration is in progress");
+    let new = || health::told(Standing::In(&Phase::Registering), false);
     worst.map_or_else(new, |health| (*health).clone())
 }
 
@@ -535,7 +516,7 @@ fn registered(said: &[&Health]) -> Health {
 fn leaving(said: &[&Health]) -> Option<Health> {
     let drains = said.iter().find(|health| health.state == "draining");
     let serves = || said.iter().any(|health| matches!(health.state.as_str(), "healthy" | "unhealthy"));
-    let late = || health("draining", "Target.DeregistrationInProgress", "Target deregistration is in progress");
+    let late = || health::told(Standing::Draining, false);
     drains.map(|health| (*health).clone()).or_else(|| serves().then(late))
 }
 

@@ -1,8 +1,8 @@
 //! The health of one target: what checks make of it, and how `DescribeTargetHealth` tells it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use crate::account::{Account, Action, Health, LoadBalancer, Target};
+use crate::account::{Action, Health, LoadBalancer};
 
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,20 +200,6 @@ pub fn groups_of(balancer: &LoadBalancer) -> BTreeSet<&str> {
     forwards.flatten().map(|group| group.arn.as_str()).collect()
 }
 
-/// Returns the health of the targets of all groups that no active load balancer forwards to; no node tells of them.
-#[must_use]
-pub fn of_unused_groups(account: &Account) -> BTreeMap<String, BTreeMap<Target, Health>> {
-    let active = account.load_balancers.values().filter(|balancer| balancer.active);
-    let used: BTreeSet<&str> = active.flat_map(groups_of).collect();
-    let unused = account.target_groups.iter().filter(|(arn, _)| !used.contains(arn.as_str()));
-    let health = told(Standing::Unused(Unused::Group), false);
-    unused
-        .map(|(arn, group)| {
-            (arn.clone(), group.targets.iter().map(|target| (target.clone(), health.clone())).collect())
-        })
-        .collect()
-}
-
 /// Returns true if a code is one that a matcher names: `200`, `200-299,301`, or codes of gRPC. What cannot be read
 /// names nothing.
 #[must_use]
@@ -364,24 +350,14 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_used_while_an_active_load_balancer_forwards_to_it() {
+    fn a_group_of_weight_0_is_used() {
         let mut account = testing::account(false, &[("10.0.1.1", 80)]);
-        assert_eq!(of_unused_groups(&account), BTreeMap::new());
         let balancer = account.load_balancers.get_mut("lb").unwrap();
-        for listener in balancer.listeners.values_mut() {
-            for action in &mut listener.default_actions {
-                if let Action::Forward { target_groups, .. } = action {
-                    target_groups[0].weight = 0;
-                }
+        for action in balancer.listeners.values_mut().flat_map(|listener| &mut listener.default_actions) {
+            if let Action::Forward { target_groups, .. } = action {
+                target_groups[0].weight = 0;
             }
         }
-        assert_eq!(of_unused_groups(&account), BTreeMap::new());
-        account.load_balancers.get_mut("lb").unwrap().active = false;
-        let target = Target { id: "10.0.1.1".to_owned(), port: 80 };
-        let health = told(Standing::Unused(Unused::Group), true);
-        let expected = BTreeMap::from([("tg".to_owned(), BTreeMap::from([(target, health)]))]);
-        assert_eq!(of_unused_groups(&account), expected);
-        account.load_balancers.clear();
-        assert_eq!(of_unused_groups(&account), expected);
+        assert_eq!(groups_of(balancer), ["tg"].into());
     }
 }

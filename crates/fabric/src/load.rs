@@ -273,7 +273,7 @@ pub enum InvalidSpec {
     ServerName(String),
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] crate::tls::TlsError),
 }
 
 /// A task that ends with its owner.

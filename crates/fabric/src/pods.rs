@@ -43,6 +43,7 @@ use tokio::{
 
 use crate::address;
 
+pub use crate::account::Transport;
 pub use plan::is_known;
 
 /// A pod that is to run.
@@ -84,15 +85,6 @@ pub struct ContainerPort {
     pub number: u16,
     /// The protocol.
     pub transport: Transport,
-}
-
-/// The protocol of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "known names")]
-pub enum Transport {
-    #[default]
-    Tcp,
-    Udp,
 }
 
 /// The reaction of a pod's processes to SIGTERM.

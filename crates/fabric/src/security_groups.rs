@@ -5,16 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use crate::account::{Account, LoadBalancer, Permission, SecurityGroup};
-
-/// The transport of a connection, for a security group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// HTTP, HTTPS, TCP and TLS.
-    Tcp,
-    /// UDP, and so QUIC.
-    Udp,
-}
+use crate::account::{Account, LoadBalancer, Permission, SecurityGroup, Transport};
 
 /// The source of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

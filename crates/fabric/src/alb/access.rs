@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use crate::{
-    account::{Account, TargetType},
+    account::{Account, TargetType, Transport},
     node::Node,
-    security_groups::{self, Transport},
+    security_groups,
     targets::Picked,
 };
 

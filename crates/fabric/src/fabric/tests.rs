@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::account::{HealthCheck, Instance, Listener, Rule, Subnet, WeightedTargetGroup};
+use crate::account::{Action, HealthCheck, Instance, Listener, Rule, Subnet, WeightedTargetGroup};
 
 const ARN: &str = "arn:lb";
 const GROUP: &str = "arn:tg";
@@ -509,12 +509,12 @@ fn the_zone_of_a_target_is_that_of_its_instance_or_its_subnet() {
 }
 
 #[test]
-fn the_groups_of_default_actions_and_of_rules_are_attached() {
+fn the_groups_of_default_actions_and_of_rules_are_used() {
     let mut balancer = balancer(Kind::Application, &[], &[(80, Protocol::Http), (81, Protocol::Http)]);
     let actions = vec![Action::Authenticate, forward(&["arn:b", "arn:c"])];
     let rule = Rule { arn: "arn:rule".to_owned(), priority: 1, conditions: vec![], actions, transforms: vec![] };
     balancer.listeners.get_mut(&81).unwrap().rules.push(rule);
-    assert_eq!(attached(&balancer), ["arn:b", "arn:c", GROUP].into());
+    assert_eq!(health::groups_of(&balancer), ["arn:b", "arn:c", GROUP].into());
 }
 
 #[tokio::test]

@@ -12,17 +12,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpSocket, TcpStream, UdpSocket},
 };
 use tokio_rustls::TlsConnector;
+
+use crate::tls::{self, TlsError};
 
 use super::{
     InvalidSpec, LoadSpec, Resolve, Scheme, Tls,
@@ -58,7 +55,7 @@ impl Dialer {
             };
             let name = ServerName::try_from(tls.server_name.clone());
             let name = name.map_err(|_| InvalidSpec::ServerName(tls.server_name.clone()))?;
-            Ok::<_, InvalidSpec>((TlsConnector::from(Arc::new(config(tls, alpn)?)), name))
+            Ok::<_, InvalidSpec>((TlsConnector::from(config(tls, alpn)?), name))
         });
         Ok(Self {
             name: spec.name.clone(),
@@ -201,55 +198,12 @@ impl AsyncWrite for Watched {
     }
 }
 
-fn config(tls: &Tls, alpn: Option<&str>) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let mut config = match &tls.roots {
-        Some(roots) => builder.with_root_certificates(RootCertStore::clone(roots)).with_no_client_auth(),
-        None => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth(),
-    };
-    config.alpn_protocols = alpn.into_iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    Ok(config)
-}
-
-/// Accepts every certificate whose key the server has.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _chain: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+fn config(tls: &Tls, alpn: Option<&str>) -> Result<Arc<ClientConfig>, TlsError> {
+    let alpn = alpn.map(str::as_bytes);
+    let Some(roots) = &tls.roots else { return tls::any_certificate(alpn.as_slice()) };
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?;
+    let mut config = builder.with_root_certificates(RootCertStore::clone(roots)).with_no_client_auth();
+    config.alpn_protocols = alpn.into_iter().map(<[u8]>::to_vec).collect();
+    Ok(Arc::new(config))
 }

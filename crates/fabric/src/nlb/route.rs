@@ -3,10 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    account::{Account, Action, Listener, LoadBalancer, Protocol, TargetGroup, TargetType, WeightedTargetGroup},
+    account::{
+        Account, Action, Listener, LoadBalancer, Protocol, TargetGroup, TargetType, Transport, WeightedTargetGroup,
+    },
     address,
     node::Node,
-    security_groups::{self, Transport},
+    security_groups,
     targets::{Picked, hash},
 };
 

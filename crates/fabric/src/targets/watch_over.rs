@@ -12,9 +12,9 @@ use super::{
     settings::{Place, Settings},
 };
 use crate::{
-    account::{Account, LoadBalancer, Target, TargetGroup, TargetType},
+    account::{Account, LoadBalancer, Target, TargetGroup, TargetType, Transport},
     health::{self, Failure, Outcome, Phase, Thresholds},
-    security_groups::{self, Transport},
+    security_groups,
 };
 
 /// In AWS's seconds, from when to when the first check of a target begins.
