@@ -62,8 +62,6 @@ pub struct Controller {
     records: Records,
     waits: Waits,
     step_history: StepHistory,
-    /// `--replaced-load-balancer-hold`
-    replacement_hold: Duration,
     metrics: Arc<Metrics>,
     term: Arc<Term>,
     permit: WritePermit,

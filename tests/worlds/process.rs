@@ -21,6 +21,7 @@ use tokio::{
 
 use albatross::controller::{
     Controller,
+    reconcile::Holds,
     runtime::{
         lease::{Candidate, Clock, KubernetesLease, Leadership, Timing, TokioClock},
         metrics::Metrics,
@@ -155,7 +156,7 @@ impl Process {
             max_targets: 0,
             gate_pause: albatross::controller::reconcile::targets::GATE_PAUSE,
             sync_period: audit,
-            replacement_hold: Duration::ZERO,
+            holds: Holds { load_balancer: Duration::ZERO, ..Holds::DEFAULT },
             certificate_authorities: std::collections::BTreeSet::new(),
             secrets_label: None,
             lease_namespace: LEASE.0.to_owned(),

@@ -107,6 +107,6 @@ pub fn health(state: &str) -> TargetHealth {
 
 /// Returns a plan that no planner has made.
 #[must_use]
-pub fn plan_of(steps: Vec<Step>, wait: Option<Wait>) -> Plan {
-    Plan::of(steps, wait)
+pub fn plan_of(steps: Vec<Step>, waits: impl IntoIterator<Item = Wait>) -> Plan {
+    Plan::of(steps, waits)
 }

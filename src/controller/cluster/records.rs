@@ -8,7 +8,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI32, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -23,6 +23,7 @@ use super::kubernetes::describe;
 use crate::controller::{cluster::deadline::with_deadline, runtime::write_permit::WriteClient};
 use albatross_core::{
     model::{ObservedStack, StackId, TagKeys},
+    plan::Wait,
     record::{self, Clean, Contents, HEADER_KEY, Header, SHARDS, StackRecord},
 };
 
@@ -114,6 +115,8 @@ pub(crate) struct Records {
     shards: Mutex<Shards>,
     /// The tags of each stack that are the controller's own; known also where no records can be kept.
     tag_keys: Mutex<BTreeMap<StackId, TagKeys>>,
+    /// The waits of each stack that waits, as [`StackRecord::waits`] has them.
+    waits: Mutex<BTreeMap<StackId, Vec<(Wait, u64)>>>,
     stored: [tokio::sync::Mutex<Stored>; SHARDS],
     /// Without the permission to write them, there are none.
     usable: AtomicBool,
@@ -134,6 +137,7 @@ impl Records {
             header,
             shards: Mutex::new(Shards(std::array::from_fn(|_| Shard::default()))),
             tag_keys: Mutex::default(),
+            waits: Mutex::default(),
             stored: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             usable: AtomicBool::new(false),
             changes: Notify::new(),
@@ -163,6 +167,7 @@ impl Records {
         self.since.store(term, Ordering::Release);
         self.usable.store(true, Ordering::Release);
         self.own_tags().clear();
+        self.own_waits().clear();
         // A few at a time: the takeover is waited for, and its text is in memory meanwhile.
         let taken = stream::iter((0..SHARDS).map(|shard| self.take_over(shard))).buffered(AT_ONCE);
         let taken: Result<Vec<Vec<_>>, RecordError> = taken.try_collect().await;
@@ -216,6 +221,8 @@ impl Records {
             read.records.iter().map(|(key, record)| (key.clone(), Entry::of(record))).collect();
         let keys = read.records.values().filter_map(|record| Some((record.stack.clone(), record.tag_keys.clone()?)));
         self.own_tags().extend(keys);
+        let waiting = read.records.values().filter(|record| !record.waits.is_empty());
+        self.own_waits().extend(waiting.map(|record| (record.stack.clone(), record.waits.clone())));
         self.put(shard, stored).await?;
         if !read.unreadable.is_empty() {
             let keys = read.unreadable.join(", ");
@@ -271,6 +278,44 @@ impl Records {
         self.tag_keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn own_waits(&self) -> MutexGuard<'_, BTreeMap<StackId, Vec<(Wait, u64)>>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the waits of all stacks in the records, each with its age.
+    #[must_use]
+    pub(crate) fn waits(&self) -> Vec<(StackId, Vec<(Wait, Duration)>)> {
+        let now = seconds_now();
+        let age = |(wait, since): &(Wait, u64)| (wait.clone(), Duration::from_secs(now.saturating_sub(*since)));
+        let waits = self.own_waits();
+        waits.iter().map(|(stack, waits)| (stack.clone(), waits.iter().map(age).collect())).collect()
+    }
+
+    /// Remembers the waits of a stack with their ages, if others wait than before. It is written soon.
+    pub(crate) fn note_waits(&self, stack: &StackId, ages: &BTreeMap<Wait, Duration>) {
+        let now = seconds_now();
+        let mut waits = self.own_waits();
+        let known = waits.get(stack).map(Vec::as_slice).unwrap_or_default();
+        if known.iter().map(|(wait, _)| wait).eq(ages.keys()) {
+            return;
+        }
+        let since: Vec<_> = ages.iter().map(|(wait, age)| (wait.clone(), now.saturating_sub(age.as_secs()))).collect();
+        match since.is_empty() {
+            true => waits.remove(stack),
+            false => waits.insert(stack.clone(), since.clone()),
+        };
+        drop(waits);
+        // What waits is not in its desired state.
+        if self.are_kept() && !self.is_clean(stack) {
+            let tag_keys = self.tag_keys(stack);
+            let record = StackRecord { stack: stack.clone(), clean: None, tag_keys, waits: since };
+            let is_empty = record.tag_keys.is_none() && record.waits.is_empty();
+            if self.set(stack, Some(record).filter(|_| !is_empty)) {
+                self.changes.notify_one();
+            }
+        }
+    }
+
     /// Returns the tags of a stack that are the controller's own; `None` where nothing is remembered of the stack.
     #[must_use]
     pub(crate) fn tag_keys(&self, stack: &StackId) -> Option<TagKeys> {
@@ -290,9 +335,10 @@ impl Records {
         if !self.are_kept() {
             return Ok(());
         }
+        let waits = self.own_waits().get(stack).cloned().unwrap_or_default();
         let shard = record::shard(&record::key(stack));
         if (tag_keys.is_some() || self.is_clean(stack))
-            && self.set(stack, Some(StackRecord { stack: stack.clone(), clean: None, tag_keys }))
+            && self.set(stack, Some(StackRecord { stack: stack.clone(), clean: None, tag_keys, waits }))
         {
             let mut shards = self.shards();
             let shard = shards.of(shard);
@@ -307,9 +353,11 @@ impl Records {
     /// on the tags that it has are the controller's own.
     pub(crate) fn mark_clean(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
         self.own_tags().insert(stack.clone(), tag_keys.clone());
+        self.own_waits().remove(stack);
         if self.are_kept() {
             let clean = Some(Clean::of(observed));
-            if self.set(stack, Some(StackRecord { stack: stack.clone(), clean, tag_keys: Some(tag_keys) })) {
+            let record = StackRecord { stack: stack.clone(), clean, tag_keys: Some(tag_keys), waits: Vec::new() };
+            if self.set(stack, Some(record)) {
                 self.changes.notify_one();
             }
         }
@@ -318,6 +366,7 @@ impl Records {
     /// Removes the record of a stack that no longer exists. It is written soon.
     pub(crate) fn remove(&self, stack: &StackId) {
         self.own_tags().remove(stack);
+        self.own_waits().remove(stack);
         if self.are_kept() && self.set(stack, None) {
             self.changes.notify_one();
         }
@@ -445,6 +494,11 @@ impl Records {
             reason: describe(error),
         }
     }
+}
+
+/// Returns the seconds since 1970.
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Returns the pause after writing so many bytes.

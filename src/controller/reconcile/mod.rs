@@ -9,6 +9,8 @@ pub mod targets;
 pub(crate) mod unserved;
 pub(crate) mod waits;
 
+pub use waits::Holds;
+
 /// An Ingress with its class and Service, for the tests of several modules.
 #[cfg(test)]
 const MANIFESTS: &str = "

@@ -17,7 +17,7 @@ use albatross_core::{
     facts::{ExistingLoadBalancer, Fact, FactQuery, Facts},
     model::{
         KnownLimits, LoadBalancerArn, ObjectName, ObjectReference, ObservedLoadBalancer, ObservedStack,
-        SecurityGroupId, Stack, StackId,
+        SecurityGroupId, Stack, StackId, TargetGroupArn,
     },
     plan::{self, AssumedSecret, Plan, Planned, Reads},
     snapshot::Snapshot,
@@ -73,6 +73,9 @@ pub(crate) trait StackReader {
 
     /// Reads the state that a plan depends on.
     fn read(&self, stack: &StackId, reads: &Reads) -> impl Future<Output = Result<(), AwsError>> + Send;
+
+    /// Returns the number of healthy targets of a target group.
+    fn healthy(&self, group: &TargetGroupArn) -> impl Future<Output = Result<usize, AwsError>> + Send;
 
     /// Reads the states of the load balancers that are not active yet.
     fn read_states(&self, stack: &StackId) -> impl Future<Output = Result<(), AwsError>> + Send;
@@ -267,6 +270,8 @@ pub(crate) async fn plan<R: StackReader>(
     mut observed: ObservedStack,
 ) -> Result<(Plan, ObservedStack), AwsError> {
     let (id, room) = (&stack.id, observed.room);
+    // As AWS has it in this pass.
+    let (mut healthy, mut states_are_read) = (BTreeMap::new(), false);
     loop {
         // The resources of a takeover are trusted once. If the stack has a record, the secret that AWS was given is
         // known, or known to be uncertain.
@@ -277,9 +282,20 @@ pub(crate) async fn plan<R: StackReader>(
                 observed = observe_within(reader, id, room).await?;
             }
         }
+        observed.healthy.clone_from(&healthy);
+        observed.states_are_read = states_are_read;
         match plan::plan(stack, &observed) {
             Planned::Ready(plan) => return Ok((plan, observed)),
-            Planned::Need(reads) => reader.read(id, &reads).await?,
+            Planned::Need(reads) => {
+                for group in &reads.health {
+                    healthy.insert(group.clone(), reader.healthy(group).await?);
+                }
+                if reads.states {
+                    reader.read_states(id).await?;
+                    states_are_read = true;
+                }
+                reader.read(id, &reads).await?;
+            }
         }
         observed = observe_within(reader, id, room).await?;
     }

@@ -1,5 +1,5 @@
 //! The waits of stacks: state with a deadline, without a sleeping task. The end of a wait brings the stack back by itself;
-//! at the deadline a wait that has not ended is reported.
+//! at the deadline a wait that has not ended is reported. Each has its own time, which records keep across restarts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use albatross_core::{
     model::{LoadBalancerArn, StackId},
-    plan::Wait,
+    plan::{Wait, waits_text},
 };
 
 /// A binding is gone seconds after its targets are deregistered; one that is not for minutes has another owner's finalizer, or
@@ -23,11 +23,42 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_secs(5);
 /// The same once people have been told that it takes too long.
 const LOOK_SELDOM: Duration = Duration::from_secs(60);
+/// How often targets are looked at at first: registering takes about a second, and a first check of health a few.
+const LOOK_FIRST: Duration = Duration::from_secs(2);
+/// The share of each target group that is waited for in that pause, so that many of them do not use up what AWS allows
+/// (10 Describe calls a second for an account and region): two calls a second in all.
+const LOOK_SHARE: Duration = Duration::from_millis(500);
+
+/// The durations of waits that flags set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    /// `--replaced-load-balancer-hold`
+    pub load_balancer: Duration,
+    /// `--replaced-listener-hold`
+    pub listener: Duration,
+    /// `--target-health-deadline`
+    pub healthy_within: Duration,
+}
+
+impl Holds {
+    /// The defaults of the flags.
+    pub const DEFAULT: Self = Self {
+        load_balancer: Duration::from_secs(300),
+        listener: Duration::from_secs(30),
+        healthy_within: Duration::from_secs(300),
+    };
+
+    /// Nothing is held, and no health awaited.
+    #[cfg(test)]
+    pub(crate) const NONE: Self =
+        Self { load_balancer: Duration::ZERO, listener: Duration::ZERO, healthy_within: Duration::ZERO };
+}
 
 /// The waits, by stack, and the deletions that AWS does not carry out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Waits {
-    waits: Mutex<BTreeMap<StackId, Waiting>>,
+    holds: Holds,
+    waits: Mutex<BTreeMap<StackId, BTreeMap<Wait, Waiting>>>,
     blocked: Mutex<BTreeMap<String, Blocked>>,
 }
 
@@ -39,9 +70,8 @@ struct Blocked {
     patience: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Waiting {
-    wait: Wait,
     since: Instant,
     reported: bool,
 }
@@ -59,19 +89,36 @@ pub(crate) struct WaitState {
     pub seconds_left: f64,
 }
 
-/// The action that a wait requires.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    /// Look again then.
-    Later(Duration),
-    /// It has taken too long: it should be reported, once, and looked at again then, if no watch tells its end.
-    Report(String, Option<Duration>),
-    /// It was reported; the end of the wait brings the stack back.
-    Reported,
+/// The action that the waits of a stack require.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Look again then, if no watch tells the end before.
+    pub again: Option<Duration>,
+    /// The messages of waits that take too long, each to be reported now.
+    pub reports: Vec<String>,
+}
+
+/// The waits that are over for a stack, although nothing has happened but that time has passed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Expired {
+    /// The replaced load balancers that may go.
+    pub load_balancers: BTreeSet<LoadBalancerArn>,
+    /// The ports whose listeners are retained, each with true if it may go.
+    pub listeners: BTreeMap<u16, bool>,
+    /// True if rules have waited long enough for healthy targets, or do not wait for them.
+    pub health: bool,
+    /// True if listeners are not retained.
+    pub retains_nothing: bool,
 }
 
 impl Waits {
-    fn waits(&self) -> MutexGuard<'_, BTreeMap<StackId, Waiting>> {
+    /// Returns the waits of a process: none.
+    #[must_use]
+    pub(crate) fn new(holds: Holds) -> Self {
+        Self { holds, waits: Mutex::default(), blocked: Mutex::default() }
+    }
+
+    fn waits(&self) -> MutexGuard<'_, BTreeMap<StackId, BTreeMap<Wait, Waiting>>> {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,76 +126,128 @@ impl Waits {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the load balancers that have continued next to their replacement for so long that they may be deleted.
+    /// Returns the waits of a stack whose time has passed.
     #[must_use]
-    pub(crate) fn expired(&self, stack: &StackId, retain_for: Duration) -> BTreeSet<LoadBalancerArn> {
-        match self.waits().get(stack) {
-            Some(Waiting { wait: Wait::RetainOld(old), since, .. }) if since.elapsed() >= retain_for => old.clone(),
-            Some(Waiting { wait: Wait::Protected(old), .. }) => old.clone(),
-            _ => BTreeSet::new(),
+    pub(crate) fn expired(&self, stack: &StackId) -> Expired {
+        let mut expired = Expired {
+            health: self.holds.healthy_within.is_zero(),
+            retains_nothing: self.holds.listener.is_zero(),
+            ..Expired::default()
+        };
+        for (wait, waiting) in self.waits().get(stack).into_iter().flatten() {
+            let waited = waiting.since.elapsed();
+            match wait {
+                Wait::RetainOld(arn) if waited >= self.holds.load_balancer => {
+                    expired.load_balancers.insert(arn.clone());
+                }
+                Wait::Protected(arn) => drop(expired.load_balancers.insert(arn.clone())),
+                Wait::RetainListener(port) => {
+                    expired.listeners.insert(*port, waited >= self.holds.listener);
+                }
+                Wait::Ready(_) => expired.health |= waited >= self.holds.healthy_within,
+                Wait::RetainOld(_)
+                | Wait::BindingGone(_)
+                | Wait::LoadBalancerActive
+                | Wait::Mended(_)
+                | Wait::LetIn(_) => {}
+            }
+        }
+        expired
+    }
+
+    /// Records what the latest plan of a stack waits for. Each wait keeps its time while it lasts; all waits for healthy
+    /// targets have the time of the first, so that a stack in which others begin to wait is not held up for longer.
+    pub(crate) fn note(&self, stack: &StackId, wanted: &BTreeSet<Wait>) -> Due {
+        let now = Instant::now();
+        let mut all = self.waits();
+        let pace = all.values().flat_map(BTreeMap::keys).filter(|wait| matches!(wait, Wait::Ready(_))).count();
+        let before = all.remove(stack).unwrap_or_default();
+        if wanted.is_empty() && before.is_empty() {
+            return Due::default();
+        }
+        let mut due = Due::default();
+        let first = before.iter().filter(|(wait, _)| matches!(wait, Wait::Ready(_))).map(|(_, w)| w.since).min();
+        if let Some(first) = first.filter(|first| now.duration_since(*first) >= self.holds.healthy_within) {
+            let over = before.keys().filter(|wait| matches!(wait, Wait::Ready(_)) && !wanted.contains(wait));
+            due.reports.extend(waits_text(over).iter().map(|text| unhealthy(text, now.duration_since(first))));
+        }
+        let mut waits: BTreeMap<Wait, Waiting> = wanted
+            .iter()
+            .map(|wait| {
+                let since = if matches!(wait, Wait::Ready(_)) { first } else { None };
+                let new = Waiting { since: since.unwrap_or(now), reported: false };
+                (wait.clone(), before.get(wait).copied().unwrap_or(new))
+            })
+            .collect();
+        let mut late: Vec<Wait> = Vec::new();
+        for (wait, waiting) in &mut waits {
+            let step = self.step(wait, now.duration_since(waiting.since), waiting.reported, pace);
+            due.again = due.again.into_iter().chain(step.again).min();
+            if step.is_late {
+                waiting.reported = true;
+                late.push(wait.clone());
+            }
+        }
+        due.reports.extend(
+            waits_text(&late)
+                .into_iter()
+                .zip(late.chunk_by(same_kind))
+                .filter_map(|(text, of)| of.first().map(|wait| reported(wait, &text))),
+        );
+        if !waits.is_empty() {
+            all.insert(stack.clone(), waits);
+        }
+        due
+    }
+
+    /// Returns when to look at a wait again, and if it is to be reported. `pace` is the number of target groups that are
+    /// waited for in all.
+    fn step(&self, wait: &Wait, waited: Duration, reported: bool, pace: usize) -> StepOfWait {
+        let later = |again| StepOfWait { again: Some(again), is_late: false };
+        let left = DEADLINE.saturating_sub(waited);
+        let is_late = left.is_zero() && !reported;
+        match wait {
+            Wait::RetainOld(_) => later(self.holds.load_balancer.saturating_sub(waited)),
+            Wait::RetainListener(_) => later(self.holds.listener.saturating_sub(waited)),
+            // Who mends the members brings the stack back.
+            Wait::Mended(_) => StepOfWait { again: None, is_late: false },
+            Wait::Protected(_) => StepOfWait { again: Some(DEADLINE), is_late: !reported },
+            // No watch tells the state of a load balancer, or the health of a target.
+            Wait::LoadBalancerActive if left.is_zero() => StepOfWait { again: Some(LOOK_SELDOM), is_late },
+            Wait::LoadBalancerActive => later(left.min(LOOK)),
+            Wait::Ready(_) => {
+                let pause = if waited < LOOK * 2 { LOOK_FIRST } else { LOOK };
+                let pause = pause.max(LOOK_SHARE * u32::try_from(pace).unwrap_or(u32::MAX));
+                later(pause.min(self.holds.healthy_within.saturating_sub(waited)))
+            }
+            Wait::BindingGone(_) | Wait::LetIn(_) => {
+                StepOfWait { again: Some(left).filter(|left| !left.is_zero()), is_late }
+            }
         }
     }
 
-    /// Records what the latest plan of a stack waits for; `None` if it waits for nothing.
-    pub(crate) fn note(&self, stack: &StackId, wait: Option<&Wait>, retain_for: Duration) -> Option<Due> {
-        let mut waits = self.waits();
-        let Some(wait) = wait else {
-            waits.remove(stack);
-            return None;
-        };
+    /// Returns the ages of the waits whose time a restart must not begin anew.
+    #[must_use]
+    pub(crate) fn ages(&self, stack: &StackId) -> BTreeMap<Wait, Duration> {
+        let waits = self.waits();
+        let timed = waits.get(stack).into_iter().flatten().filter(|(wait, _)| is_timed(wait));
+        timed.map(|(wait, waiting)| (wait.clone(), waiting.since.elapsed())).collect()
+    }
+
+    /// Takes over waits of an earlier process, with their ages.
+    pub(crate) fn restore(&self, stack: &StackId, ages: impl IntoIterator<Item = (Wait, Duration)>) {
         let now = Instant::now();
-        let waiting =
-            waits.entry(stack.clone()).or_insert_with(|| Waiting { wait: wait.clone(), since: now, reported: false });
-        if waiting.wait != *wait {
-            *waiting = Waiting { wait: wait.clone(), since: now, reported: false };
-        }
-        let waited = now.duration_since(waiting.since);
-        if let Wait::RetainOld(_) = wait {
-            let left = retain_for.saturating_sub(waited);
-            // Its time has passed and it stays all the same, for a member that is frozen: that member's mending brings the
-            // stack back.
-            let stays = left.is_zero() && std::mem::replace(&mut waiting.reported, true);
-            return Some(Due::Later(if stays { DEADLINE } else { left }));
-        }
-        if let Wait::Protected(_) = wait {
-            let first = !std::mem::replace(&mut waiting.reported, true);
-            let hint = "write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted";
-            return Some(if first {
-                Due::Report(format!("{wait}; {hint}"), Some(DEADLINE))
-            } else {
-                Due::Later(DEADLINE)
-            });
-        }
-        let left = DEADLINE.saturating_sub(waited);
-        Some(match (left.is_zero(), waiting.reported) {
-            (false, _) if *wait == Wait::LoadBalancerActive => Due::Later(left.min(LOOK)),
-            (false, _) => Due::Later(left),
-            (true, true) if *wait == Wait::LoadBalancerActive => Due::Later(LOOK_SELDOM),
-            (true, true) => Due::Reported,
-            (true, false) => {
-                waiting.reported = true;
-                let hint = match wait {
-                    Wait::BindingsGone(_) => {
-                        "look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone"
-                    }
-                    Wait::LetIn(_) => {
-                        "look at its events: until then the load balancer stays in the security groups that it is in, and nothing that comes \
-                         after that is changed"
-                    }
-                    _ => "look at its state in AWS: the old load balancer serves until then",
-                };
-                let again = (*wait == Wait::LoadBalancerActive).then_some(LOOK_SELDOM);
-                Due::Report(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60), again)
-            }
-        })
+        let since = |age| now.checked_sub(age).unwrap_or(now);
+        let waits = ages.into_iter().map(|(wait, age)| (wait, Waiting { since: since(age), reported: false }));
+        self.waits().entry(stack.clone()).or_default().extend(waits);
     }
 
     /// Returns the stacks that wait until targets allow a security group.
     #[must_use]
     pub(crate) fn for_targets(&self) -> Vec<StackId> {
         let waits = self.waits();
-        let waiting = waits.iter().filter(|(_, waiting)| matches!(waiting.wait, Wait::LetIn(_)));
-        waiting.map(|(stack, _)| stack.clone()).collect()
+        let lets_in = |waits: &BTreeMap<Wait, Waiting>| waits.keys().any(|wait| matches!(wait, Wait::LetIn(_)));
+        waits.iter().filter(|(_, waits)| lets_in(waits)).map(|(stack, _)| stack.clone()).collect()
     }
 
     /// Records that AWS does not carry out a deletion of `owner`. Returns true if it must be reported, which is so once it
@@ -180,17 +279,66 @@ impl Waits {
     #[must_use]
     pub(crate) fn all(&self) -> Vec<WaitState> {
         let now = Instant::now();
-        let state = |(stack, waiting): (&StackId, &Waiting)| {
+        let state = |stack: &StackId, wait: &Wait, waiting: &Waiting| {
             let seconds = now.duration_since(waiting.since).as_secs_f64();
             WaitState {
                 stack: stack.object().to_string(),
-                wait: waiting.wait.to_string(),
+                wait: wait.to_string(),
                 seconds,
                 seconds_left: DEADLINE.as_secs_f64() - seconds,
             }
         };
-        self.waits().iter().map(state).collect()
+        let waits = self.waits();
+        let of = |(stack, waits): (&StackId, &BTreeMap<Wait, Waiting>)| {
+            waits.iter().map(|(wait, waiting)| state(stack, wait, waiting)).collect::<Vec<_>>()
+        };
+        waits.iter().flat_map(of).collect()
     }
+}
+
+/// The next step of a wait.
+struct StepOfWait {
+    again: Option<Duration>,
+    is_late: bool,
+}
+
+/// Returns true if a wait ends when its time has passed.
+fn is_timed(wait: &Wait) -> bool {
+    matches!(wait, Wait::RetainOld(_) | Wait::Protected(_) | Wait::RetainListener(_) | Wait::Ready(_))
+}
+
+fn same_kind(one: &Wait, other: &Wait) -> bool {
+    std::mem::discriminant(one) == std::mem::discriminant(other)
+}
+
+/// Returns the message about waits of a kind that take too long.
+fn reported(wait: &Wait, text: &str) -> String {
+    let hint = match wait {
+        Wait::Protected(_) => {
+            return format!(
+                "{text}; write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the \
+                 protection off in AWS, if the old load balancer may be deleted"
+            );
+        }
+        Wait::BindingGone(_) => {
+            "look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone"
+        }
+        Wait::LetIn(_) => {
+            "look at its events: until then the load balancer stays in the security groups that it is in, and nothing that comes after \
+             that is changed"
+        }
+        _ => "look at its state in AWS: the old load balancer serves until then",
+    };
+    format!("{text} for {} minutes; {hint}", DEADLINE.as_secs() / 60)
+}
+
+/// Returns the message about targets that rules lead to although they are not healthy.
+fn unhealthy(text: &str, waited: Duration) -> String {
+    format!(
+        "{text} for {} s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health \
+         (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups",
+        waited.as_secs()
+    )
 }
 
 #[cfg(test)]
@@ -198,38 +346,98 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use albatross_core::model::ObjectName;
+    use albatross_core::model::{ObjectName, ResourceId};
 
     const HOLD: Duration = Duration::from_secs(120);
 
+    fn waits_with_holds() -> Waits {
+        Waits::new(Holds { load_balancer: HOLD, ..Holds::DEFAULT })
+    }
+
+    fn web() -> StackId {
+        StackId::Ingress(ObjectName::new("shop", "web"))
+    }
+
+    fn note(waits: &Waits, wanted: &[Wait]) -> Due {
+        waits.note(&web(), &wanted.iter().cloned().collect())
+    }
+
+    fn again(after: Duration) -> Due {
+        Due { again: Some(after), reports: Vec::new() }
+    }
+
+    fn ready(name: &str) -> Wait {
+        Wait::Ready(ResourceId::of_tag(name))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_old_load_balancer_may_go_when_its_time_has_passed() {
-        let waits = Waits::default();
-        let web = StackId::Ingress(ObjectName::new("shop", "web"));
-        let old = BTreeSet::from([LoadBalancerArn::new("arn:old")]);
-        let active = Some(&Wait::LoadBalancerActive);
-        assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK)));
+        let (waits, old) = (waits_with_holds(), LoadBalancerArn::new("arn:old"));
         let hold = Wait::RetainOld(old.clone());
-        assert_eq!(waits.note(&web, Some(&hold), HOLD), Some(Due::Later(HOLD)));
+        assert_eq!(note(&waits, &[Wait::LoadBalancerActive]), again(LOOK));
+        // A frozen member needs it: its time does not run, and the member's mending brings the stack back.
+        assert_eq!(note(&waits, &[Wait::Mended(old.clone())]), Due::default());
+        tokio::time::advance(HOLD).await;
+        assert_eq!(note(&waits, std::slice::from_ref(&hold)), again(HOLD));
         tokio::time::advance(Duration::from_secs(119)).await;
-        assert_eq!(waits.note(&web, Some(&hold), HOLD), Some(Due::Later(Duration::from_secs(1))));
-        assert_eq!(waits.expired(&web, HOLD), BTreeSet::new());
+        // Another wait beside it changes nothing of its time.
+        let gone = Wait::BindingGone(ObjectName::new("shop", "a"));
+        assert_eq!(note(&waits, &[hold.clone(), gone]), again(Duration::from_secs(1)));
+        assert_eq!(waits.expired(&web()).load_balancers, BTreeSet::new());
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(waits.expired(&web, HOLD), old);
-        // The plan that waits for nothing else deletes it at once. One that cannot, because a member is frozen, is not made
-        // again and again.
-        let hold = Some(&hold);
-        assert_eq!(waits.note(&web, hold, HOLD), Some(Due::Later(Duration::ZERO)));
-        assert_eq!(waits.note(&web, hold, HOLD), Some(Due::Later(DEADLINE)));
-        assert_eq!(waits.note(&web, hold, HOLD), Some(Due::Later(DEADLINE)));
-        assert_eq!(waits.note(&web, None, HOLD), None);
-        assert_eq!(waits.expired(&web, HOLD), BTreeSet::new());
-        assert_eq!(waits.note(&web, hold, Duration::ZERO), Some(Due::Later(Duration::ZERO)));
+        assert_eq!(waits.expired(&web()).load_balancers, BTreeSet::from([old]));
+        assert_eq!(note(&waits, &[]), Due::default());
+        assert_eq!(waits.expired(&web()).load_balancers, BTreeSet::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_begins_no_hold_anew() {
+        let (waits, hold) = (waits_with_holds(), Wait::RetainOld(LoadBalancerArn::new("arn:old")));
+        let gone = Wait::BindingGone(ObjectName::new("shop", "a"));
+        note(&waits, &[hold.clone(), ready("a"), Wait::RetainListener(80), gone]);
+        tokio::time::advance(Duration::from_secs(29)).await;
+        let ages = waits.ages(&web());
+        let age = Duration::from_secs(29);
+        let timed = [(hold.clone(), age), (ready("a"), age), (Wait::RetainListener(80), age)];
+        assert_eq!(ages, BTreeMap::from(timed));
+        let after = waits_with_holds();
+        after.restore(&web(), ages);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(after.expired(&web()).listeners, BTreeMap::from([(80, true)]));
+        assert_eq!(note(&after, &[hold]), again(HOLD - Duration::from_secs(30)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rules_wait_for_healthy_targets_no_longer_than_the_deadline_whoever_joins() {
+        let waits = waits_with_holds();
+        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(LOOK_FIRST));
+        tokio::time::advance(LOOK * 2).await;
+        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(LOOK));
+        tokio::time::advance(Duration::from_secs(288)).await;
+        // One that begins to wait now does not hold the others up.
+        let both = [ready("shop/a-a:80"), ready("shop/b-b:80")];
+        assert_eq!(note(&waits, &both), again(Duration::from_secs(2)));
+        assert!(!waits.expired(&web()).health);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(waits.expired(&web()).health);
+        let due = note(&waits, &[]);
+        insta::assert_snapshot!(due.reports.join("\n"), @"waiting for the targets of target group shop/a-a:80, shop/b-b:80 to be healthy for 300 s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
+        assert_eq!((due.again, waits.expired(&web()).health), (None, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_target_groups_are_looked_at_as_often_as_the_quota_allows() {
+        let waits = waits_with_holds();
+        for number in 0..100 {
+            let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
+            waits.note(&stack, &BTreeSet::from([ready("shop/a-a:80")]));
+        }
+        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(Duration::from_secs(50)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn people_are_told_of_a_deletion_that_aws_does_not_carry_out() {
-        let (waits, patience) = (Waits::default(), Duration::from_secs(300));
+        let (waits, patience) = (waits_with_holds(), Duration::from_secs(300));
         assert!(!waits.blocked("shop/web", "delete security group sg-1", patience));
         tokio::time::advance(Duration::from_secs(299)).await;
         assert!(!waits.blocked("shop/web", "delete security group sg-1", patience));
@@ -246,42 +454,38 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_old_load_balancer_that_is_protected_is_told_of_once_and_looked_at_again() {
-        let waits = Waits::default();
-        let web = StackId::Ingress(ObjectName::new("shop", "web"));
-        let old = BTreeSet::from([LoadBalancerArn::new("arn:old")]);
-        let protected = Wait::Protected(old.clone());
-        let due = waits.note(&web, Some(&protected), HOLD);
-        let Some(Due::Report(message, Some(DEADLINE))) = due else { panic!("{due:?}") };
-        insta::assert_snapshot!(message, @"arn:old, replaced by another load balancer, stays: it is protected from deletion; write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted");
-        assert_eq!(waits.note(&web, Some(&protected), HOLD), Some(Due::Later(DEADLINE)));
+        let (waits, old) = (waits_with_holds(), LoadBalancerArn::new("arn:old"));
+        let protected = [Wait::Protected(old.clone())];
+        let due = note(&waits, &protected);
+        assert_eq!(due.again, Some(DEADLINE));
+        insta::assert_snapshot!(due.reports.join("\n"), @"arn:old, replaced by another load balancer, stays: it is protected from deletion; write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted");
+        assert_eq!(note(&waits, &protected), again(DEADLINE));
         // Its time has come all the same.
-        assert_eq!(waits.expired(&web, HOLD), old);
+        assert_eq!(waits.expired(&web()).load_balancers, BTreeSet::from([old]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn people_are_told_once_when_a_wait_takes_too_long() {
-        let waits = Waits::default();
-        let web = StackId::Ingress(ObjectName::new("shop", "web"));
-        let wait = |name: &str| Wait::BindingsGone(BTreeSet::from([ObjectName::new("shop", name)]));
-        assert_eq!(waits.note(&web, None, HOLD), None);
-        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Later(DEADLINE)));
+        let waits = waits_with_holds();
+        let wait = |name: &str| Wait::BindingGone(ObjectName::new("shop", name));
+        assert_eq!(note(&waits, &[]), Due::default());
+        assert_eq!(note(&waits, &[wait("a")]), again(DEADLINE));
         tokio::time::advance(Duration::from_secs(100)).await;
-        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Later(Duration::from_secs(200))));
-        insta::assert_snapshot!(serde_json::to_string(&waits.all()).unwrap(), @r#"[{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/a to be gone","seconds":100.0,"seconds_left":200.0}]"#);
+        assert_eq!(note(&waits, &[wait("a"), wait("b")]), again(Duration::from_secs(200)));
+        insta::assert_snapshot!(serde_json::to_string(&waits.all()).unwrap(), @r#"[{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/a to be gone","seconds":100.0,"seconds_left":200.0},{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/b to be gone","seconds":0.0,"seconds_left":300.0}]"#);
         tokio::time::advance(Duration::from_secs(200)).await;
-        let due = waits.note(&web, Some(&wait("a")), HOLD);
-        let Some(Due::Report(message, None)) = due else { panic!("{due:?}") };
-        insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone");
-        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Reported));
-        // Another wait starts again.
-        assert_eq!(waits.note(&web, Some(&wait("b")), HOLD), Some(Due::Later(DEADLINE)));
-        assert_eq!((waits.note(&web, None, HOLD), waits.all()), (None, vec![]));
+        let due = note(&waits, &[wait("a"), wait("b")]);
+        assert_eq!(due.again, Some(Duration::from_secs(100)));
+        insta::assert_snapshot!(due.reports.join("\n"), @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone");
+        // Another wait has its own time.
+        assert_eq!(note(&waits, &[wait("a"), wait("b")]), again(Duration::from_secs(100)));
+        assert_eq!((note(&waits, &[]), waits.all()), (Due::default(), vec![]));
         // No watch tells the state of a load balancer, so it is looked at again also when it has been told.
-        let active = Some(&Wait::LoadBalancerActive);
-        assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK)));
+        let active = [Wait::LoadBalancerActive];
+        assert_eq!(note(&waits, &active), again(LOOK));
         tokio::time::advance(DEADLINE).await;
-        let due = waits.note(&web, active, HOLD);
-        assert!(matches!(due, Some(Due::Report(_, Some(LOOK_SELDOM)))), "{due:?}");
-        assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK_SELDOM)));
+        let due = note(&waits, &active);
+        assert_eq!((due.again, due.reports.len()), (Some(LOOK_SELDOM), 1));
+        assert_eq!(note(&waits, &active), again(LOOK_SELDOM));
     }
 }

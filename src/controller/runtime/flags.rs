@@ -68,6 +68,12 @@ pub struct ControllerFlags {
     /// Time for which a load balancer whose scheme was changed continues to serve next to its replacement, as `5m`, `0`
     #[arg(long, env = "REPLACED_LOAD_BALANCER_HOLD", default_value = "5m", value_parser = duration_or_zero)]
     pub replaced_load_balancer_hold: Duration,
+    /// Time for which a listener continues to serve after one on another port was created, as `30s`, `0`
+    #[arg(long, env = "REPLACED_LISTENER_HOLD", default_value = "30s", value_parser = duration_or_zero)]
+    pub replaced_listener_hold: Duration,
+    /// Longest time for which rules wait until the targets that they are to lead to are healthy, as `5m`; 0 is no wait
+    #[arg(long, env = "TARGET_HEALTH_DEADLINE", default_value = "5m", value_parser = duration_or_zero)]
+    pub target_health_deadline: Duration,
     /// The one namespace that is watched; empty watches all
     #[arg(long, env = "WATCH_NAMESPACE", default_value = "")]
     pub watch_namespace: String,

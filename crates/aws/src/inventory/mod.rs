@@ -27,10 +27,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::{AwsError, AwsReader, convert};
-use albatross_core::model::{Target, TargetHealth};
+use albatross_core::model::{HealthState, Target, TargetHealth};
 use albatross_core::{
     model::{
-        KnownLimits, LoadBalancerArn, MemberResources, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
+        LoadBalancerArn, MemberResources, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
         ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId, tags,
     },
     plan::Reads,
@@ -277,9 +277,7 @@ impl Inventory {
                 .collect(),
             bindings: Vec::new(),
             member_resources: state.member_resources.get(stack).cloned().unwrap_or_default(),
-            tag_keys: None,
-            expired: BTreeSet::new(),
-            room: KnownLimits::default(),
+            ..ObservedStack::default()
         }
     }
 
@@ -479,6 +477,19 @@ impl Inventory {
             state.stale_targets.remove(arn);
         }
         Ok(targets)
+    }
+
+    /// Returns the number of healthy targets of a group as AWS has them at this moment (DescribeTargetHealth); none if the
+    /// group does not exist. What is known of the targets does not change.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn healthy(&self, arn: &TargetGroupArn) -> Result<usize, AwsError> {
+        match self.aws.describe_target_health(arn).await {
+            Ok(targets) => Ok(targets.values().filter(|health| health.state == HealthState::Healthy).count()),
+            Err(error) if error.is_not_found() => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     /// Invalidates the cached state of a group: its resources are read again at the next observation. For writes whose answer was

@@ -4,8 +4,8 @@ use tokio::sync::Notify;
 
 use super::*;
 use albatross_core::model::{
-    Attributes, KnownLimits, ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName,
-    ObservedListener, ObservedRule, RuleArn, Scheme, SecurityGroupRule, Source,
+    Attributes, ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedListener,
+    ObservedRule, RuleArn, Scheme, SecurityGroupRule, Source,
 };
 use albatross_simulation::fake::{Call, Fake, ec2, elb, elb_error};
 
@@ -309,12 +309,7 @@ async fn what_we_make_and_change_ourselves_needs_no_read() {
     let expected = ObservedStack {
         load_balancers: vec![ObservedLoadBalancer { listeners, ..created_balancer("a") }],
         target_groups: vec![created_target_group("a")],
-        security_groups: vec![],
-        bindings: vec![],
-        member_resources: vec![],
-        tag_keys: None,
-        expired: BTreeSet::new(),
-        room: KnownLimits::default(),
+        ..ObservedStack::default()
     };
     assert_eq!(inventory.observe_whole(&of_a).await.unwrap(), expected);
     assert!(inventory.targets(&target_group_arn("a")).await.unwrap().is_empty());

@@ -30,6 +30,22 @@ pub struct ObservedStack {
     pub tag_keys: Option<TagKeys>,
     /// The replaced load balancers whose hold has ended: they may be deleted.
     pub expired: BTreeSet<LoadBalancerArn>,
+    /// The ports whose listeners are retained for clients that have yet to use others, each with true if its hold has
+    /// ended.
+    #[serde(skip)]
+    pub retained_ports: BTreeMap<u16, bool>,
+    /// The number of healthy targets of target groups, as far as it was read for this plan.
+    #[serde(skip)]
+    pub healthy: BTreeMap<TargetGroupArn, usize>,
+    /// True if the states of the load balancers were read for this plan.
+    #[serde(skip)]
+    pub states_are_read: bool,
+    /// True if rules wait until the targets that they are to lead to are healthy, and have not done so for too long.
+    #[serde(skip)]
+    pub awaits_health: bool,
+    /// True if a listener stays for a while where another one takes its place.
+    #[serde(skip)]
+    pub retains_listeners: bool,
     /// The quotas for which AWS has refused steps of this change.
     #[serde(skip)]
     pub room: KnownLimits,
@@ -152,9 +168,7 @@ impl ObservedLoadBalancer {
 
     /// Returns the target groups that the known listeners and their rules name.
     pub fn target_groups(&self) -> impl Iterator<Item = &TargetGroupArn> {
-        self.known_listeners()
-            .flat_map(|listener| listener.default_actions.iter().chain(listener.rules.iter().flat_map(|r| &r.actions)))
-            .flat_map(Action::target_groups)
+        self.known_listeners().flat_map(ObservedListener::target_groups)
     }
 
     /// Returns the listener on a port; `None` if it does not exist or has not been read.
@@ -194,6 +208,14 @@ pub struct ObservedListener {
 }
 
 impl ObservedListener {
+    /// Returns the target groups that the listener and its rules name.
+    pub fn target_groups(&self) -> impl Iterator<Item = &TargetGroupArn> {
+        self.default_actions
+            .iter()
+            .chain(self.rules.iter().flat_map(|rule| &rule.actions))
+            .flat_map(Action::target_groups)
+    }
+
     /// Copies the versions of the Secrets that AWS was given from the known listener, since AWS does not return them.
     pub fn carry_over_secrets(&mut self, known: &Self) {
         if self.arn != known.arn {
@@ -280,6 +302,9 @@ pub struct ObservedBinding {
     /// True if the security groups of its targets allow all sources of the spec.
     #[serde(skip)]
     pub allows_sources: bool,
+    /// The number of its targets, once all that it has now are registered; `None` before.
+    #[serde(skip)]
+    pub registered: Option<usize>,
 }
 
 impl Eq for ObservedBinding {}

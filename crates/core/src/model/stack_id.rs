@@ -181,7 +181,7 @@ impl fmt::Display for StackId {
 
 /// The id of a resource within its stack: the value of the tag `ingress.k8s.aws/resource` or `service.k8s.aws/resource`
 /// (`LoadBalancer`, `443`, `shop/web-api:80`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ResourceId(pub(super) String);
 

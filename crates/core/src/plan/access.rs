@@ -49,6 +49,8 @@ pub(super) struct Access<'a> {
     pub(super) existing: Option<&'a ObservedSecurityGroup>,
     /// True if the load balancer is to be put in other security groups than it is in.
     pub(super) is_regrouped: bool,
+    /// The ports whose listeners stay although nobody asks for them any more.
+    pub(super) retained_ports: &'a BTreeSet<u16>,
 }
 
 /// Steps by the moment at which they are carried out.
@@ -196,6 +198,7 @@ impl<'a> Access<'a> {
         let is_exposing = is_public && self.stack.listeners.keys().any(|port| within(rule, *port));
         match self.current() {
             _ if self.is_replacing() && !is_exposing => When::Held,
+            _ if self.retained_ports.iter().any(|port| within(rule, *port)) => When::Held,
             None => When::AtOnce,
             Some(current) if self.is_narrowed(rule, current, new) => When::AtOnce,
             Some(_) => When::Last,

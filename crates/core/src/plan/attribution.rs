@@ -136,7 +136,7 @@ mod tests {
     }
 
     fn attributed_steps(stack: &Stack, action: StepAction) -> Vec<(String, StepAction)> {
-        let plan = Plan::of(vec![Step { action, cause: of("a", "spec") }], None);
+        let plan = Plan::of(vec![Step { action, cause: of("a", "spec") }], []);
         let steps = attributed(stack, &ObservedStack::default(), plan).steps;
         steps.into_iter().map(|step| (step.cause.object.name.name, step.action)).collect()
     }

@@ -11,12 +11,12 @@ use crate::model::{
 #[must_use]
 pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectReference) -> bool {
     let own = MemberOwned { observed, member };
-    let waits = match &plan.wait {
-        Some(Wait::BindingsGone(names)) => names.iter().any(|name| own.binding(name)),
+    let waits = plan.waits.iter().any(|wait| match wait {
+        Wait::BindingGone(name) => own.binding(name),
         // Deletions are planned after that.
-        Some(Wait::LetIn(_)) => true,
+        Wait::LetIn(_) => true,
         _ => false,
-    };
+    });
     waits || plan.steps.iter().any(|step| own.taken_by(&step.action))
 }
 

@@ -1,11 +1,15 @@
 //! Plans for people: one line a step, its cause, and the values that are known only after apply.
 
-use std::fmt::{self, Write as _};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+    mem,
+};
 
 use super::step::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
 use crate::model::tags::CLUSTER;
 use crate::model::{
-    Action, Authentication, Condition, IpAddressType, Listener, LoadBalancer, LoadBalancerArn, SecurityGroupReference,
+    Action, Authentication, Condition, IpAddressType, Listener, LoadBalancer, SecurityGroupReference,
     SecurityGroupRule, SubnetMapping, Tags, TargetGroup, TargetGroupReference, Transform, Value,
 };
 
@@ -68,53 +72,92 @@ pub fn render(plan: &Plan) -> String {
         }
         let _ = writeln!(out, "      {:<16} {}", "because of", step.cause);
     }
-    let wait = plan.wait.as_ref().map(|wait| match wait {
-        Wait::BindingsGone(names) => {
-            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            format!("until the TargetGroupBindings are gone: {}", names.join(", "))
-        }
-        Wait::LoadBalancerActive => "until the new load balancer serves".to_owned(),
-        Wait::Protected(_) => "until the old load balancer is no longer protected from deletion".to_owned(),
-        Wait::RetainOld(_) => "before the old load balancer goes, for clients to find the new one".to_owned(),
-        Wait::LetIn(names) => {
-            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            format!(
-                "until the targets of these TargetGroupBindings allow the new security groups: {}",
-                names.join(", ")
-            )
-        }
-    });
-    if let Some(wait) = wait {
+    for wait in until(&plan.waits) {
         let _ = writeln!(out, "  then wait {wait}");
     }
     out
 }
 
+/// Returns a text for each kind of wait, in their order, about all that is waited for.
+fn by_kind<'a>(waits: impl IntoIterator<Item = &'a Wait>, text: impl Fn(&[&'a Wait]) -> String) -> Vec<String> {
+    let mut waits: Vec<&Wait> = waits.into_iter().collect();
+    waits.sort();
+    waits.chunk_by(|one, other| mem::discriminant(*one) == mem::discriminant(*other)).map(text).collect()
+}
+
+/// Returns what waits are about, each as `name` has it.
+fn named<'a>(waits: &[&'a Wait], name: impl Fn(&'a Wait) -> Option<String>) -> String {
+    let names: Vec<String> = waits.iter().filter_map(|wait| name(wait)).collect();
+    names.join(", ")
+}
+
+/// Returns what a wait is about, without its kind.
+fn subject(wait: &Wait) -> Option<String> {
+    match wait {
+        Wait::BindingGone(name) | Wait::LetIn(name) => Some(name.to_string()),
+        Wait::Mended(arn) | Wait::RetainOld(arn) | Wait::Protected(arn) => Some(arn.to_string()),
+        Wait::Ready(resource) => Some(resource.to_string()),
+        Wait::RetainListener(port) => Some(port.to_string()),
+        Wait::LoadBalancerActive => None,
+    }
+}
+
+/// Returns the ends of waits: `until …`, one for each kind.
+fn until(waits: &BTreeSet<Wait>) -> Vec<String> {
+    by_kind(waits, |waits| match waits.first() {
+        Some(Wait::BindingGone(_)) => format!("until the TargetGroupBindings are gone: {}", named(waits, subject)),
+        Some(Wait::Mended(_)) => "until frozen members are mended, before the old load balancer goes".to_owned(),
+        Some(Wait::Protected(_)) => "until the old load balancer is no longer protected from deletion".to_owned(),
+        Some(Wait::RetainOld(_)) => "before the old load balancer goes, for clients to find the new one".to_owned(),
+        Some(Wait::LetIn(_)) => format!(
+            "until the targets of these TargetGroupBindings allow the new security groups: {}",
+            named(waits, subject)
+        ),
+        Some(Wait::Ready(_)) => format!(
+            "until the targets of these target groups are healthy, before rules lead to them: {}",
+            named(waits, subject)
+        ),
+        Some(Wait::RetainListener(_)) => {
+            format!("before the old listeners go, for clients to use the new ones: {}", named(waits, subject))
+        }
+        Some(Wait::LoadBalancerActive) | None => "until the new load balancer serves".to_owned(),
+    })
+}
+
+/// Returns sentences about waits, one for each kind.
+#[must_use]
+pub fn waits_text<'a>(waits: impl IntoIterator<Item = &'a Wait>) -> Vec<String> {
+    let binding = |wait: &Wait| subject(wait).map(|name| format!("TargetGroupBinding {name}"));
+    by_kind(waits, |waits| match waits.first() {
+        Some(Wait::BindingGone(_)) => format!("waiting for {} to be gone", named(waits, binding)),
+        Some(Wait::Mended(_)) => format!(
+            "waiting for the frozen members to be mended before {}, replaced by another load balancer, goes",
+            named(waits, subject)
+        ),
+        Some(Wait::Protected(_)) => format!(
+            "{}, replaced by another load balancer, stays: it is protected from deletion",
+            named(waits, subject)
+        ),
+        Some(Wait::RetainOld(_)) => {
+            format!("waiting for clients to find the new load balancer before {} goes", named(waits, subject))
+        }
+        Some(Wait::LetIn(_)) => format!(
+            "waiting for the targets of {} to allow the load balancer's new security groups",
+            named(waits, binding)
+        ),
+        Some(Wait::Ready(_)) => {
+            format!("waiting for the targets of target group {} to be healthy", named(waits, subject))
+        }
+        Some(Wait::RetainListener(_)) => {
+            format!("waiting for clients to use the new listener before the one on port {} goes", named(waits, subject))
+        }
+        Some(Wait::LoadBalancerActive) | None => "waiting for the new load balancer to serve".to_owned(),
+    })
+}
+
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BindingsGone(names) => {
-                let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
-                write!(f, "waiting for {} to be gone", names.join(", "))
-            }
-            Self::LoadBalancerActive => f.write_str("waiting for the new load balancer to serve"),
-            Self::Protected(old) => {
-                let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
-                write!(f, "{}, replaced by another load balancer, stays: it is protected from deletion", old.join(", "))
-            }
-            Self::RetainOld(old) => {
-                let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
-                write!(f, "waiting for clients to find the new load balancer before {} goes", old.join(", "))
-            }
-            Self::LetIn(names) => {
-                let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
-                write!(
-                    f,
-                    "waiting for the targets of {} to allow the load balancer's new security groups",
-                    names.join(", ")
-                )
-            }
-        }
+        waits_text([self]).iter().try_for_each(|text| f.write_str(text))
     }
 }
 

@@ -17,14 +17,15 @@ use super::{
     authentication,
     frozen::FrozenResources,
     quota_usage::QuotaUsage,
+    stack::PARKED,
     step::{ListenerReference, RuleReference, Step, StepAction},
 };
 use crate::model::{
     Action, Authentication, Cause, ObservedLoadBalancer, ObservedRule, Rule, TargetGroupArn, TargetGroupReference,
 };
 
-/// ELB v2's largest priority.
-pub(super) const LARGEST_PRIORITY: u32 = 50_000;
+/// The largest priority of rules that requests match: below them is room for those that park target groups.
+pub(super) const LARGEST_PRIORITY: u32 = *PARKED.start() - 1;
 
 /// The observed and the desired rules of one listener.
 pub(super) struct RuleChange<'a> {

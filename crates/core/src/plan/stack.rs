@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use self::{attributes::Causes, generations::Generations};
+use self::{attributes::Causes, generations::Generations, pending::Pending};
 use crate::model::{
     Cause, Listener, ObjectName, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, ResourceId, Stack,
     TargetGroupArn, TargetGroupReference,
@@ -30,12 +30,15 @@ mod generations;
 mod listener;
 mod load_balancer;
 mod member_resources;
+mod pending;
 mod reads;
 mod removals;
+mod retained;
 mod room;
 mod target_group;
 
 pub use self::member_resources::member_resources;
+pub(super) use self::pending::PARKED;
 
 /// Returns the steps from the observed to the desired state, none if they agree; or the reads that the plan needs
 /// first.
@@ -46,17 +49,23 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         return Planned::Need(reads);
     }
     let generations = Generations::of(stack, observed);
-    let matched = stack
+    let matched: BTreeMap<ResourceId, &ObservedTargetGroup> = stack
         .target_groups
         .iter()
         .filter_map(|(id, wanted)| Some((id.clone(), generations.existing(observed, wanted)?)))
         .collect();
+    let pending = match Pending::of(stack, observed, &matched) {
+        Ok(pending) => pending,
+        Err(reads) => return Planned::Need(reads),
+    };
     let mut planner = Planner {
         stack,
         observed,
         matched,
         frozen_resources: FrozenResources::new(&stack.frozen, &observed.member_resources),
         frozen_target_groups: BTreeSet::new(),
+        pending,
+        retained_ports: retained::ports(stack, observed),
         plan: Plan::empty(),
         going: BTreeSet::new(),
         closed: BTreeSet::new(),
@@ -77,6 +86,10 @@ struct Planner<'a> {
     frozen_resources: FrozenResources<'a>,
     /// The target groups that the kept rules and default actions of frozen members forward to.
     frozen_target_groups: BTreeSet<TargetGroupArn>,
+    /// The rules and default actions that wait for targets.
+    pending: Pending,
+    /// The ports whose listeners nobody asks for any more and that stay for now.
+    retained_ports: BTreeSet<u16>,
     plan: Plan,
     /// The TargetGroupBindings that are being deleted although they are wanted.
     going: BTreeSet<ObjectName>,
@@ -138,13 +151,16 @@ impl<'a> Planner<'a> {
                 // depend on those groups.
                 let is_safe = |step: &Step| !matches!(step.action, StepAction::SetSecurityGroups { .. });
                 self.plan.steps.extend(opening.into_iter().take_while(is_safe));
-                self.plan.wait = Some(Wait::LetIn(std::mem::take(&mut self.closed)));
+                self.plan.waits.extend(std::mem::take(&mut self.closed).into_iter().map(Wait::LetIn));
                 let stays: BTreeSet<&TargetGroupArn> = self.matched.values().map(|group| &group.arn).collect();
                 let others = self.observed.target_groups.iter().map(|group| &group.arn);
                 self.plan.passed_over = others.filter(|arn| !stays.contains(arn)).cloned().collect();
                 return;
             }
             self.plan.steps.extend(opening);
+            self.plan.steps.append(&mut self.pending.park);
+            self.plan.waits.extend(self.pending.groups.iter().cloned().map(Wait::Ready));
+            self.plan.waits.extend(self.retained_ports.iter().copied().map(Wait::RetainListener));
             let changed = changed.into_iter().filter_map(|wanted| Some((wanted, existing(wanted)?))).collect();
             for (wanted, existing) in order::of_changes(changed) {
                 self.listener(wanted, existing);
@@ -161,6 +177,7 @@ impl<'a> Planner<'a> {
             for (existing, _) in self.listeners_to_delete() {
                 self.delete_listener(existing, &wanted.cause);
             }
+            self.unpark(&wanted.cause);
         }
         let later = std::mem::take(&mut self.later);
         self.plan.steps.extend(later);
@@ -177,6 +194,20 @@ impl<'a> Planner<'a> {
 
     fn balancer(&self) -> Option<&'a ObservedLoadBalancer> {
         self.stack.load_balancer.as_ref().and_then(|wanted| self.observed.current(wanted))
+    }
+
+    /// Deletes the rules that park target groups which are ready or not wanted any more, when others lead to them.
+    fn unpark(&mut self, cause: &Cause) {
+        let Some(balancer) = self.balancer() else { return };
+        let arns = self.pending.groups.iter().filter_map(|id| self.matched.get(id)).map(|group| &group.arn).collect();
+        for (port, rule) in pending::unneeded(balancer, &arns) {
+            let deletes =
+                |step: &Step| matches!(step.action, StepAction::DeleteListener { port: of, .. } if of == port);
+            if !self.plan.steps.iter().any(deletes) {
+                let delete = StepAction::DeleteRule { arn: rule.arn.clone(), port, priority: rule.priority };
+                self.last.push(Step { action: delete, cause: cause.clone() });
+            }
+        }
     }
 
     fn resolve(&self, reference: &TargetGroupReference) -> Option<TargetGroupArn> {

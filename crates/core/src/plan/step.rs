@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Action, Attributes, Authentication, Cause, CertificateArn, HealthCheck, IpAddressType, Listener, ListenerArn,
@@ -18,8 +18,8 @@ use crate::model::{
 pub struct Plan {
     /// In the order in which they run.
     pub(super) steps: Vec<Step>,
-    /// The condition that the rest of the change waits for; a change of it brings the next plan.
-    pub(super) wait: Option<Wait>,
+    /// The conditions that the rest of the change waits for; a change of one brings the next plan.
+    pub(super) waits: BTreeSet<Wait>,
     /// Target groups that must not be used where a step names a target group by its resource id: those of a load balancer
     /// that is replaced, and others that are about to be deleted.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
@@ -29,12 +29,12 @@ pub struct Plan {
 impl Plan {
     /// Returns the plan that changes nothing.
     pub(super) fn empty() -> Self {
-        Self::of(Vec::new(), None)
+        Self::of(Vec::new(), [])
     }
 
     /// Returns a plan of these steps. Other crates have it for their tests, through [`crate::testing`].
-    pub(crate) fn of(steps: Vec<Step>, wait: Option<Wait>) -> Self {
-        Self { steps, wait, passed_over: BTreeSet::new() }
+    pub(crate) fn of(steps: Vec<Step>, waits: impl IntoIterator<Item = Wait>) -> Self {
+        Self { steps, waits: waits.into_iter().collect(), passed_over: BTreeSet::new() }
     }
 
     /// Returns the steps, in the order in which they run.
@@ -43,10 +43,10 @@ impl Plan {
         &self.steps
     }
 
-    /// Returns the event that the rest of the change waits for.
+    /// Returns the conditions that the rest of the change waits for.
     #[must_use]
-    pub fn wait(&self) -> Option<&Wait> {
-        self.wait.as_ref()
+    pub fn waits(&self) -> &BTreeSet<Wait> {
+        &self.waits
     }
 
     /// Returns the target groups that must not be used where a step names a target group by its resource id.
@@ -58,7 +58,7 @@ impl Plan {
     /// Returns true if nothing is to be done, waited for or passed over.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.steps.is_empty() && self.wait.is_none() && self.passed_over.is_empty()
+        self.steps.is_empty() && self.waits.is_empty() && self.passed_over.is_empty()
     }
 
     /// Takes out the steps that are not to run now.
@@ -76,20 +76,27 @@ impl Plan {
     }
 }
 
-/// A condition that must hold before the next plan can continue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A condition that must hold before the next plan can continue, about one thing, so that each has its own time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Wait {
-    /// The TargetGroupBindings are gone: their targets are deregistered then, and their target groups can go.
-    BindingsGone(BTreeSet<ObjectName>),
+    /// The TargetGroupBinding is gone: its targets are deregistered then, and its target group can go.
+    BindingGone(ObjectName),
     /// The load balancer that takes over from another serves.
     LoadBalancerActive,
-    /// Clients have had the time to find the new load balancer: these may go then.
+    /// The load balancer that replaces this one has all that it leads to: it lacks the resources of frozen members until
+    /// they are mended.
+    Mended(LoadBalancerArn),
+    /// Clients have had the time to find the load balancer that replaces this one, which may go then.
     #[serde(rename = "Hold")]
-    RetainOld(BTreeSet<LoadBalancerArn>),
-    /// These load balancers have been replaced; their deletion protection must be disabled.
-    Protected(BTreeSet<LoadBalancerArn>),
-    /// The targets of these TargetGroupBindings allow the security groups that the load balancer is to be put in.
-    LetIn(BTreeSet<ObjectName>),
+    RetainOld(LoadBalancerArn),
+    /// This load balancer has been replaced; its deletion protection must be disabled.
+    Protected(LoadBalancerArn),
+    /// The targets of this TargetGroupBinding allow the security groups that the load balancer is to be put in.
+    LetIn(ObjectName),
+    /// The targets of this target group are registered and healthy: the rules that lead to it can change then.
+    Ready(ResourceId),
+    /// Clients have had the time to use the listener that a listener on this port was replaced by.
+    RetainListener(u16),
 }
 
 /// A call that changes something, with its cause.
@@ -179,6 +186,10 @@ pub struct Reads {
     pub listeners: Vec<ListenerArn>,
     /// The attributes of these target groups.
     pub target_groups: Vec<TargetGroupArn>,
+    /// The health of the targets of these target groups.
+    pub health: BTreeSet<TargetGroupArn>,
+    /// The states of the stack's load balancers.
+    pub states: bool,
 }
 
 impl Reads {
@@ -189,6 +200,8 @@ impl Reads {
             && self.load_balancer.is_none()
             && self.listeners.is_empty()
             && self.target_groups.is_empty()
+            && self.health.is_empty()
+            && !self.states
     }
 }
 

@@ -15,8 +15,11 @@ use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::{
-    MemberResources, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TagKeys, TargetGroupArn,
+use crate::{
+    model::{
+        MemberResources, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TagKeys, TargetGroupArn,
+    },
+    plan::Wait,
 };
 
 #[cfg(test)]
@@ -98,6 +101,10 @@ pub struct StackRecord {
     /// in its desired state for the first time. It is valid in later terms too: a leader between takes no tags over from others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag_keys: Option<TagKeys>,
+    /// The waits of the stack that end when their time has passed, each with the time of its beginning in seconds since
+    /// 1970, so that a restart does not begin them anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<(Wait, u64)>,
 }
 
 /// The state of a stack that was in its desired state, as known then. Resources that AWS lists all together are not in here.
@@ -217,7 +224,7 @@ pub fn read(header: &Header, contents: &Contents) -> Read {
                 if counts {
                     read.records.insert(name.clone(), record);
                 } else if record.tag_keys.is_some() {
-                    read.records.insert(name.clone(), StackRecord { clean: None, ..record });
+                    read.records.insert(name.clone(), StackRecord { clean: None, waits: Vec::new(), ..record });
                 }
             }
             _ => read.unreadable.push(name.clone()),

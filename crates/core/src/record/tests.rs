@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{ObjectName, ObjectReference};
+use crate::model::{LoadBalancerArn, ObjectName, ObjectReference};
 
 fn header(holder: &str) -> Header {
     Header {
@@ -34,6 +34,7 @@ fn record() -> StackRecord {
         stack: web(),
         clean: Some(Clean { load_balancers: Vec::new(), target_groups: vec![group], member_resources: Vec::new() }),
         tag_keys: None,
+        waits: Vec::new(),
     }
 }
 
@@ -46,7 +47,12 @@ fn written(header: &Header, records: &BTreeMap<String, StackRecord>) -> Contents
 fn what_is_written_is_read() {
     let mut tag_keys = TagKeys::default();
     tag_keys.add(&crate::model::ResourceId::of_tag("443"), ["team".to_owned()]);
-    let dirty = StackRecord { stack: StackId::Group("shared".to_owned()), clean: None, tag_keys: Some(tag_keys) };
+    let waits = vec![
+        (Wait::RetainOld(LoadBalancerArn::new("arn:old")), 1_800_000_000),
+        (Wait::Ready(crate::model::ResourceId::of_tag("shop/web-api:80")), 1_800_000_030),
+    ];
+    let stack = StackId::Group("shared".to_owned());
+    let dirty = StackRecord { stack, clean: None, tag_keys: Some(tag_keys), waits };
     let records = BTreeMap::from([(key(&web()), record()), (key(&dirty.stack), dirty)]);
     let contents = written(&header("a"), &records);
     insta::assert_snapshot!(contents.data[HEADER_KEY], @r#"{"format":3,"cluster":"demo","region":"us-west-2","vpc":"vpc-1","holder":"a","term":7,"since":7}"#);
@@ -61,7 +67,7 @@ fn what_is_written_is_read() {
         .collect();
     insta::assert_snapshot!(texts.join("\n"), @r#"
     078763e275631f14f8de96a15092af6e {"stack":{"Ingress":{"namespace":"shop","name":"web"}},"clean":{"loadBalancers":[],"targetGroups":[{"arn":"arn:tg/1","name":"tg","target_type":"ip","protocol":"HTTP","protocol_version":null,"ip_address_type":"ipv4","health_check":null,"attributes":{"stickiness.enabled":"true"},"tags":{"team":"a"}}]}}
-    5ae552ebc32435e6d00bdb8dd4e46a65 {"stack":{"Group":"shared"},"tagKeys":{"443":["team"]}}
+    5ae552ebc32435e6d00bdb8dd4e46a65 {"stack":{"Group":"shared"},"tagKeys":{"443":["team"]},"waits":[[{"Hold":"arn:old"},1800000000],[{"Ready":"shop/web-api:80"},1800000030]]}
     "#);
     let read = read(&Header { term: 8, ..header("b") }, &contents);
     assert_eq!(read, Read { header: Some(header("a")), records, unreadable: Vec::new() });

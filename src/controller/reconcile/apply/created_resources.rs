@@ -42,9 +42,10 @@ impl CreatedResources {
             }
         }
         resources.to_delete.extend(plan.passed_over().iter().cloned());
-        if let Some(Wait::BindingsGone(names)) = plan.wait() {
-            resources.names_to_delete.extend(names.iter().map(|name| name.name.clone()));
-        }
+        resources.names_to_delete.extend(plan.waits().iter().filter_map(|wait| match wait {
+            Wait::BindingGone(name) => Some(name.name.clone()),
+            _ => None,
+        }));
         resources
     }
 

@@ -124,6 +124,7 @@ impl Bindings {
                     spec: binding.spec,
                     deleting: false,
                     allows_sources: true,
+                    registered: None,
                 }
             })
             .collect()

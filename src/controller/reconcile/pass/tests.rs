@@ -77,6 +77,10 @@ impl StackReader for Account {
         self.inventory.read(stack, reads).await
     }
 
+    async fn healthy(&self, group: &TargetGroupArn) -> Result<usize, AwsError> {
+        self.inventory.healthy(group).await
+    }
+
     async fn read_states(&self, stack: &StackId) -> Result<(), AwsError> {
         self.inventory.read_states(stack).await
     }
@@ -214,6 +218,10 @@ impl StackReader for Balancers {
             }
         }
         Ok(())
+    }
+
+    async fn healthy(&self, _: &TargetGroupArn) -> Result<usize, AwsError> {
+        Ok(0)
     }
 
     async fn read_states(&self, _: &StackId) -> Result<(), AwsError> {

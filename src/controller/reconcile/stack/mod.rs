@@ -55,7 +55,7 @@ impl Controller {
         }
         let broken = membership.broken.first().map(ToString::to_string);
         if membership.served().next().is_none() && membership.leaving.is_empty() {
-            self.waits.note(stack, None, self.replacement_hold);
+            self.waits.note(stack, &BTreeSet::new());
             self.waits.unblocked(&stack.object().to_string());
             self.step_history.remove(stack);
             self.secrets.used(stack, &BTreeSet::new());
@@ -196,7 +196,7 @@ impl Controller {
             CarriedOut::Nothing => {}
         }
         self.waits.unblocked(&group.object().to_string());
-        let publishing = self.publish(group, membership, stack, &plan);
+        let publishing = self.publish(&change);
         let outcome = self.timed(group, "dns_resolve_and_update_status", publishing).await?;
         let outcome = self.after_waits(group, membership, &plan, outcome);
         Ok(match reported {
@@ -207,19 +207,19 @@ impl Controller {
 
     /// Records the plan's waits. Returns the outcome of the pass, with a retry at the time when a wait ends.
     fn after_waits(&self, group: &StackId, membership: &Membership, plan: &Plan, outcome: Outcome) -> Outcome {
-        let due = self.waits.note(group, plan.wait(), self.replacement_hold);
-        if due == Some(Due::Later(waits::DEADLINE)) && matches!(plan.wait(), Some(plan::Wait::LetIn(_))) {
+        let Due { again, reports } = self.waits.note(group, plan.waits());
+        self.records.note_waits(group, &self.waits.ages(group));
+        if again == Some(waits::DEADLINE) && plan.waits().iter().any(|wait| matches!(wait, plan::Wait::LetIn(_))) {
             self.queue.add(Key::NodeRules);
         }
-        let outcome = match due {
-            Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
-            Some(Due::Report(message, again)) => {
-                tracing::warn!(%group, "{message}");
-                for subject in self.subjects(group, &[&*membership.members, &membership.leaving].concat()) {
-                    self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
-                }
-                again.filter(|_| outcome == Outcome::Done).map_or(outcome, Outcome::Again)
+        for message in reports {
+            tracing::warn!(%group, "{message}");
+            for subject in self.subjects(group, &[&*membership.members, &membership.leaving].concat()) {
+                self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
             }
+        }
+        let outcome = match again {
+            Some(again) if outcome == Outcome::Done => Outcome::Again(again),
             _ => outcome,
         };
         match outcome {

@@ -10,13 +10,14 @@ use crate::controller::{
         events::{EventType, Subject},
         kubernetes::KubernetesError,
     },
+    reconcile::pass::Change,
     runtime::queue::Outcome,
 };
 use albatross_core::{
     dependents::{self, Key},
     desired::{self, Membership},
     model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId},
-    plan::{self, Plan, Planned},
+    plan::{self, Planned},
 };
 
 impl Controller {
@@ -113,14 +114,11 @@ impl Controller {
     }
 
     /// Writes the status of the members, releases leaving members, and records the event of success.
-    pub(super) async fn publish(
-        &self,
-        group: &StackId,
-        membership: &Membership,
-        stack: &Stack,
-        plan: &Plan,
-    ) -> Result<Outcome, PassError> {
-        let mut observed = self.observe_completely(group).await?;
+    pub(super) async fn publish(&self, change: &Change<'_>) -> Result<Outcome, PassError> {
+        let Change { membership, stack, plan, .. } = *change;
+        let group = &stack.id;
+        let (healthy, states_are_read) = (change.observed.healthy.clone(), change.observed.states_are_read);
+        let mut observed = ObservedStack { healthy, states_are_read, ..self.observe_completely(group).await? };
         self.write_status(membership, stack, &observed).await?;
         let next = plan::plan(stack, &observed);
         let complete = matches!(&next, Planned::Ready(next) if next.is_complete());

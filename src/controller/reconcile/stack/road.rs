@@ -70,7 +70,11 @@ impl StackReader for Controller {
 
     fn complete(&self, stack: &StackId, mut observed: ObservedStack) -> ObservedStack {
         observed.tag_keys = self.records.tag_keys(stack);
-        observed.expired = self.waits.expired(stack, self.replacement_hold);
+        let expired = self.waits.expired(stack);
+        observed.expired = expired.load_balancers;
+        observed.retained_ports = expired.listeners;
+        observed.retains_listeners = !expired.retains_nothing;
+        observed.awaits_health = !expired.health;
         observed.bindings = self.with_snapshot(|snapshot| {
             snapshot
                 .target_group_bindings
@@ -85,6 +89,7 @@ impl StackReader for Controller {
                         spec: binding.spec.clone(),
                         deleting: binding.deleting,
                         allows_sources: self.targets.allows_sources(binding),
+                        registered: self.targets.registered(binding),
                     })
                 })
                 .collect()
@@ -94,6 +99,10 @@ impl StackReader for Controller {
 
     async fn read(&self, stack: &StackId, reads: &Reads) -> Result<(), AwsError> {
         self.inventory.read(stack, reads).await
+    }
+
+    async fn healthy(&self, group: &TargetGroupArn) -> Result<usize, AwsError> {
+        self.inventory.healthy(group).await
     }
 
     async fn read_states(&self, stack: &StackId) -> Result<(), AwsError> {

@@ -50,6 +50,8 @@ pub struct BindingOutcome {
     pub registered: Vec<Target>,
     /// The targets deregistered in this pass.
     pub deregistered: Vec<Target>,
+    /// The number of targets, if all are registered.
+    pub targets: Option<usize>,
     /// True if anything was registered, deregistered or released.
     pub changed: bool,
     /// The notices to users.
@@ -143,6 +145,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         };
         let stage = if binding.deleting { Stage::Cleanup } else { Stage::Reconcile };
         let result = if binding.deleting { self.clean_up(&binding).await } else { self.sync_targets(&binding).await };
+        let registered = result.as_ref().ok().and_then(|outcome| Some((binding.generation, outcome.targets?)));
+        self.memory().entry(name.clone()).or_default().registered = registered;
         if matches!(&result, Err(Failure(_, problem)) if problem.needs_correction()) {
             // The node rules that the binding requested are reconciled now, and again when the binding is fixed.
             let mut memory = self.memory();
@@ -244,6 +248,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             self.report(&binding, &Report::reconciled(), Some(&arn)).await?;
             let mut outcome = BindingOutcome::default();
             if let Resolution::Targets { targets, .. } = &resolution {
+                outcome.targets = Some(targets.len());
                 self.update_readiness_gates(&binding, &arn, targets, &mut outcome).await?;
             }
             return Ok(outcome);
@@ -263,6 +268,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
         }
         let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
+        let targets = owners.len() - plan.left_out.len();
         let left_out = (!complete).then(|| left_out(plan.left_out.len(), self.settings.max_targets));
         let mut outcome = BindingOutcome::default();
         let problems = missing.iter().chain(&left_out);
@@ -284,6 +290,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             _ => self.update_readiness_gates(&binding, &arn, &owners, &mut outcome).await,
         };
         carried?;
+        outcome.targets = Some(targets);
         gates?;
         self.report(&binding, &report, Some(&arn)).await?;
         // While pods come and go, one checkpoint at the end is enough.

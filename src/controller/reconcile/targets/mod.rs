@@ -80,6 +80,8 @@ struct Memory {
     typed: binding::TargetTypeWrites,
     /// The targets that AWS refused.
     refusals: registering::Refusals,
+    /// The generation, and the number of its targets, if all of them were registered at the end of the latest pass.
+    registered: Option<(i64, usize)>,
 }
 
 /// The controller of the target groups of all bindings. All workers share it; a binding is never reconciled twice at
@@ -178,6 +180,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// determined because the binding is not valid are not awaited.
     pub fn allows_sources(&self, binding: &albatross_core::snapshot::TargetGroupBinding) -> bool {
         binding.spec.networking.is_none() || self.opened().get(&binding.name) == Some(&binding.generation)
+    }
+
+    /// Returns the number of targets of a binding, if the latest pass has found or registered all of them.
+    pub fn registered(&self, binding: &albatross_core::snapshot::TargetGroupBinding) -> Option<usize> {
+        let (generation, targets) = self.memory().get(&binding.name)?.registered?;
+        (generation == binding.generation).then_some(targets)
     }
 
     /// Returns true if the status of a binding does not report its current error yet.

@@ -14,7 +14,8 @@ use crate::controller::{
     Controller,
     cluster::{events::Events, kubernetes::Kubernetes, records::Records, secrets::Secrets, watches::Synced},
     reconcile::{
-        apply::Applier, fact_subscribers::FactSubscribers, step_history::StepHistory, targets::Targets, waits::Waits,
+        Holds, apply::Applier, fact_subscribers::FactSubscribers, step_history::StepHistory, targets::Targets,
+        waits::Waits,
     },
     runtime::{
         flags::{ControllerFlags, FlagError},
@@ -77,8 +78,8 @@ pub struct Settings {
     pub max_targets: usize,
     pub gate_pause: Duration,
     pub sync_period: Duration,
-    /// The time for which a replaced load balancer stays.
-    pub replacement_hold: Duration,
+    /// The durations of waits.
+    pub holds: Holds,
     /// The certificate authorities whose ACM certificates are used; all if it is empty.
     pub certificate_authorities: BTreeSet<String>,
     /// The label that a Secret of an identity provider must have to be used.
@@ -98,7 +99,11 @@ impl Settings {
             max_targets: flags.max_targets_per_target_group,
             gate_pause: flags.targetgroupbinding_requeue_duration,
             sync_period: flags.sync_period,
-            replacement_hold: flags.replaced_load_balancer_hold,
+            holds: Holds {
+                load_balancer: flags.replaced_load_balancer_hold,
+                listener: flags.replaced_listener_hold,
+                healthy_within: flags.target_health_deadline,
+            },
             certificate_authorities: flags.certificate_authorities(),
             secrets_label: flags.secrets_label()?,
             lease_namespace: lease_namespace(flags),
@@ -152,9 +157,8 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
             .with_certificate_authorities(settings.certificate_authorities.clone()),
         fact_subscribers: FactSubscribers::default(),
         records,
-        waits: Waits::default(),
+        waits: Waits::new(settings.holds),
         step_history: StepHistory::default(),
-        replacement_hold: settings.replacement_hold,
         inventory,
         config,
         metrics,

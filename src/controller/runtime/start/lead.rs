@@ -44,6 +44,9 @@ pub async fn lead(
         () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
         clean_records = controller.records.load(term) => controller.inventory.add_records(clean_records),
     }
+    for (stack, ages) in controller.records.waits() {
+        controller.waits.restore(&stack, ages);
+    }
     controller.targets.begin(controller.records.terms());
     controller.queue.begin_term();
     controller.queue_everything();

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{Planner, attributes::Causes, certificates::missing_certificates};
+use super::{Planner, attributes::Causes, certificates::missing_certificates, pending::serving_rules};
 use crate::model::{
-    Attributes, Cause, CertificateArn, Listener, ListenerProtocol, MutualAuthentication, ObservedListener,
-    ObservedLoadBalancer, ObservedRule, ResourceId, Rule, TargetGroupArn, TrustStoreArn, Value,
+    Attributes, Cause, CertificateArn, FrozenMembers, Listener, ListenerProtocol, MutualAuthentication,
+    ObservedListener, ObservedLoadBalancer, ObservedRule, ResourceId, Rule, TargetGroupArn, TrustStoreArn, Value,
 };
 use crate::plan::{
-    authentication, defaults, order,
+    authentication, defaults,
+    frozen::FrozenResources,
+    order,
     quota_usage::QuotaUsage,
     rules::{RuleChange, same_action},
     step::{AttributesOf, ListenerChange, ListenerReference, Step, StepAction, TaggedResource},
@@ -81,11 +83,12 @@ impl Planner<'_> {
     /// Plans a listener that only frozen members request: rules of former members are deleted, and all else stays.
     pub(super) fn frozen_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
         let in_use = BTreeSet::new();
+        let rules = serving_rules(existing);
         let change = RuleChange {
             listener: ListenerReference::Existing(existing.arn.clone()),
             port: existing.port,
             wanted: &[],
-            existing: &existing.rules,
+            existing: &rules,
             resolve: &|r| self.resolve(r),
             in_use: &in_use,
             default_stays: true,
@@ -123,7 +126,8 @@ impl Planner<'_> {
         }
 
         let unasked = !wanted.shares.values().any(|share| share.default_action) && wanted.default_action.is_not_found();
-        let default_kept = unasked && !wanted.shares.is_empty() && self.frozen_resources.default_action(wanted.port);
+        let default_kept = unasked && !wanted.shares.is_empty() && self.frozen_resources.default_action(wanted.port)
+            || self.pending.holds_default(wanted.port);
         let before = wanted.default_authentication.as_ref();
         let default_stays = default_kept
             || same_action(before, &wanted.default_action, &existing.default_actions, &|r| self.resolve(r));
@@ -131,16 +135,25 @@ impl Planner<'_> {
         let in_use = self.target_groups_in_use();
         let cause = Cause { field: "spec.rules".to_owned(), ..wanted.cause.clone() };
         let (used, balancer) = (self.used(), self.balancer());
+        let frozen = self.frozen_on(wanted);
+        let frozen_resources = match &frozen {
+            Some(frozen) => FrozenResources::new(frozen, &self.observed.member_resources),
+            None => self.frozen_resources,
+        };
+        let held = self.pending.held(wanted.port);
+        let is_held = |rule: &Rule| held.is_some_and(|held| held.contains(&rule.cause.object));
+        let rules: Vec<Rule> = wanted.rules.iter().filter(|rule| !is_held(rule)).cloned().collect();
+        let serving = serving_rules(existing);
         let change = RuleChange {
             listener: reference.clone(),
             port: wanted.port,
-            wanted: &wanted.rules,
-            existing: &existing.rules,
+            wanted: &rules,
+            existing: &serving,
             resolve: &|r| self.resolve(r),
             in_use: &in_use,
             default_stays,
             cause: &cause,
-            frozen_resources: self.frozen_resources,
+            frozen_resources,
             used: used.as_ref().map(|used| (used, balancer)),
             fits_in_the_end: self.fits_in_the_end(),
         };
@@ -166,6 +179,12 @@ impl Planner<'_> {
         if wanted.protocol == ListenerProtocol::Https {
             self.modify_listener(existing, protocol.clone(), &wanted.cause);
         }
+        if is_same_protocol && !steps.before_default.is_empty() {
+            // Who comes for a new rule gets its certificate.
+            let default_certificate = listener_change.default_certificate.take();
+            let change = ListenerChange { default_certificate, ..ListenerChange::default() };
+            self.modify_listener(existing, change, &wanted.cause);
+        }
         self.plan.steps.extend(steps.before_default);
         self.modify_listener(existing, listener_change, &wanted.cause);
         if !missing.is_empty() && !is_same_protocol {
@@ -181,6 +200,20 @@ impl Planner<'_> {
         self.listener_attributes(wanted, existing);
         self.remove_certificates(wanted, existing, surplus);
         self.tag_rules(wanted.port, &retagged);
+    }
+
+    /// Returns the frozen members of the stack and those that wait for targets on a listener; `None` if none waits.
+    fn frozen_on(&self, wanted: &Listener) -> Option<FrozenMembers> {
+        let held = self.pending.held(wanted.port)?;
+        let mut frozen = self.stack.frozen.clone();
+        if frozen.order.is_empty() {
+            // Rules are in the group's order.
+            let objects = wanted.rules.iter().map(|rule| &rule.cause.object).chain(held);
+            let mut seen = BTreeSet::new();
+            frozen.order = objects.filter(|object| seen.insert(*object)).cloned().collect();
+        }
+        frozen.members.extend(held.iter().cloned());
+        Some(frozen)
     }
 
     pub(super) fn modify_listener(&mut self, existing: &ObservedListener, change: ListenerChange, cause: &Cause) {

@@ -39,6 +39,7 @@ impl<'a> Planner<'a> {
             wanted,
             existing,
             is_regrouped: self.regrouped().is_some(),
+            retained_ports: &self.retained_ports,
         };
         let AccessSteps { at_once, opening, last } = access.steps();
         let step = |action| Step { action, cause: wanted.cause.clone() };

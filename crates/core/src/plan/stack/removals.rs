@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::Planner;
 use crate::model::{
-    Attributes, Cause, DELETION_PROTECTION, LoadBalancer, ObservedLoadBalancer, ObservedTargetGroup, TargetGroupArn,
+    Attributes, Cause, DELETION_PROTECTION, LoadBalancer, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
+    TargetGroupArn,
 };
 use crate::plan::step::{AttributesOf, StepAction, Wait};
 
@@ -33,19 +34,17 @@ impl<'a> Planner<'a> {
     ) -> (Vec<&'a ObservedLoadBalancer>, BTreeSet<&'a TargetGroupArn>) {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
-        // The new load balancer does not have the resources of frozen members.
-        let may_go = serves && self.frozen_resources.none_frozen();
-        let due = |old: &ObservedLoadBalancer| may_go && observed.expired.contains(&old.arn);
+        let none_frozen = self.frozen_resources.none_frozen();
+        let due = |old: &ObservedLoadBalancer| serves && none_frozen && observed.expired.contains(&old.arn);
         let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotect;
         let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
-        if !kept.is_empty() {
-            let arns = kept.iter().map(|old| old.arn.clone()).collect();
-            self.plan.wait = Some(match serves {
-                _ if kept.iter().all(|old| due(old)) => Wait::Protected(arns),
-                true => Wait::RetainOld(arns),
-                false => Wait::LoadBalancerActive,
-            });
-        }
+        self.plan.waits.extend(kept.iter().map(|old| match () {
+            () if !serves => Wait::LoadBalancerActive,
+            // Its time begins when clients may find the other one complete.
+            () if !none_frozen => Wait::Mended(old.arn.clone()),
+            () if due(old) => Wait::Protected(old.arn.clone()),
+            () => Wait::RetainOld(old.arn.clone()),
+        }));
         (gone, kept.into_iter().flat_map(ObservedLoadBalancer::target_groups).collect())
     }
 
@@ -62,9 +61,13 @@ impl<'a> Planner<'a> {
             None if gone => (self.observed.load_balancers.iter().collect(), BTreeSet::new(), self.stack.unprotect),
             None => Default::default(),
         };
+        let retained = self.balancer().into_iter().flat_map(|b| b.known_listeners());
+        let retained = retained.filter(|listener| self.retained_ports.contains(&listener.port));
+        let retained: BTreeSet<&TargetGroupArn> = retained.flat_map(ObservedListener::target_groups).collect();
         let kept = self.observed.target_groups.iter().filter(|group| {
             self.frozen_resources.target_group(group.resource().as_ref())
                 || self.frozen_target_groups.contains(&group.arn)
+                || retained.contains(&group.arn)
         });
         let wanted = self.matched.values().copied().chain(kept).map(|group| &group.arn);
         let wanted: BTreeSet<&TargetGroupArn> = wanted.chain(replaced.iter().copied()).collect();
@@ -93,12 +96,16 @@ impl<'a> Planner<'a> {
         }
         let mut unbound = std::mem::take(&mut self.going);
         unbound.extend(bindings.iter().map(|binding| binding.name.clone()));
-        if !unbound.is_empty() && self.plan.wait.is_none() {
-            self.plan.wait = Some(Wait::BindingsGone(unbound));
-        }
+        self.plan.waits.extend(unbound.into_iter().map(Wait::BindingGone));
         let waiting = surplus.iter().map(|group| &group.arn).filter(|arn| bound.contains(arn));
-        self.plan.passed_over = replaced.into_iter().chain(waiting).cloned().collect();
-        if self.stack.security_group.is_none() && self.plan.wait.is_none() && self.frozen_resources.none_frozen() {
+        // What stays although another one is to take its place has that one's resource id.
+        let matched: BTreeSet<&TargetGroupArn> = self.matched.values().map(|group| &group.arn).collect();
+        let stays_for_now = |arn: &&TargetGroupArn| {
+            !matched.contains(arn) && (retained.contains(arn) || !self.pending.groups.is_empty())
+        };
+        let staying = wanted.iter().copied().filter(stays_for_now);
+        self.plan.passed_over = replaced.iter().copied().chain(waiting).chain(staying).cloned().collect();
+        if self.stack.security_group.is_none() && self.plan.waits.is_empty() && self.frozen_resources.none_frozen() {
             for group in self.managed_security_groups() {
                 self.push(StepAction::DeleteSecurityGroup(group.id.clone()), &cause);
             }

@@ -58,7 +58,9 @@ impl<'a> Planner<'a> {
             .filter(|listener| !deletes(listener.port))
             .collect();
         let is_unasked = |listener: &&ObservedListener| {
-            !self.stack.listeners.contains_key(&listener.port) && !self.frozen_resources.listener(listener.port)
+            !self.stack.listeners.contains_key(&listener.port)
+                && !self.frozen_resources.listener(listener.port)
+                && !self.retained_ports.contains(&listener.port)
         };
         let is_led_to = |port: u16| there.iter().any(|from| order::redirects_now(from).contains(&port));
         let going = there.iter().copied().filter(is_unasked);

@@ -80,11 +80,19 @@ impl Aws {
             assert_eq!(planned, plan(stack, &self.observed), "what is not read makes no difference");
             let plan = planned;
             self.run(stack, &plan);
-            if let Some(Wait::BindingsGone(names)) = &plan.wait {
-                let deleting: BTreeSet<ObjectName> =
-                    self.observed.bindings.iter().filter(|b| b.deleting).map(|b| b.name.clone()).collect();
-                assert_eq!(*names, deleting, "a plan waits for what goes");
-            }
+            let deleting: BTreeSet<Wait> = self
+                .observed
+                .bindings
+                .iter()
+                .filter(|b| b.deleting)
+                .map(|b| Wait::BindingGone(b.name.clone()))
+                .collect();
+            let gone = |wait: &&Wait| matches!(wait, Wait::BindingGone(_));
+            assert_eq!(
+                plan.waits.iter().filter(gone).cloned().collect::<BTreeSet<_>>(),
+                deleting,
+                "a plan waits for what goes"
+            );
             self.observed.bindings.retain(|binding| !binding.deleting);
             self.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = true);
         }
@@ -314,6 +322,7 @@ impl Aws {
             spec,
             deleting: false,
             allows_sources: false,
+            registered: None,
         })
     }
 

@@ -88,7 +88,7 @@ fn a_binding_of_a_target_group_that_is_not_the_stacks_holds_nobody_who_leaves() 
             ..aws.observed.clone()
         };
         let planned = plan(&stack, &observed);
-        assert!(planned.wait.is_some());
+        assert!(!planned.waits.is_empty());
         assert!(!delays_release(&planned, &observed, &owner("b")));
     }
 }

@@ -65,6 +65,10 @@ fn holds(condition: &Condition, index: usize) -> bool {
         Condition::HostHeader { values, .. } => values.iter().any(|value| glob(value.as_bytes(), host.as_bytes())),
         Condition::PathPattern { values, .. } => values.iter().any(|value| glob(value.as_bytes(), path.as_bytes())),
         Condition::HttpHeader { name, values, .. } => {
+            // The rules that park target groups.
+            if name == "x-albatross-parked" {
+                return false;
+            }
             assert_eq!(name, "X-Env");
             values.iter().any(|value| client.environment.is_some_and(|is| glob_ignoring_case(value, is)))
         }

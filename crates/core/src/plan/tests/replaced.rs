@@ -37,10 +37,13 @@ pub(super) fn public(mut stack: Stack) -> Stack {
 
 /// Brings about the thing that a plan waits for.
 pub(super) fn wait(aws: &mut Aws, plan: &Plan) {
-    match &plan.wait {
-        Some(Wait::LoadBalancerActive) => activate(aws),
-        Some(Wait::RetainOld(arns) | Wait::Protected(arns)) => aws.observed.expired.clone_from(arns),
-        Some(Wait::BindingsGone(_) | Wait::LetIn(_)) | None => {}
+    aws.observed.expired.clear();
+    for wait in &plan.waits {
+        match wait {
+            Wait::LoadBalancerActive => activate(aws),
+            Wait::RetainOld(arn) | Wait::Protected(arn) => drop(aws.observed.expired.insert(arn.clone())),
+            Wait::BindingGone(_) | Wait::LetIn(_) | Wait::Mended(_) | Wait::Ready(_) | Wait::RetainListener(_) => {}
+        }
     }
 }
 
@@ -146,7 +149,7 @@ proptest! {
 
 fn listed(plan: &Plan) -> String {
     let steps = plan.steps.iter().map(|step| step.action.to_string());
-    steps.chain(plan.wait.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n")
+    steps.chain(plan.waits.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn one_step_after_the_other() {
     let before = super::steps::built(super::stacks::SAMPLE);
     let after = public(before.clone());
     let mut aws = made(&before);
-    let old = BTreeSet::from([aws.observed.load_balancers[0].arn.clone()]);
+    let old = aws.observed.load_balancers[0].arn.clone();
     let first = plan(&after, &aws.observed);
     insta::assert_snapshot!(listed(&first), @"
     create target group k8s-shop-web-69efa7b2f4 for shop/web-web:80
@@ -171,8 +174,11 @@ fn one_step_after_the_other() {
     aws.observed.load_balancers[1].state = LoadBalancerState::Active;
     assert_eq!(published(&aws), Scheme::InternetFacing);
     let holding = plan(&after, &aws.observed);
-    assert_eq!((holding.steps.len(), &holding.wait), (0, &Some(Wait::RetainOld(old.clone()))));
-    aws.observed.expired = old;
+    assert_eq!(
+        holding,
+        Plan { passed_over: holding.passed_over.clone(), ..Plan::of(Vec::new(), [Wait::RetainOld(old.clone())]) }
+    );
+    aws.observed.expired = BTreeSet::from([old]);
     let last = plan(&after, &aws.observed);
     insta::assert_snapshot!(listed(&last), @"
     delete load balancer k8s-shop-web-63400ea3d5 with its listeners and rules
@@ -203,11 +209,11 @@ fn a_protected_load_balancer_that_another_replaces_stays_until_its_protection_is
     activate(&mut aws);
     aws.observed.expired = old.clone();
     protect(&mut aws, "true");
-    let kept = Plan::of(Vec::new(), Some(Wait::Protected(old.clone())));
+    let kept = Wait::Protected(old.first().unwrap().clone());
     let next = plan(&after, &aws.observed);
-    assert_eq!((next.steps, next.wait), (kept.steps, kept.wait.clone()));
+    assert_eq!((next.steps, next.waits), (Vec::new(), BTreeSet::from([kept.clone()])));
     assert_eq!(
-        kept.wait.unwrap().to_string(),
+        kept.to_string(),
         format!("{}, replaced by another load balancer, stays: it is protected from deletion", old.first().unwrap())
     );
     // The members say that it may go.
@@ -294,7 +300,7 @@ fn open_to(mut stack: Stack, blocks: &[&str]) -> Stack {
 fn walk(aws: &mut Aws, wanted: &Stack, check: impl Fn(&ObservedStack, &str)) {
     for _ in 0..20 {
         let next = plan(wanted, &aws.observed);
-        if next.steps.is_empty() && matches!(next.wait, None | Some(Wait::Protected(_))) {
+        if next.steps.is_empty() && next.waits.iter().all(|wait| matches!(wait, Wait::Protected(_))) {
             return;
         }
         aws.begin_plan(&next);

@@ -563,7 +563,7 @@ fn rounds(before: AccessChoice, after: AccessChoice) -> String {
             }
             action => action.to_string(),
         });
-        rounds.push(steps.chain(next.wait.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n"));
+        rounds.push(steps.chain(next.waits.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n"));
         aws.run(&stack, &next);
         let is_new = next.steps.iter().any(|step| matches!(step.action, StepAction::UpdateBinding { .. }));
         aws.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = !is_new);

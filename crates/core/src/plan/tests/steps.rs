@@ -89,9 +89,12 @@ fn build(manifests: &str) -> Stack {
 /// The steps, a line each, and the wait.
 fn listed(plan: &Plan) -> String {
     let mut lines: Vec<String> = plan.steps.iter().map(|step| step.action.to_string()).collect();
-    if let Some(Wait::BindingsGone(names)) = &plan.wait {
-        lines.push(format!("wait for {}", names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
-    }
+    let gone = |wait: &Wait| match wait {
+        Wait::BindingGone(name) => Some(name.to_string()),
+        _ => None,
+    };
+    let names: Vec<String> = plan.waits.iter().filter_map(gone).collect();
+    lines.extend((!names.is_empty()).then(|| format!("wait for {}", names.join(", "))));
     lines.join("\n")
 }
 

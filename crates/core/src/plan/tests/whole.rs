@@ -301,7 +301,7 @@ fn judge(
         let Planned::Ready(mut planned) = crate::plan::plan(after, &aws.observed) else {
             return Err(Wrong::Restless("a read".to_owned()));
         };
-        if planned.steps.is_empty() && planned.wait.is_none() {
+        if planned.steps.is_empty() && planned.waits.is_empty() {
             return Ok(way);
         }
         reorder(&mut planned.steps);
@@ -309,7 +309,7 @@ fn judge(
         if !(impatient && waited) {
             begun.clone_from(&aws.observed);
         }
-        waited = matches!(planned.wait, Some(Wait::LetIn(_)));
+        waited = planned.waits.iter().any(|wait| matches!(wait, Wait::LetIn(_)));
         reported.push_str("--\n");
         for step in &planned.steps {
             reported.push_str(&format!("{}\n", step.action));
@@ -508,11 +508,12 @@ fn a_group_that_is_made_for_a_load_balancer_is_let_in_before_it_is_put_in_front(
     let regroups = |planned: &crate::plan::Plan| {
         planned.steps.iter().any(|step| matches!(step.action, StepAction::SetSecurityGroups { .. }))
     };
+    let lets_in = |planned: &crate::plan::Plan| planned.waits.iter().any(|wait| matches!(wait, Wait::LetIn(_)));
     let first = plan(&after, &aws.observed);
-    assert!(matches!(first.wait, Some(crate::plan::Wait::LetIn(_))) && !regroups(&first), "{first:?}");
+    assert!(lets_in(&first) && !regroups(&first), "{first:?}");
     aws.run(&after, &first);
     let waiting = plan(&after, &aws.observed);
-    assert!(matches!(waiting.wait, Some(crate::plan::Wait::LetIn(_))) && waiting.steps.is_empty(), "{waiting:?}");
+    assert!(lets_in(&waiting) && waiting.steps.is_empty(), "{waiting:?}");
     aws.begin();
     assert!(regroups(&plan(&after, &aws.observed)));
     aws.settle(&after, 3);

@@ -14,8 +14,8 @@ async fn the_only_target_group_is_named_also_while_its_binding_goes() {
         priority: 2,
         rule: Box::new(stack.listeners[&80].rules[0].clone()),
     };
-    let going = room.observe().await.bindings.into_iter().map(|binding| binding.name).collect();
-    let plan = plan_of(plan_for_ingress([rule]).steps().to_vec(), Some(plan::Wait::BindingsGone(going)));
+    let going = room.observe().await.bindings.into_iter().map(|binding| plan::Wait::BindingGone(binding.name));
+    let plan = plan_of(plan_for_ingress([rule]).steps().to_vec(), going);
     room.fake.calls();
     room.apply(&plan).await.unwrap();
     assert_eq!(room.fake.actions(), ["CreateRule"]);

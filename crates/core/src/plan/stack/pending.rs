@@ -1,0 +1,333 @@
+//! Target groups that are to take over requests and are not ready for them.
+//!
+//! A target group that no rule names has no health checks (ELB v2 API, `TargetHealth`: `unused`, Target.NotInUse), and one
+//! whose targets are not healthy answers nothing well. So before a rule of a listener that serves leads to another target
+//! group, that group is *parked*: named by a rule at the bottom that no request matches. The rules of the Ingress that leads
+//! there, and its default action, stay as they are until the group is ready, as those of a frozen member do; those of others
+//! go on. A Network Load Balancer has no rules: there the targets are only awaited to be registered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{
+    Action, Cause, Condition, KnownLimits, Listener, ListenerArn, LoadBalancerKind, ObjectReference, ObservedListener,
+    ObservedLoadBalancer, ObservedRule, ObservedStack, ObservedTargetGroup, ResourceId, Rule, Stack, Tags,
+    TargetGroupArn, TargetGroupReference, WeightedTargetGroup,
+};
+use crate::plan::{
+    quota_usage::QuotaUsage,
+    rules::{same_conditions, step},
+    step::{ListenerReference, Reads, Step, StepAction},
+};
+
+/// The lowest and the largest priority of rules that park target groups.
+pub(in crate::plan) const PARKED: std::ops::RangeInclusive<u32> = 49_900..=50_000;
+/// The number of target groups in one forward action (ELB v2 quota).
+const MOST_IN_ACTION: usize = 5;
+/// The name of the header in the conditions that no request meets.
+const HEADER: &str = "x-albatross-parked";
+/// A block that no client's address is in (TEST-NET-1, RFC 5737).
+const NOBODY: &str = "192.0.2.0/32";
+
+/// Returns the conditions that no request meets.
+fn unmet() -> Vec<Condition> {
+    vec![
+        Condition::HttpHeader { name: HEADER.to_owned(), values: vec!["*".to_owned()], regex_values: Vec::new() },
+        Condition::SourceIp { values: vec![NOBODY.to_owned()] },
+    ]
+}
+
+/// Returns true if a rule parks target groups.
+pub(in crate::plan) fn is_parking(rule: &ObservedRule) -> bool {
+    let is_header = |condition: &Condition| matches!(condition, Condition::HttpHeader { name, .. } if name.eq_ignore_ascii_case(HEADER));
+    let is_nobody =
+        |condition: &Condition| matches!(condition, Condition::SourceIp { values } if values.as_slice() == [NOBODY]);
+    rule.conditions.iter().any(is_header) && rule.conditions.iter().any(is_nobody)
+}
+
+/// Returns the rules of a listener that requests can match.
+pub(in crate::plan) fn serving_rules(listener: &ObservedListener) -> Vec<ObservedRule> {
+    listener.rules.iter().filter(|rule| !is_parking(rule)).cloned().collect()
+}
+
+/// Returns the target groups that get requests by an action.
+fn with_weight<G>(action: &Action<G>) -> impl Iterator<Item = &G> {
+    let groups = match action {
+        Action::Forward { target_groups, .. } => target_groups.as_slice(),
+        _ => &[],
+    };
+    let is_only = groups.len() == 1;
+    groups.iter().filter(move |group| is_only || group.weight != Some(0)).map(|group| &group.group)
+}
+
+/// A place that leads to a target group which is not in use yet.
+struct Candidate<'a> {
+    listener: &'a Listener,
+    /// `None` is the default action.
+    rule: Option<&'a Rule>,
+    /// The target groups whose requests it takes over.
+    replaced: Vec<&'a TargetGroupArn>,
+}
+
+impl Candidate<'_> {
+    fn cause(&self) -> &Cause {
+        self.rule.map_or(&self.listener.cause, |rule| &rule.cause)
+    }
+}
+
+/// The rules, default actions and target groups that wait.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// The target groups that are not ready.
+    pub(super) groups: BTreeSet<ResourceId>,
+    /// By port, the members whose rules stay as they are.
+    held: BTreeMap<u16, BTreeSet<ObjectReference>>,
+    /// The ports whose default action stays as it is.
+    defaults: BTreeSet<u16>,
+    /// The rules that park target groups.
+    pub(super) park: Vec<Step>,
+}
+
+struct Search<'a> {
+    stack: &'a Stack,
+    observed: &'a ObservedStack,
+    balancer: &'a ObservedLoadBalancer,
+    matched: &'a BTreeMap<ResourceId, &'a ObservedTargetGroup>,
+    /// The target groups whose health must be read.
+    unknown: BTreeSet<TargetGroupArn>,
+}
+
+impl Pending {
+    /// Returns what waits for targets; or the reads that decide it.
+    pub(super) fn of(
+        stack: &Stack,
+        observed: &ObservedStack,
+        matched: &BTreeMap<ResourceId, &ObservedTargetGroup>,
+    ) -> Result<Self, Reads> {
+        let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
+        let Some(balancer) = balancer.filter(|_| observed.awaits_health) else { return Ok(Self::default()) };
+        let mut search = Search { stack, observed, balancer, matched, unknown: BTreeSet::new() };
+        let candidates = search.candidates();
+        if candidates.is_empty() {
+            return Ok(Self::default());
+        }
+        if !balancer.is_active() {
+            // Before it is active, a load balancer answers nobody. The state that is known may be that of its creation.
+            let none = Self::default();
+            return if observed.states_are_read { Ok(none) } else { Err(Reads { states: true, ..Reads::default() }) };
+        }
+        let pending = search.pending(&candidates);
+        let health = search.unknown;
+        if health.is_empty() { Ok(pending) } else { Err(Reads { health, ..Reads::default() }) }
+    }
+
+    /// Returns the members whose rules on a port stay as they are.
+    pub(super) fn held(&self, port: u16) -> Option<&BTreeSet<ObjectReference>> {
+        self.held.get(&port)
+    }
+
+    /// Returns true if the default action on a port stays as it is.
+    pub(super) fn holds_default(&self, port: u16) -> bool {
+        self.defaults.contains(&port)
+    }
+}
+
+impl<'a> Search<'a> {
+    fn resolve(&self, reference: &TargetGroupReference) -> Option<TargetGroupArn> {
+        match reference {
+            TargetGroupReference::Own(id) => self.matched.get(id).map(|group| group.arn.clone()),
+            TargetGroupReference::Foreign(arn) => Some(arn.clone()),
+            TargetGroupReference::Named(_) => None,
+        }
+    }
+
+    fn pending(&mut self, candidates: &BTreeMap<&'a ResourceId, Vec<Candidate<'a>>>) -> Pending {
+        let mut pending = Pending::default();
+        let unready: Vec<&ResourceId> =
+            candidates.iter().filter(|(id, places)| !self.is_ready(id, places, true)).map(|(id, _)| *id).collect();
+        let mut unparked: BTreeSet<&ResourceId> = BTreeSet::new();
+        if self.balancer.kind == LoadBalancerKind::Application {
+            (pending.park, unparked) = self.parking(candidates, &unready);
+        }
+        for id in unready {
+            let Some(places) = candidates.get(id) else { continue };
+            // Without room to park it, its health cannot be known before it serves.
+            if unparked.contains(id) && self.is_ready(id, places, false) {
+                continue;
+            }
+            pending.groups.insert(id.clone());
+            for place in places {
+                let port = place.listener.port;
+                match place.rule {
+                    Some(rule) => {
+                        pending.held.entry(port).or_default().insert(rule.cause.object.clone());
+                    }
+                    None => drop(pending.defaults.insert(port)),
+                }
+            }
+        }
+        self.hold_defaults_of_members(&mut pending);
+        pending
+    }
+
+    /// Holds the default action of a member together with its rules, and the rules with the default action.
+    fn hold_defaults_of_members(&self, pending: &mut Pending) {
+        for listener in self.stack.listeners.values() {
+            let port = listener.port;
+            let owner = self.stack.requesters.default_action.get(&port).unwrap_or(&listener.cause).object.clone();
+            let is_held = pending.held.get(&port).is_some_and(|held| held.contains(&owner));
+            if pending.defaults.contains(&port) {
+                pending.held.entry(port).or_default().insert(owner);
+            } else if is_held {
+                pending.defaults.insert(port);
+            }
+        }
+    }
+
+    /// Returns the target groups that get no requests yet and shall get some by a listener that serves.
+    fn candidates(&self) -> BTreeMap<&'a ResourceId, Vec<Candidate<'a>>> {
+        let rules = |listener: &'a ObservedListener| listener.rules.iter().filter(|rule| !is_parking(rule));
+        let mut serving: BTreeSet<&TargetGroupArn> = BTreeSet::new();
+        for listener in self.balancer.known_listeners() {
+            let actions = rules(listener).flat_map(|rule| &rule.actions).chain(&listener.default_actions);
+            serving.extend(actions.flat_map(with_weight));
+        }
+        let mut candidates: BTreeMap<&'a ResourceId, Vec<Candidate<'a>>> = BTreeMap::new();
+        for listener in self.stack.listeners.values() {
+            let Some(existing) = self.balancer.listener(listener.port) else { continue };
+            let of_rules = listener.rules.iter().map(|rule| (Some(rule), &rule.action));
+            for (rule, action) in of_rules.chain([(None, &listener.default_action)]) {
+                for reference in with_weight(action) {
+                    let TargetGroupReference::Own(id) = reference else { continue };
+                    if self.matched.get(id).is_some_and(|group| serving.contains(&group.arn)) {
+                        continue;
+                    }
+                    let before: Vec<&Action<TargetGroupArn>> = match rule {
+                        Some(rule) => rules(existing)
+                            .find(|before| same_conditions(rule, before))
+                            .into_iter()
+                            .flat_map(|before| &before.actions)
+                            .collect(),
+                        None => existing.default_actions.iter().collect(),
+                    };
+                    let replaced = before.into_iter().flat_map(with_weight).collect();
+                    candidates.entry(id).or_default().push(Candidate { listener, rule, replaced });
+                }
+            }
+        }
+        candidates
+    }
+
+    /// Returns true if a target group can take its requests: its desired targets are registered, and as many of them are
+    /// healthy as in the target groups before, or all; if it has none, nothing is healthy before either.
+    fn is_ready(&mut self, id: &ResourceId, places: &[Candidate<'a>], by_health: bool) -> bool {
+        let Some(group) = self.matched.get(id) else { return false };
+        let mut bindings = self.observed.bindings.iter().filter(|b| b.target_group == group.arn && !b.deleting);
+        let Some(desired) = bindings.find_map(|binding| binding.registered) else { return false };
+        if !by_health || self.balancer.kind == LoadBalancerKind::Network {
+            return true;
+        }
+        let replaced: BTreeSet<&TargetGroupArn> =
+            places.iter().flat_map(|place| place.replaced.iter().copied()).collect();
+        if desired == 0 {
+            // Its pods may come with it. Where nothing answers before, nothing is lost.
+            let before: Vec<Option<usize>> = replaced.into_iter().map(|arn| self.healthy(arn)).collect();
+            return before.into_iter().all(|before| before == Some(0));
+        }
+        if !self.balancer.target_groups().any(|named| *named == group.arn) {
+            return false;
+        }
+        let Some(healthy) = self.healthy(&group.arn) else { return false };
+        if healthy == 0 || healthy >= desired {
+            return healthy >= desired;
+        }
+        let before: Vec<Option<usize>> = replaced.into_iter().map(|arn| self.healthy(arn)).collect();
+        before.into_iter().all(|before| before.is_some_and(|before| healthy >= before))
+    }
+
+    /// Returns the number of healthy targets, or marks it as unknown.
+    fn healthy(&mut self, arn: &TargetGroupArn) -> Option<usize> {
+        let healthy = self.observed.healthy.get(arn).copied();
+        if healthy.is_none() {
+            self.unknown.insert(arn.clone());
+        }
+        healthy
+    }
+
+    /// Returns the steps that park target groups which nothing names, and the target groups for which there is no room.
+    fn parking(
+        &self,
+        candidates: &BTreeMap<&'a ResourceId, Vec<Candidate<'a>>>,
+        unready: &[&'a ResourceId],
+    ) -> (Vec<Step>, BTreeSet<&'a ResourceId>) {
+        let named: BTreeSet<&TargetGroupArn> = self.balancer.target_groups().collect();
+        let is_named = |id: &ResourceId| self.matched.get(id).is_some_and(|group| named.contains(&group.arn));
+        // One action leads to target groups of one protocol version, on a listener that may have them.
+        let mut together: BTreeMap<_, Vec<(&'a ResourceId, &Candidate<'a>)>> = BTreeMap::new();
+        for id in unready.iter().copied().filter(|id| !is_named(id)) {
+            let Some(place) = candidates.get(id).and_then(|places| places.first()) else { continue };
+            let version = self.stack.target_groups.get(id).and_then(|group| group.protocol_version);
+            together.entry((place.listener.port, version.map(|v| v.as_str()))).or_default().push((id, place));
+        }
+        let mut used = (self.observed.room != KnownLimits::default())
+            .then(|| QuotaUsage::of(self.observed.room, Some(self.balancer)));
+        let (mut steps, mut without_room) = (Vec::new(), BTreeSet::new());
+        for ((port, _), groups) in together {
+            let Some(existing) = self.balancer.listener(port) else { continue };
+            let mut free = free_priorities(existing, &steps);
+            for (index, part) in groups.chunks(MOST_IN_ACTION).enumerate() {
+                let Some((_, place)) = part.first() else { continue };
+                let rule = parking_rule(part.iter().map(|(id, _)| *id), place);
+                let fits = used.as_ref().is_none_or(|used| used.fits(&rule, &|r| self.resolve(r)));
+                let Some(priority) = free.next().filter(|_| fits) else {
+                    without_room.extend(part.iter().map(|(id, _)| *id));
+                    continue;
+                };
+                let park = create(&existing.arn, port, usize::MAX - index, priority, rule, place.cause());
+                if let Some(used) = &mut used {
+                    used.after(&park, Some(self.balancer), &|r| self.resolve(r));
+                }
+                steps.push(park);
+            }
+        }
+        (steps, without_room)
+    }
+}
+
+/// Returns the priorities for parking on a listener that neither a rule nor a step takes, the largest first.
+fn free_priorities(listener: &ObservedListener, steps: &[Step]) -> impl Iterator<Item = u32> + use<> {
+    let of_steps = steps.iter().filter_map(|step| match &step.action {
+        StepAction::CreateRule { port, priority, .. } if *port == listener.port => Some(*priority),
+        _ => None,
+    });
+    let taken: BTreeSet<u32> = listener.rules.iter().map(|rule| rule.priority).chain(of_steps).collect();
+    PARKED.rev().filter(move |priority| !taken.contains(priority))
+}
+
+fn parking_rule<'a>(ids: impl Iterator<Item = &'a ResourceId>, place: &Candidate<'_>) -> Rule {
+    let group = |id: &ResourceId| WeightedTargetGroup { group: TargetGroupReference::Own(id.clone()), weight: Some(1) };
+    let tags: &Tags = place.rule.map_or(&place.listener.tags, |rule| &rule.tags);
+    Rule {
+        conditions: unmet(),
+        action: Action::Forward { target_groups: ids.map(group).collect(), stickiness: None },
+        transforms: Vec::new(),
+        authentication: None,
+        tags: tags.clone(),
+        cause: place.cause().clone(),
+    }
+}
+
+fn create(arn: &ListenerArn, port: u16, index: usize, priority: u32, rule: Rule, cause: &Cause) -> Step {
+    let listener = ListenerReference::Existing(arn.clone());
+    step(StepAction::CreateRule { listener, port, index, priority, rule: Box::new(rule) }, cause.clone())
+}
+
+/// Returns the rules of a load balancer that park only target groups which need it no more, each with its port.
+pub(super) fn unneeded<'a>(
+    balancer: &'a ObservedLoadBalancer,
+    pending: &BTreeSet<&TargetGroupArn>,
+) -> Vec<(u16, &'a ObservedRule)> {
+    let is_needed =
+        |rule: &ObservedRule| rule.actions.iter().flat_map(Action::target_groups).any(|arn| pending.contains(arn));
+    let of = |listener: &'a ObservedListener| listener.rules.iter().map(|rule| (listener.port, rule));
+    balancer.known_listeners().flat_map(of).filter(|(_, rule)| is_parking(rule) && !is_needed(rule)).collect()
+}

@@ -1,0 +1,129 @@
+//! Listeners that stay for a while after others have taken their place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{aws::Aws, frozen, plan, steps};
+use crate::{
+    model::*,
+    plan::{Plan, StepAction, Wait},
+};
+
+const PORT: &str = "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: web
+  namespace: shop
+  annotations:
+    alb.ingress.kubernetes.io/target-type: ip
+    alb.ingress.kubernetes.io/scheme: internet-facing
+    alb.ingress.kubernetes.io/listen-ports: '[{\"HTTP\": PORT}]'
+spec:
+  ingressClassName: alb
+  defaultBackend: {service: {name: web, port: {number: 80}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop, uid: 11111111-1111-1111-1111-111111111111}
+spec:
+  ports: [{port: 80, targetPort: 8080}]
+";
+
+fn on(port: &str) -> Stack {
+    steps::built(&PORT.replace("PORT", port))
+}
+
+fn listed(plan: &Plan) -> String {
+    let steps = plan.steps.iter().map(|step| step.action.to_string());
+    steps.chain(plan.waits.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n")
+}
+
+fn serving(before: &Stack) -> Aws {
+    let mut aws = Aws::with(before);
+    aws.observed.retains_listeners = true;
+    aws.observed.load_balancers.iter_mut().for_each(|balancer| balancer.state = LoadBalancerState::Active);
+    aws
+}
+
+#[test]
+fn a_listener_and_its_sources_stay_until_clients_use_the_one_on_the_other_port() {
+    let (before, after) = (on("80"), on("8080"));
+    let mut aws = serving(&before);
+    let first = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&first), @"
+    create listener HTTP 8080
+    open security group sg-1: tcp 8080 from 0.0.0.0/0
+    (waiting for clients to use the new listener before the one on port 80 goes)
+    ");
+    aws.run(&after, &first);
+    aws.observed.retained_ports = BTreeMap::from([(80, false)]);
+    let holding = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&holding), @"(waiting for clients to use the new listener before the one on port 80 goes)");
+    aws.observed.retained_ports = BTreeMap::from([(80, true)]);
+    let last = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&last), @"
+    delete listener 80 with its rules
+    close security group sg-1: tcp 80 from 0.0.0.0/0
+    ");
+    aws.run(&after, &last);
+    aws.observed.retained_ports.clear();
+    assert_eq!(plan(&after, &aws.observed), Plan::empty());
+}
+
+#[test]
+fn a_listener_that_nothing_replaces_goes_at_once() {
+    let both = steps::built(&PORT.replace("[{\"HTTP\": PORT}]", "[{\"HTTP\": 80}, {\"HTTP\": 8080}]"));
+    let aws = serving(&both);
+    let only = plan(&on("80"), &aws.observed);
+    assert!(only.steps.iter().any(|step| matches!(step.action, StepAction::DeleteListener { port: 8080, .. })));
+    assert!(only.waits.is_empty());
+}
+
+#[test]
+fn where_aws_has_no_room_for_another_listener_none_is_retained() {
+    let mut aws = serving(&on("80"));
+    aws.observed.room.listeners = Some(1);
+    let planned = plan(&on("8080"), &aws.observed);
+    assert!(planned.steps.iter().any(|step| matches!(step.action, StepAction::DeleteListener { port: 80, .. })));
+}
+
+#[test]
+fn a_replaced_load_balancer_keeps_its_time_until_no_member_is_frozen() {
+    let members = |scheme: &str, broken: &str| {
+        let scheme = format!("alb.ingress.kubernetes.io/scheme: {scheme}");
+        [("a", scheme.clone()), ("b", if broken.is_empty() { scheme } else { broken.to_owned() })]
+    };
+    fn borrowed<'a>(members: &'a [(&'a str, String); 2]) -> [(&'a str, &'a str); 2] {
+        members.each_ref().map(|(name, annotations)| (*name, annotations.as_str()))
+    }
+    let before = members("internal", "");
+    let mut aws = frozen::agreed(&borrowed(&before), true);
+    aws.observed.load_balancers.iter_mut().for_each(|balancer| balancer.state = LoadBalancerState::Active);
+    let old = aws.observed.load_balancers[0].arn.clone();
+    // It breaks when the other load balancer exists already.
+    let public = members("internet-facing", "");
+    let stack = frozen::built(&borrowed(&public), &[], &aws.observed);
+    let first = plan(&stack, &aws.observed);
+    aws.run(&stack, &first);
+    aws.observed.load_balancers.iter_mut().for_each(|balancer| balancer.state = LoadBalancerState::Active);
+    // As facts have it: first the one whose host name is published.
+    aws.observed.load_balancers.reverse();
+    let broken = members("internet-facing", "alb.ingress.kubernetes.io/listen-ports: nonsense");
+    let stack = frozen::built(&borrowed(&broken), &[], &aws.observed);
+    assert!(!stack.frozen.is_empty());
+    let kept = |waits: &BTreeSet<Wait>| {
+        let of_old = |wait: &&Wait| matches!(wait, Wait::Mended(arn) | Wait::RetainOld(arn) if *arn == old);
+        waits.iter().filter(of_old).cloned().collect::<Vec<_>>()
+    };
+    // However long it takes.
+    aws.observed.expired = BTreeSet::from([old.clone()]);
+    let waiting = plan(&stack, &aws.observed);
+    assert_eq!(kept(&waiting.waits), [Wait::Mended(old.clone())]);
+    aws.observed.expired.clear();
+    let mended = frozen::built(&borrowed(&public), &[], &aws.observed);
+    let planned = plan(&mended, &aws.observed);
+    let deletes =
+        |plan: &Plan| plan.steps.iter().any(|step| matches!(step.action, StepAction::DeleteLoadBalancer { .. }));
+    assert!(!deletes(&planned));
+    assert_eq!(kept(&planned.waits), [Wait::RetainOld(old.clone())]);
+}
