@@ -154,6 +154,10 @@ impl Dependents for IngressClassParams {
 
 impl Dependents for Namespace {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let labels = |namespace: Option<&Self>| namespace.map(|namespace| namespace.labels.clone());
+        if labels(change.before.as_ref()) == labels(now(change, &snapshot.namespaces)) {
+            return BTreeSet::new();
+        }
         // Its labels decide only where a class chooses namespaces.
         if snapshot.ingress_class_params.values().all(|params| params.spec.namespace_selector.is_none()) {
             return BTreeSet::new();
@@ -313,6 +317,31 @@ endpoints:
 
     fn snapshot() -> Snapshot {
         crate::testing::snapshot(SHOP)
+    }
+
+    #[test]
+    fn only_labels_of_a_namespace_concern_ingresses() {
+        let mut snapshot = crate::testing::snapshot(&format!(
+            "{SHOP}---
+apiVersion: v1
+kind: Namespace
+metadata: {{name: shop, labels: {{team: a}}}}
+---
+apiVersion: elbv2.k8s.aws/v1beta1
+kind: IngressClassParams
+metadata: {{name: alb}}
+spec: {{namespaceSelector: {{matchLabels: {{team: a}}}}}}
+"
+        ));
+        let mut shop = snapshot.namespaces[&ObjectName::new("", "shop")].clone();
+        shop.drain_seconds = Some("5".to_owned());
+        let change = snapshot.apply(shop.clone()).unwrap();
+        assert_eq!(Namespace::keys(&change, &snapshot), BTreeSet::new());
+        shop.labels.insert("team".to_owned(), "b".to_owned());
+        let change = snapshot.apply(shop).unwrap();
+        assert_eq!(Namespace::keys(&change, &snapshot), BTreeSet::from([group("shop")]));
+        let change = snapshot.remove::<Namespace>(&ObjectName::new("", "shop")).unwrap();
+        assert_eq!(Namespace::keys(&change, &snapshot), BTreeSet::from([group("shop")]));
     }
 
     fn group(namespace: &str) -> Key {

@@ -7,6 +7,7 @@ pub mod api;
 pub mod dependents;
 pub mod desired;
 pub mod diagnostics;
+pub mod drain;
 pub mod facts;
 pub mod model;
 pub mod permissions;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::Rules;
+use super::{MAX_WARNINGS, Rules, shortened};
 use crate::{
     api::{
         admission::{AdmissionResponse, Request},
@@ -26,11 +26,6 @@ use crate::{
 };
 
 const GROUP_NAME: &str = keys::GROUP_NAME.as_str();
-
-/// The API server passes on no more than this.
-const MAX_WARNINGS: usize = 5;
-/// The most bytes of a warning; the API server may cut off longer ones.
-const LONGEST_WARNING: usize = 250;
 
 pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig, rules: Rules) -> AdmissionResponse {
     let read = |value: &Value| {
@@ -192,9 +187,5 @@ fn warning(ingress: &Ingress, diagnostic: &Diagnostic) -> String {
     } else {
         format!("{}: ", diagnostic.object)
     };
-    let text = format!("{severity}{object}{diagnostic}");
-    match text.char_indices().nth(LONGEST_WARNING) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
+    shortened(format!("{severity}{object}{diagnostic}"))
 }

@@ -2,6 +2,7 @@
 //! depends on the webhooks being called; without them, the same mistakes are found in the pass over the object.
 
 mod binding;
+mod drain;
 mod ingress;
 mod params;
 mod pod;
@@ -10,17 +11,48 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use crate::{
     api::admission::{AdmissionResponse, Request},
     desired::BuildConfig,
     snapshot::Snapshot,
 };
 
+/// The API server passes on no more warnings than this.
+const MAX_WARNINGS: usize = 5;
+/// The most characters of a warning; the API server may cut off longer ones.
+const LONGEST_WARNING: usize = 250;
+
+/// Returns a warning without what the API server would cut off.
+fn shortened(warning: String) -> String {
+    excerpt(&warning, LONGEST_WARNING).unwrap_or(warning)
+}
+
+/// Returns the beginning of a longer text.
+fn excerpt(text: &str, longest: usize) -> Option<String> {
+    let (end, _) = text.char_indices().nth(longest)?;
+    Some(format!("{}…", text.get(..end).unwrap_or_default()))
+}
+
+/// Labels or annotations.
+type Texts = BTreeMap<String, String>;
+
+/// Returns the labels or annotations of an object.
+fn texts(object: &Value, pointer: &str) -> Texts {
+    let map = object.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
+    map.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
 /// A webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// Gives pods their readiness gates.
     Pod,
+    /// Lets pods sleep before they end.
+    Drain,
     /// Gives Services of type LoadBalancer their class.
     Service,
     /// Checks Ingresses.
@@ -33,14 +65,15 @@ pub enum Hook {
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Pod, Self::Service, Self::Ingress, Self::IngressClassParams, Self::TargetGroupBinding];
+    pub const ALL: [Self; 6] =
+        [Self::Pod, Self::Drain, Self::Service, Self::Ingress, Self::IngressClassParams, Self::TargetGroupBinding];
 
-    /// Returns the name that aws-load-balancer-controller gives the webhook.
+    /// Returns the name of the webhook. It is aws-load-balancer-controller's where that has the webhook.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pod => "mpod.elbv2.k8s.aws",
+            Self::Drain => "mdrain.elbv2.k8s.aws",
             Self::Service => "mservice.elbv2.k8s.aws",
             Self::Ingress => "vingress.elbv2.k8s.aws",
             Self::IngressClassParams => "vingressclassparams.elbv2.k8s.aws",
@@ -48,11 +81,12 @@ impl Hook {
         }
     }
 
-    /// Returns the path of the webhook, that of aws-load-balancer-controller.
+    /// Returns the path of the webhook. It is aws-load-balancer-controller's where that has the webhook.
     #[must_use]
     pub const fn path(self) -> &'static str {
         match self {
             Self::Pod => "/mutate-v1-pod",
+            Self::Drain => "/mutate-v1-pod-drain",
             Self::Service => "/mutate-v1-service",
             Self::Ingress => "/validate-networking-v1-ingress",
             Self::IngressClassParams => "/validate-elbv2-k8s-aws-v1beta1-ingressclassparams",
@@ -83,6 +117,9 @@ pub fn answer(
 ) -> AdmissionResponse {
     match hook {
         Hook::Pod => snapshot.map_or_else(AdmissionResponse::allowed, |snapshot| pod::answer(request, snapshot, rules)),
+        Hook::Drain => {
+            snapshot.map_or_else(AdmissionResponse::allowed, |snapshot| drain::answer(request, snapshot, config))
+        }
         Hook::Service => service::answer(request, config),
         Hook::Ingress => snapshot
             .map_or_else(AdmissionResponse::allowed, |snapshot| ingress::answer(request, snapshot, config, rules)),

@@ -1,10 +1,8 @@
 //! Pods: a readiness gate for each target group that they will be in.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
-use super::Rules;
+use super::{Rules, texts};
 use crate::{
     api::{
         admission::{AdmissionResponse, Request},
@@ -19,22 +17,12 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, rules: Rules) -> Ad
     if !rules.inject_gates || !request.creates() {
         return AdmissionResponse::allowed();
     }
-    let labels: BTreeMap<&str, &str> = request
-        .object
-        .pointer("/metadata/labels")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
-        .collect();
+    let labels = texts(&request.object, "/metadata/labels");
     let feeds = |binding: &&TargetGroupBinding| {
         let service = ObjectName::new(&request.namespace, &binding.spec.service_ref.name);
-        let selector = snapshot.services.get(&service).map(|service| &service.selector);
         !binding.deleting
             && binding.spec.target_type == Some(TargetType::Ip)
-            && selector.is_some_and(|selector| {
-                !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key.as_str()) == Some(&&**value))
-            })
+            && snapshot.services.get(&service).is_some_and(|service| service.selects(&labels))
     };
     let bindings = in_namespace(&snapshot.target_group_bindings, &request.namespace).map(|(_, binding)| binding);
     let wanted: Vec<String> = bindings.filter(feeds).map(|binding| condition_of(&binding.name.name)).collect();

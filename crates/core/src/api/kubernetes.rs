@@ -90,7 +90,7 @@ slim! {
     struct IngressClass { @metadata, spec: IngressClassSpec }
     struct IngressClassSpec { controller: Option<String>, parameters: Option<ResourceReference> }
 
-    /// `v1` Namespace, of which the labels count.
+    /// `v1` Namespace, of which labels and annotations count.
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::core::v1::Namespace")]
     struct Namespace { @metadata, }

@@ -8,6 +8,7 @@ use k8s_openapi::{
 
 use crate::{
     api::{crd, kubernetes as wire, readiness},
+    drain,
     model::{ObjectName, PortReference},
 };
 
@@ -258,6 +259,8 @@ pub struct Namespace {
     pub name: ObjectName,
     /// All labels.
     pub labels: BTreeMap<String, String>,
+    /// The annotation [`drain::SECONDS`].
+    pub drain_seconds: Option<String>,
 }
 
 impl From<wire::Namespace> for Namespace {
@@ -266,7 +269,8 @@ impl From<wire::Namespace> for Namespace {
         let mut labels = wire.metadata.labels.unwrap_or_default();
         // The API server puts it on every Namespace; in files it may be missing.
         labels.entry("kubernetes.io/metadata.name".to_owned()).or_insert_with(|| name.name.clone());
-        Self { name, labels }
+        let drain_seconds = wire.metadata.annotations.and_then(|mut annotations| annotations.remove(drain::SECONDS));
+        Self { name, labels, drain_seconds }
     }
 }
 
@@ -351,6 +355,12 @@ impl Service {
             "LoadBalancer" => self.allocate_load_balancer_node_ports,
             _ => false,
         }
+    }
+
+    /// Returns true if it selects pods with these labels. Without a selector it selects none.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        !self.selector.is_empty() && self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 
     /// The port that a number or a name means.
