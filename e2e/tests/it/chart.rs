@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use albatross::controller::runtime::flags::ControllerFlags;
+use albatross_core::admission::Hook;
 use albatross_core::model::VpcId;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -677,6 +678,37 @@ fn a_network_policy_lets_in_what_is_named() {
                 {"ports": [{"port": 9443, "protocol": "TCP"}]},
             ]})
         );
+        Ok(())
+    });
+}
+
+/// The label of the namespace counts, or that of the pod, and no pod is sent to both webhooks.
+#[test]
+fn pods_drain_by_the_label_of_their_namespace_or_their_own() {
+    run(async {
+        let given = "{webhooks: {enabled: true}, podMutatorWebhookConfig: {failurePolicy: Fail}, objectSelector: {matchExpressions: [{key: team, operator: Exists}], matchLabels: {tier: web}}}";
+        let objects = rendered(&helm()?, &values(given)?)?;
+        let webhooks = items(the(&objects, "MutatingWebhookConfiguration")?, "/webhooks");
+        let label = |operator: &str| json!({"key": "elbv2.k8s.aws/albatross-drain", "operator": operator});
+        let valued = |operator: &str, value: &str| {
+            let mut expression = label(operator);
+            expression["values"] = json!([value]);
+            expression
+        };
+        let own = json!({"key": "app.kubernetes.io/name", "operator": "NotIn", "values": ["albatross", "aws-load-balancer-controller"]});
+        let theirs = json!({"key": "team", "operator": "Exists"});
+        let (exists, is_on) = (label("Exists"), valued("NotIn", "disabled"));
+        for (name, of_namespace, of_pod) in [
+            ("mdrain.elbv2.k8s.aws", json!([exists, is_on]), json!([own, theirs, is_on])),
+            ("mdrain-pod.elbv2.k8s.aws", json!([valued("NotIn", "enabled")]), json!([own, theirs, exists, is_on])),
+        ] {
+            let found = webhooks.iter().find(|webhook| text(webhook, "/name") == name).context(name)?;
+            assert_eq!(found["namespaceSelector"], json!({ "matchExpressions": of_namespace }), "{name}");
+            let expected = json!({"matchExpressions": of_pod, "matchLabels": {"tier": "web"}});
+            assert_eq!(found["objectSelector"], expected, "{name}");
+            assert_eq!((text(found, "/failurePolicy"), text(found, "/reinvocationPolicy")), ("Fail", "IfNeeded"));
+            assert_eq!(text(found, "/clientConfig/service/path"), Hook::Drain.path());
+        }
         Ok(())
     });
 }
