@@ -15,6 +15,7 @@ pub mod policy;
 pub mod processes;
 pub mod proxy;
 pub mod stand_in;
+pub mod webhooks;
 pub mod world;
 
 use std::path::{Path, PathBuf};

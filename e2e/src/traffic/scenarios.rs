@@ -103,6 +103,7 @@ pub(super) static ALL: &[Scenario] = &[
         .cannot("AWS sends a pod requests until its nodes know that it ends; a preStop hook has to outlast that"),
     scenario!("pods-drain", "pods without a preStop hook complete what they have on SIGTERM", rollouts::draining)
         .cannot("a pod that no longer accepts is asked until AWS's nodes know that it ends; see pods-exit"),
+    scenario!("drain-label", "the pods of pods-exit, in a namespace whose label lets pods drain", rollouts::labelled),
     scenario!("killed-path-moved-up", "path-moved-up, and the controller is killed in it", rules::path_moved_up)
         .under(Disturbance::Kill),
     scenario!("killed-backend-swapped", "backend-swapped, and the controller is killed in it", rules::backend_swapped)

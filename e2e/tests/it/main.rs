@@ -11,6 +11,7 @@ mod cluster_life;
 mod conformance;
 mod credentials;
 mod demo;
+mod drain;
 mod fabric;
 mod groups;
 mod hostile;

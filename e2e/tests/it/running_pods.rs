@@ -16,16 +16,16 @@ use tokio::net::TcpStream;
 use crate::support::{SOON, Stage, run};
 
 const NAMESPACE: &str = "running";
-const OFFSET: u16 = 5000;
+pub(crate) const OFFSET: u16 = 5000;
 const NODE_PORT: u16 = 31234;
 
-fn loopback(vpc: &str, port: u16) -> Result<SocketAddr> {
+pub(crate) fn loopback(vpc: &str, port: u16) -> Result<SocketAddr> {
     let address: IpAddr = vpc.parse()?;
     Ok((address::of_vpc(address).context("not in the VPC")?, port + OFFSET).into())
 }
 
 /// Makes a request; returns the status line, the header `x-pod`, and the body.
-async fn get(to: SocketAddr) -> Result<(String, String, String)> {
+pub(crate) async fn get(to: SocketAddr) -> Result<(String, String, String)> {
     let mut stream = TcpStream::connect(to).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nhost: lab\r\nconnection: close\r\n\r\n").await?;
     let mut answer = String::new();

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::lab::cluster::text;
 use crate::lab::proxy::{Calls, Faults};
+use crate::lab::{wait_until, webhooks};
 use crate::traffic::client::{Client, Expect, pods};
 use crate::traffic::manifests::{App, Balanced, Ingress};
 use crate::traffic::stage::Stage;
@@ -18,6 +19,8 @@ const MANY: usize = 20;
 const FEW: usize = 2;
 /// For how long nothing can be registered.
 const UNREGISTERED: Duration = Duration::from_secs(60);
+/// More than a pod that drains may take to end.
+const SLEEPS: Duration = Duration::from_secs(120);
 
 /// Serves a Deployment, and lets clients ask.
 async fn serve(stage: &Stage, app: &App) -> Result<()> {
@@ -146,4 +149,24 @@ pub(super) async fn draining(stage: &Stage) -> Result<()> {
     let app = App { pre_stop: 0, drains: true, ..stage.app("web", MANY) };
     serve(stage, &app).await?;
     stage.change(async || roll(stage, app).await).await
+}
+
+/// The pods of [`exiting`], which the webhook lets sleep before. The controller that is measured serves no webhooks; another
+/// one does.
+pub(super) async fn labelled(stage: &Stage) -> Result<()> {
+    let (lab, namespace) = (&stage.lab, stage.namespace.as_str());
+    let controller = webhooks::start_standby(lab).await?;
+    let labels = json!({"metadata": {"labels": {"elbv2.k8s.aws/albatross-drain": "enabled"}}});
+    lab.cluster.merge("v1", "Namespace", None, namespace, &labels).await?;
+    webhooks::pods_drain(&lab.cluster, namespace).await?;
+    let app = App { pre_stop: 0, drains: false, ..stage.app("web", MANY) };
+    serve(stage, &app).await?;
+    stage
+        .change(async || {
+            roll(stage, app).await?;
+            // The requests of the last moment of a pod count too.
+            wait_until(SLEEPS, "the old pods to be gone", async || Ok(stage.pods().await?.len() == MANY)).await
+        })
+        .await?;
+    webhooks::end_standby(lab, controller).await
 }
