@@ -27,6 +27,9 @@ use albatross_core::{
 /// building does not end.
 const ROUNDS: usize = 8;
 
+/// The most target groups whose health one pass reads; each is a call.
+const MOST_LOOKS: usize = 50;
+
 /// The objects of the cluster, and the settings with which they are read.
 pub(crate) trait ClusterView {
     /// Returns the settings of building.
@@ -288,7 +291,8 @@ pub(crate) async fn plan<R: StackReader>(
             Planned::Ready(plan) => return Ok((plan, observed)),
             Planned::Need(reads) => {
                 for group in &reads.health {
-                    healthy.insert(group.clone(), reader.healthy(group).await?);
+                    let count = if healthy.len() < MOST_LOOKS { look(reader, group).await } else { 0 };
+                    healthy.insert(group.clone(), count);
                 }
                 if reads.states {
                     reader.read_states(id).await?;
@@ -299,6 +303,14 @@ pub(crate) async fn plan<R: StackReader>(
         }
         observed = observe_within(reader, id, room).await?;
     }
+}
+
+/// Returns the number of healthy targets of a target group. What cannot be read is not healthy, and holds nothing else up.
+async fn look<R: StackReader>(reader: &R, group: &TargetGroupArn) -> usize {
+    reader.healthy(group).await.unwrap_or_else(|error| {
+        tracing::warn!(target_group = %group, "the health of its targets cannot be read, so rules wait: {error}");
+        0
+    })
 }
 
 /// Carries a plan out, after proving that everything that it treats as deleted is deleted.

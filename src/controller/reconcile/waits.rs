@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use albatross_core::{
-    model::{LoadBalancerArn, StackId},
+    model::{LoadBalancerArn, ResourceId, StackId},
     plan::{Wait, waits_text},
 };
 
@@ -28,6 +28,11 @@ const LOOK_FIRST: Duration = Duration::from_secs(2);
 /// The share of each target group that is waited for in that pause, so that many of them do not use up what AWS allows
 /// (10 Describe calls a second for an account and region): two calls a second in all.
 const LOOK_SHARE: Duration = Duration::from_millis(500);
+/// The longest time between two looks, however many are waited for.
+const LONGEST_LOOK: Duration = Duration::from_secs(15);
+/// The time that is left at least of a wait for healthy targets that an earlier process began: nobody has registered any
+/// since.
+const LEFT_AFTER_RESTART: Duration = Duration::from_secs(60);
 
 /// The durations of waits that flags set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +110,10 @@ pub(crate) struct Expired {
     pub load_balancers: BTreeSet<LoadBalancerArn>,
     /// The ports whose listeners are retained, each with true if it may go.
     pub listeners: BTreeMap<u16, bool>,
-    /// True if rules have waited long enough for healthy targets, or do not wait for them.
-    pub health: bool,
+    /// The target groups that rules have waited for long enough.
+    pub health: BTreeSet<ResourceId>,
+    /// True if rules do not wait for healthy targets.
+    pub awaits_nothing: bool,
     /// True if listeners are not retained.
     pub retains_nothing: bool,
 }
@@ -130,7 +137,7 @@ impl Waits {
     #[must_use]
     pub(crate) fn expired(&self, stack: &StackId) -> Expired {
         let mut expired = Expired {
-            health: self.holds.healthy_within.is_zero(),
+            awaits_nothing: self.holds.healthy_within.is_zero(),
             retains_nothing: self.holds.listener.is_zero(),
             ..Expired::default()
         };
@@ -144,8 +151,9 @@ impl Waits {
                 Wait::RetainListener(port) => {
                     expired.listeners.insert(*port, waited >= self.holds.listener);
                 }
-                Wait::Ready(_) => expired.health |= waited >= self.holds.healthy_within,
-                Wait::RetainOld(_)
+                Wait::Ready(id) if waited >= self.holds.healthy_within => drop(expired.health.insert(id.clone())),
+                Wait::Ready(_)
+                | Wait::RetainOld(_)
                 | Wait::BindingGone(_)
                 | Wait::LoadBalancerActive
                 | Wait::Mended(_)
@@ -155,30 +163,47 @@ impl Waits {
         expired
     }
 
-    /// Records what the latest plan of a stack waits for. Each wait keeps its time while it lasts; all waits for healthy
-    /// targets have the time of the first, so that a stack in which others begin to wait is not held up for longer.
+    /// Begins the waits of a plan that is about to be carried out. None ends, as the plan may fail.
+    pub(crate) fn begin(&self, stack: &StackId, wanted: &BTreeSet<Wait>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let new = Waiting { since: Instant::now(), reported: false };
+        let mut all = self.waits();
+        let waits = all.entry(stack.clone()).or_default();
+        for wait in wanted {
+            waits.entry(wait.clone()).or_insert(new);
+        }
+    }
+
+    /// Ends the waits for healthy targets of a stack that cannot be built: what it is to lead to is not known.
+    pub(crate) fn end_health(&self, stack: &StackId) {
+        if let Some(waits) = self.waits().get_mut(stack) {
+            waits.retain(|wait, _| !matches!(wait, Wait::Ready(_)));
+        }
+    }
+
+    /// Records what the latest plan of a stack waits for, once it is carried out. Each wait keeps its time while it lasts.
     pub(crate) fn note(&self, stack: &StackId, wanted: &BTreeSet<Wait>) -> Due {
         let now = Instant::now();
         let mut all = self.waits();
-        let pace = all.values().flat_map(BTreeMap::keys).filter(|wait| matches!(wait, Wait::Ready(_))).count();
         let before = all.remove(stack).unwrap_or_default();
         if wanted.is_empty() && before.is_empty() {
             return Due::default();
         }
+        let young = |wait: &Wait, waiting: &Waiting| {
+            matches!(wait, Wait::Ready(_)) && now.duration_since(waiting.since) < self.holds.healthy_within
+        };
+        let pace = all.values().flatten().filter(|(wait, waiting)| young(wait, waiting)).count();
         let mut due = Due::default();
-        let first = before.iter().filter(|(wait, _)| matches!(wait, Wait::Ready(_))).map(|(_, w)| w.since).min();
-        if let Some(first) = first.filter(|first| now.duration_since(*first) >= self.holds.healthy_within) {
-            let over = before.keys().filter(|wait| matches!(wait, Wait::Ready(_)) && !wanted.contains(wait));
-            due.reports.extend(waits_text(over).iter().map(|text| unhealthy(text, now.duration_since(first))));
-        }
-        let mut waits: BTreeMap<Wait, Waiting> = wanted
-            .iter()
-            .map(|wait| {
-                let since = if matches!(wait, Wait::Ready(_)) { first } else { None };
-                let new = Waiting { since: since.unwrap_or(now), reported: false };
-                (wait.clone(), before.get(wait).copied().unwrap_or(new))
-            })
-            .collect();
+        let over = before.iter().filter(|(wait, waiting)| {
+            matches!(wait, Wait::Ready(_)) && !young(wait, waiting) && !wanted.contains(wait)
+        });
+        let over: Vec<&Wait> = over.map(|(wait, _)| wait).collect();
+        due.reports.extend(waits_text(over).iter().map(|text| unhealthy(text, self.holds.healthy_within)));
+        let new = Waiting { since: now, reported: false };
+        let mut waits: BTreeMap<Wait, Waiting> =
+            wanted.iter().map(|wait| (wait.clone(), before.get(wait).copied().unwrap_or(new))).collect();
         let mut late: Vec<Wait> = Vec::new();
         for (wait, waiting) in &mut waits {
             let step = self.step(wait, now.duration_since(waiting.since), waiting.reported, pace);
@@ -209,18 +234,18 @@ impl Waits {
         match wait {
             Wait::RetainOld(_) => later(self.holds.load_balancer.saturating_sub(waited)),
             Wait::RetainListener(_) => later(self.holds.listener.saturating_sub(waited)),
-            // Who mends the members brings the stack back.
-            Wait::Mended(_) => StepOfWait { again: None, is_late: false },
             Wait::Protected(_) => StepOfWait { again: Some(DEADLINE), is_late: !reported },
             // No watch tells the state of a load balancer, or the health of a target.
             Wait::LoadBalancerActive if left.is_zero() => StepOfWait { again: Some(LOOK_SELDOM), is_late },
             Wait::LoadBalancerActive => later(left.min(LOOK)),
             Wait::Ready(_) => {
                 let pause = if waited < LOOK * 2 { LOOK_FIRST } else { LOOK };
-                let pause = pause.max(LOOK_SHARE * u32::try_from(pace).unwrap_or(u32::MAX));
+                let share = LOOK_SHARE.saturating_mul(u32::try_from(pace).unwrap_or(u32::MAX));
+                let pause = pause.max(share.min(LONGEST_LOOK));
                 later(pause.min(self.holds.healthy_within.saturating_sub(waited)))
             }
-            Wait::BindingGone(_) | Wait::LetIn(_) => {
+            // A watch tells the end.
+            Wait::BindingGone(_) | Wait::LetIn(_) | Wait::Mended(_) => {
                 StepOfWait { again: Some(left).filter(|left| !left.is_zero()), is_late }
             }
         }
@@ -237,8 +262,15 @@ impl Waits {
     /// Takes over waits of an earlier process, with their ages.
     pub(crate) fn restore(&self, stack: &StackId, ages: impl IntoIterator<Item = (Wait, Duration)>) {
         let now = Instant::now();
-        let since = |age| now.checked_sub(age).unwrap_or(now);
-        let waits = ages.into_iter().map(|(wait, age)| (wait, Waiting { since: since(age), reported: false }));
+        let oldest = self.holds.healthy_within.saturating_sub(LEFT_AFTER_RESTART);
+        let since = |wait: &Wait, age: Duration| {
+            let age = if matches!(wait, Wait::Ready(_)) { age.min(oldest) } else { age };
+            now.checked_sub(age).unwrap_or(now)
+        };
+        let waits = ages.into_iter().map(|(wait, age)| {
+            let waiting = Waiting { since: since(&wait, age), reported: false };
+            (wait, waiting)
+        });
         self.waits().entry(stack.clone()).or_default().extend(waits);
     }
 
@@ -327,6 +359,9 @@ fn reported(wait: &Wait, text: &str) -> String {
             "look at its events: until then the load balancer stays in the security groups that it is in, and nothing that comes after \
              that is changed"
         }
+        Wait::Mended(_) => {
+            "look at the events of the group's other members: the old load balancer serves until they are mended"
+        }
         _ => "look at its state in AWS: the old load balancer serves until then",
     };
     format!("{text} for {} minutes; {hint}", DEADLINE.as_secs() / 60)
@@ -376,7 +411,7 @@ mod tests {
         let hold = Wait::RetainOld(old.clone());
         assert_eq!(note(&waits, &[Wait::LoadBalancerActive]), again(LOOK));
         // A frozen member needs it: its time does not run, and the member's mending brings the stack back.
-        assert_eq!(note(&waits, &[Wait::Mended(old.clone())]), Due::default());
+        assert_eq!(note(&waits, &[Wait::Mended(old.clone())]), again(DEADLINE));
         tokio::time::advance(HOLD).await;
         assert_eq!(note(&waits, std::slice::from_ref(&hold)), again(HOLD));
         tokio::time::advance(Duration::from_secs(119)).await;
@@ -408,31 +443,63 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn rules_wait_for_healthy_targets_no_longer_than_the_deadline_whoever_joins() {
+    async fn rules_wait_for_healthy_targets_no_longer_than_the_deadline_each_for_its_own() {
         let waits = waits_with_holds();
-        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(LOOK_FIRST));
+        let (a, b) = (ready("shop/a-a:80"), ready("shop/b-b:80"));
+        assert_eq!(note(&waits, std::slice::from_ref(&a)), again(LOOK_FIRST));
         tokio::time::advance(LOOK * 2).await;
-        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(LOOK));
+        assert_eq!(note(&waits, std::slice::from_ref(&a)), again(LOOK));
         tokio::time::advance(Duration::from_secs(288)).await;
-        // One that begins to wait now does not hold the others up.
-        let both = [ready("shop/a-a:80"), ready("shop/b-b:80")];
-        assert_eq!(note(&waits, &both), again(Duration::from_secs(2)));
-        assert!(!waits.expired(&web()).health);
+        assert_eq!(note(&waits, &[a.clone(), b.clone()]), again(LOOK_FIRST));
+        assert_eq!(waits.expired(&web()).health, BTreeSet::new());
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(waits.expired(&web()).health);
-        let due = note(&waits, &[]);
-        insta::assert_snapshot!(due.reports.join("\n"), @"waiting for the targets of target group shop/a-a:80, shop/b-b:80 to be healthy for 300 s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
-        assert_eq!((due.again, waits.expired(&web()).health), (None, false));
+        assert_eq!(waits.expired(&web()).health, BTreeSet::from([ResourceId::of_tag("shop/a-a:80")]));
+        let due = note(&waits, std::slice::from_ref(&b));
+        insta::assert_snapshot!(due.reports.join("\n"), @"waiting for the targets of target group shop/a-a:80 to be healthy for 300 s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
+        // A stack that cannot be built waits for no targets.
+        waits.end_health(&web());
+        assert_eq!((note(&waits, &[]), waits.all()), (Due::default(), vec![]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_target_groups_are_looked_at_as_often_as_the_quota_allows() {
+    async fn a_wait_begins_before_its_plan_is_carried_out_and_ends_after_it() {
         let waits = waits_with_holds();
-        for number in 0..100 {
+        let (old, port) = (Wait::RetainOld(LoadBalancerArn::new("arn:old")), Wait::RetainListener(80));
+        waits.begin(&web(), &BTreeSet::from([old.clone()]));
+        tokio::time::advance(HOLD).await;
+        // The plan that deletes the old load balancer fails: it may still go.
+        waits.begin(&web(), &BTreeSet::from([port]));
+        assert_eq!(waits.expired(&web()).load_balancers.len(), 1);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(waits.expired(&web()).listeners, BTreeMap::from([(80, true)]));
+        note(&waits, &[]);
+        assert_eq!(waits.expired(&web()).load_balancers.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_target_groups_are_looked_at_less_often_and_those_that_nobody_looks_at_do_not_count() {
+        let waits = waits_with_holds();
+        for number in 0..20 {
             let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
             waits.note(&stack, &BTreeSet::from([ready("shop/a-a:80")]));
         }
-        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(Duration::from_secs(50)));
+        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(Duration::from_secs(10)));
+        for number in 20..1000 {
+            let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
+            waits.note(&stack, &BTreeSet::from([ready("shop/a-a:80")]));
+        }
+        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(LONGEST_LOOK));
+        tokio::time::advance(DEADLINE).await;
+        assert_eq!(note(&waits, &[ready("shop/b-b:80")]).again, Some(LOOK_FIRST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_leaves_time_for_targets_that_nobody_has_registered() {
+        let waits = waits_with_holds();
+        waits.restore(&web(), [(ready("shop/a-a:80"), Duration::from_secs(3600))]);
+        assert_eq!(waits.expired(&web()).health, BTreeSet::new());
+        tokio::time::advance(LEFT_AFTER_RESTART).await;
+        assert_eq!(waits.expired(&web()).health.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,9 +40,12 @@ pub struct ObservedStack {
     /// True if the states of the load balancers were read for this plan.
     #[serde(skip)]
     pub states_are_read: bool,
-    /// True if rules wait until the targets that they are to lead to are healthy, and have not done so for too long.
+    /// True if rules wait until the targets that they are to lead to are healthy.
     #[serde(skip)]
     pub awaits_health: bool,
+    /// The target groups that rules have waited for as long as they may.
+    #[serde(skip)]
+    pub health_overdue: BTreeSet<ResourceId>,
     /// True if a listener stays for a while where another one takes its place.
     #[serde(skip)]
     pub retains_listeners: bool,

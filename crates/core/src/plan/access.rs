@@ -198,9 +198,9 @@ impl<'a> Access<'a> {
         let is_exposing = is_public && self.stack.listeners.keys().any(|port| within(rule, *port));
         match self.current() {
             _ if self.is_replacing() && !is_exposing => When::Held,
-            _ if self.retained_ports.iter().any(|port| within(rule, *port)) => When::Held,
             None => When::AtOnce,
             Some(current) if self.is_narrowed(rule, current, new) => When::AtOnce,
+            Some(_) if self.retained_ports.iter().any(|port| within(rule, *port)) => When::Held,
             Some(_) => When::Last,
         }
     }

@@ -1,6 +1,9 @@
 //! The resources in AWS of a member that leaves its group: until none is left, its Ingress keeps the group's finalizer.
 
-use super::step::{Plan, StepAction, Wait};
+use super::{
+    stack::is_parking,
+    step::{Plan, StepAction, Wait},
+};
 use crate::model::{
     CertificateArn, MemberResources, ObjectName, ObjectReference, ObservedStack, RuleArn, TargetGroupArn,
 };
@@ -15,6 +18,8 @@ pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectRefe
         Wait::BindingGone(name) => own.binding(name),
         // Deletions are planned after that.
         Wait::LetIn(_) => true,
+        // A rule without a known owner stays while a member waits, and it may be this member's.
+        Wait::Ready(_) => own.may_have_rules(),
         _ => false,
     });
     waits || plan.steps.iter().any(|step| own.taken_by(&step.action))
@@ -30,6 +35,13 @@ impl MemberOwned<'_> {
     fn has(&self, has: impl Fn(&MemberResources) -> bool) -> bool {
         let mut holders = self.observed.member_resources.iter().filter(|resources| has(resources)).peekable();
         holders.peek().is_none() || holders.any(|resources| resources.member == *self.member)
+    }
+
+    /// Returns true if there is a rule without a known owner.
+    fn may_have_rules(&self) -> bool {
+        let listeners = self.observed.load_balancers.iter().flat_map(|balancer| balancer.known_listeners());
+        let mut rules = listeners.flat_map(|listener| &listener.rules).filter(|rule| !is_parking(rule));
+        rules.any(|rule| !self.observed.member_resources.iter().any(|held| held.rules.contains(&rule.arn)))
     }
 
     fn rule(&self, arn: &RuleArn) -> bool {

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::{attributes::Causes, generations::Generations, pending::Pending};
 use crate::model::{
-    Cause, Listener, ObjectName, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, ResourceId, Stack,
-    TargetGroupArn, TargetGroupReference,
+    Cause, KnownLimits, Listener, ObjectName, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, ResourceId,
+    Stack, TargetGroupArn, TargetGroupReference,
 };
 use crate::plan::{
     attribution, defaults,
@@ -38,7 +38,7 @@ mod room;
 mod target_group;
 
 pub use self::member_resources::member_resources;
-pub(super) use self::pending::PARKED;
+pub(super) use self::pending::{PARKED, is_parking};
 
 /// Returns the steps from the observed to the desired state, none if they agree; or the reads that the plan needs
 /// first.
@@ -145,6 +145,8 @@ impl<'a> Planner<'a> {
                     false => without_room.push(listener),
                 }
             }
+            self.plan.waits.extend(self.pending.groups.iter().cloned().map(Wait::Ready));
+            self.plan.waits.extend(self.retained_ports.iter().copied().map(Wait::RetainListener));
             let opening = std::mem::take(&mut self.opening);
             if !self.closed.is_empty() {
                 // With other security groups, the load balancer would not reach its targets, and the steps after may
@@ -159,8 +161,10 @@ impl<'a> Planner<'a> {
             }
             self.plan.steps.extend(opening);
             self.plan.steps.append(&mut self.pending.park);
-            self.plan.waits.extend(self.pending.groups.iter().cloned().map(Wait::Ready));
-            self.plan.waits.extend(self.retained_ports.iter().copied().map(Wait::RetainListener));
+            if self.observed.room != KnownLimits::default() {
+                self.unpark(&wanted.cause);
+                self.plan.steps.append(&mut self.last);
+            }
             let changed = changed.into_iter().filter_map(|wanted| Some((wanted, existing(wanted)?))).collect();
             for (wanted, existing) in order::of_changes(changed) {
                 self.listener(wanted, existing);
@@ -177,7 +181,9 @@ impl<'a> Planner<'a> {
             for (existing, _) in self.listeners_to_delete() {
                 self.delete_listener(existing, &wanted.cause);
             }
-            self.unpark(&wanted.cause);
+            if self.observed.room == KnownLimits::default() {
+                self.unpark(&wanted.cause);
+            }
         }
         let later = std::mem::take(&mut self.later);
         self.plan.steps.extend(later);
@@ -199,7 +205,11 @@ impl<'a> Planner<'a> {
     /// Deletes the rules that park target groups which are ready or not wanted any more, when others lead to them.
     fn unpark(&mut self, cause: &Cause) {
         let Some(balancer) = self.balancer() else { return };
-        let arns = self.pending.groups.iter().filter_map(|id| self.matched.get(id)).map(|group| &group.arn).collect();
+        let waiting = self.pending.groups.iter().filter_map(|id| self.matched.get(id)).copied();
+        // A frozen member's would be parked again as soon as it is mended.
+        let frozen = self.observed.target_groups.iter();
+        let frozen = frozen.filter(|group| self.frozen_resources.target_group(group.resource().as_ref()));
+        let arns = waiting.chain(frozen).map(|group| &group.arn).collect();
         for (port, rule) in pending::unneeded(balancer, &arns) {
             let deletes =
                 |step: &Step| matches!(step.action, StepAction::DeleteListener { port: of, .. } if of == port);

@@ -56,6 +56,7 @@ impl Controller {
         let broken = membership.broken.first().map(ToString::to_string);
         if membership.served().next().is_none() && membership.leaving.is_empty() {
             self.waits.note(stack, &BTreeSet::new());
+            self.records.note_waits(stack, &BTreeMap::new());
             self.waits.unblocked(&stack.object().to_string());
             self.step_history.remove(stack);
             self.secrets.used(stack, &BTreeSet::new());
@@ -179,7 +180,10 @@ impl Controller {
         };
         let reported = self.report_built(group, membership, &built);
         // Without a desired stack, the observed resources stay as they are.
-        let Some(stack) = &built.stack else { return Ok(reported.unwrap_or(Outcome::Done)) };
+        let Some(stack) = &built.stack else {
+            self.waits.end_health(group);
+            return Ok(reported.unwrap_or(Outcome::Done));
+        };
         let observed = pass::observe(self, group, room).await?;
         if refused.is_empty() {
             self.step_history.begin(stack);
@@ -189,6 +193,8 @@ impl Controller {
         let reported = self.report_repeats(group, membership, &repeated).or(reported);
         let (frozen, absent) = (&built.frozen, &built.absent);
         let change = Change { membership, stack, frozen, absent, observed: &observed, plan: &plan };
+        self.waits.begin(group, plan.waits());
+        self.records.note_waits(group, &self.waits.ages(group));
         match pass::carry_out(self, &change).await? {
             // The watch lags behind and will queue the stack again; this retry is only a safeguard.
             CarriedOut::Unproved => return Ok(Outcome::Again(Duration::from_secs(1))),

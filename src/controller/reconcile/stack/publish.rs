@@ -117,8 +117,7 @@ impl Controller {
     pub(super) async fn publish(&self, change: &Change<'_>) -> Result<Outcome, PassError> {
         let Change { membership, stack, plan, .. } = *change;
         let group = &stack.id;
-        let (healthy, states_are_read) = (change.observed.healthy.clone(), change.observed.states_are_read);
-        let mut observed = ObservedStack { healthy, states_are_read, ..self.observe_completely(group).await? };
+        let mut observed = self.observe_after(change).await?;
         self.write_status(membership, stack, &observed).await?;
         let next = plan::plan(stack, &observed);
         let complete = matches!(&next, Planned::Ready(next) if next.is_complete());

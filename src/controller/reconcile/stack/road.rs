@@ -74,7 +74,8 @@ impl StackReader for Controller {
         observed.expired = expired.load_balancers;
         observed.retained_ports = expired.listeners;
         observed.retains_listeners = !expired.retains_nothing;
-        observed.awaits_health = !expired.health;
+        observed.awaits_health = !expired.awaits_nothing;
+        observed.health_overdue = expired.health;
         observed.bindings = self.with_snapshot(|snapshot| {
             snapshot
                 .target_group_bindings
@@ -158,17 +159,24 @@ impl PlanApplier for Controller {
         if error.is_not_yet() {
             // Only a deletion waits, perhaps for a long time. Everything that serves traffic is in place, so its host
             // name is published.
-            self.write_status(membership, stack, &self.observe_completely(group).await?).await?;
+            self.write_status(membership, stack, &self.observe_after(change).await?).await?;
         }
         if error.is_not_yet() || !error.is_transient() {
             // The error may last for a long time, and it does not concern the leaving members.
-            self.release(group, membership, stack, &self.observe_completely(group).await?).await?;
+            self.release(group, membership, stack, &self.observe_after(change).await?).await?;
         }
         Err(error.into())
     }
 }
 
 impl Controller {
+    /// Returns the observed state of a stack after a plan, with what was read for it.
+    pub(super) async fn observe_after(&self, change: &Change<'_>) -> Result<ObservedStack, AwsError> {
+        let (healthy, states_are_read) = (change.observed.healthy.clone(), change.observed.states_are_read);
+        let observed = self.observe_completely(&change.stack.id).await?;
+        Ok(ObservedStack { healthy, states_are_read, ..observed })
+    }
+
     /// Returns the observed state of a stack, including the state that is not read from AWS.
     pub(super) async fn observe_completely(&self, stack: &StackId) -> Result<ObservedStack, AwsError> {
         let observed = self.inventory.observe(stack).await?;

@@ -14,10 +14,10 @@ use crate::model::{
     TargetGroupArn, TargetGroupReference, WeightedTargetGroup,
 };
 use crate::plan::{
-    quota_usage::QuotaUsage,
     rules::{same_conditions, step},
     step::{ListenerReference, Reads, Step, StepAction},
 };
+use crate::route::are_apart;
 
 /// The lowest and the largest priority of rules that park target groups.
 pub(in crate::plan) const PARKED: std::ops::RangeInclusive<u32> = 49_900..=50_000;
@@ -87,6 +87,18 @@ pub(super) struct Pending {
     pub(super) park: Vec<Step>,
 }
 
+/// Returns the actions that answer before what a rule is to answer: those of the rule with its conditions, or of all rules
+/// that may match its requests and the default action. Without a rule, the default action.
+fn answering<'a>(rule: Option<&Rule>, existing: &'a ObservedListener) -> Vec<&'a Action<TargetGroupArn>> {
+    let Some(rule) = rule else { return existing.default_actions.iter().collect() };
+    let rules = || existing.rules.iter().filter(|rule| !is_parking(rule));
+    if let Some(before) = rules().find(|before| same_conditions(rule, before)) {
+        return before.actions.iter().collect();
+    }
+    let meeting = rules().filter(|before| !are_apart(&rule.conditions, &before.conditions));
+    meeting.flat_map(|before| &before.actions).chain(&existing.default_actions).collect()
+}
+
 struct Search<'a> {
     stack: &'a Stack,
     observed: &'a ObservedStack,
@@ -132,28 +144,17 @@ impl Pending {
 }
 
 impl<'a> Search<'a> {
-    fn resolve(&self, reference: &TargetGroupReference) -> Option<TargetGroupArn> {
-        match reference {
-            TargetGroupReference::Own(id) => self.matched.get(id).map(|group| group.arn.clone()),
-            TargetGroupReference::Foreign(arn) => Some(arn.clone()),
-            TargetGroupReference::Named(_) => None,
-        }
-    }
-
     fn pending(&mut self, candidates: &BTreeMap<&'a ResourceId, Vec<Candidate<'a>>>) -> Pending {
         let mut pending = Pending::default();
+        // After AWS has refused more of something, none is parked: what was parked makes room.
+        let by_health = self.observed.room == KnownLimits::default();
         let unready: Vec<&ResourceId> =
-            candidates.iter().filter(|(id, places)| !self.is_ready(id, places, true)).map(|(id, _)| *id).collect();
-        let mut unparked: BTreeSet<&ResourceId> = BTreeSet::new();
-        if self.balancer.kind == LoadBalancerKind::Application {
-            (pending.park, unparked) = self.parking(candidates, &unready);
+            candidates.iter().filter(|(id, places)| !self.is_ready(id, places, by_health)).map(|(id, _)| *id).collect();
+        if by_health && self.balancer.kind == LoadBalancerKind::Application {
+            pending.park = self.parking(candidates, &unready);
         }
         for id in unready {
             let Some(places) = candidates.get(id) else { continue };
-            // Without room to park it, its health cannot be known before it serves.
-            if unparked.contains(id) && self.is_ready(id, places, false) {
-                continue;
-            }
             pending.groups.insert(id.clone());
             for place in places {
                 let port = place.listener.port;
@@ -193,7 +194,9 @@ impl<'a> Search<'a> {
         }
         let mut candidates: BTreeMap<&'a ResourceId, Vec<Candidate<'a>>> = BTreeMap::new();
         for listener in self.stack.listeners.values() {
-            let Some(existing) = self.balancer.listener(listener.port) else { continue };
+            // With another protocol, the action may have to change in the same call.
+            let same = |existing: &&ObservedListener| existing.protocol == Some(listener.protocol);
+            let Some(existing) = self.balancer.listener(listener.port).filter(same) else { continue };
             let of_rules = listener.rules.iter().map(|rule| (Some(rule), &rule.action));
             for (rule, action) in of_rules.chain([(None, &listener.default_action)]) {
                 for reference in with_weight(action) {
@@ -201,15 +204,7 @@ impl<'a> Search<'a> {
                     if self.matched.get(id).is_some_and(|group| serving.contains(&group.arn)) {
                         continue;
                     }
-                    let before: Vec<&Action<TargetGroupArn>> = match rule {
-                        Some(rule) => rules(existing)
-                            .find(|before| same_conditions(rule, before))
-                            .into_iter()
-                            .flat_map(|before| &before.actions)
-                            .collect(),
-                        None => existing.default_actions.iter().collect(),
-                    };
-                    let replaced = before.into_iter().flat_map(with_weight).collect();
+                    let replaced = answering(rule, existing).into_iter().flat_map(with_weight).collect();
                     candidates.entry(id).or_default().push(Candidate { listener, rule, replaced });
                 }
             }
@@ -221,6 +216,9 @@ impl<'a> Search<'a> {
     /// healthy as in the target groups before, or all; if it has none, nothing is healthy before either.
     fn is_ready(&mut self, id: &ResourceId, places: &[Candidate<'a>], by_health: bool) -> bool {
         let Some(group) = self.matched.get(id) else { return false };
+        if self.observed.health_overdue.contains(id) {
+            return true;
+        }
         let mut bindings = self.observed.bindings.iter().filter(|b| b.target_group == group.arn && !b.deleting);
         let Some(desired) = bindings.find_map(|binding| binding.registered) else { return false };
         if !by_health || self.balancer.kind == LoadBalancerKind::Network {
@@ -253,43 +251,33 @@ impl<'a> Search<'a> {
         healthy
     }
 
-    /// Returns the steps that park target groups which nothing names, and the target groups for which there is no room.
+    /// Returns the steps that park the target groups which nothing names.
     fn parking(
         &self,
         candidates: &BTreeMap<&'a ResourceId, Vec<Candidate<'a>>>,
         unready: &[&'a ResourceId],
-    ) -> (Vec<Step>, BTreeSet<&'a ResourceId>) {
+    ) -> Vec<Step> {
         let named: BTreeSet<&TargetGroupArn> = self.balancer.target_groups().collect();
         let is_named = |id: &ResourceId| self.matched.get(id).is_some_and(|group| named.contains(&group.arn));
-        // One action leads to target groups of one protocol version, on a listener that may have them.
+        // One action leads to target groups of one protocol version and of one object, so that a refusal is that one's.
         let mut together: BTreeMap<_, Vec<(&'a ResourceId, &Candidate<'a>)>> = BTreeMap::new();
         for id in unready.iter().copied().filter(|id| !is_named(id)) {
             let Some(place) = candidates.get(id).and_then(|places| places.first()) else { continue };
             let version = self.stack.target_groups.get(id).and_then(|group| group.protocol_version);
-            together.entry((place.listener.port, version.map(|v| v.as_str()))).or_default().push((id, place));
+            let key = (place.listener.port, &place.cause().object, version.map(|version| version.as_str()));
+            together.entry(key).or_default().push((id, place));
         }
-        let mut used = (self.observed.room != KnownLimits::default())
-            .then(|| QuotaUsage::of(self.observed.room, Some(self.balancer)));
-        let (mut steps, mut without_room) = (Vec::new(), BTreeSet::new());
-        for ((port, _), groups) in together {
+        let mut steps: Vec<Step> = Vec::new();
+        for ((port, ..), groups) in together {
             let Some(existing) = self.balancer.listener(port) else { continue };
             let mut free = free_priorities(existing, &steps);
-            for (index, part) in groups.chunks(MOST_IN_ACTION).enumerate() {
-                let Some((_, place)) = part.first() else { continue };
+            for part in groups.chunks(MOST_IN_ACTION) {
+                let (Some((_, place)), Some(priority)) = (part.first(), free.next()) else { continue };
                 let rule = parking_rule(part.iter().map(|(id, _)| *id), place);
-                let fits = used.as_ref().is_none_or(|used| used.fits(&rule, &|r| self.resolve(r)));
-                let Some(priority) = free.next().filter(|_| fits) else {
-                    without_room.extend(part.iter().map(|(id, _)| *id));
-                    continue;
-                };
-                let park = create(&existing.arn, port, usize::MAX - index, priority, rule, place.cause());
-                if let Some(used) = &mut used {
-                    used.after(&park, Some(self.balancer), &|r| self.resolve(r));
-                }
-                steps.push(park);
+                steps.push(create(&existing.arn, port, usize::MAX - steps.len(), priority, rule, place.cause()));
             }
         }
-        (steps, without_room)
+        steps
     }
 }
 

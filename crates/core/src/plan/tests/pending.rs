@@ -299,6 +299,8 @@ fn what_has_no_targets_or_has_waited_long_enough_is_not_waited_for() {
     let waits = |plan: &Plan| plan.waits.contains(&Wait::Ready(id(&TargetGroupArn::new("arn:green"))));
     assert!(waits(&parked(&|_| {})));
     assert!(!waits(&parked(&|observed| observed.awaits_health = false)));
+    let overdue = BTreeSet::from([id(&TargetGroupArn::new("arn:green"))]);
+    assert!(!waits(&parked(&|observed| observed.health_overdue.clone_from(&overdue))));
     // Without targets, the old ones serve on as long as one of them is healthy: pods may come with their Ingress.
     let without_targets = |old_healthy: usize| {
         let mut world = World::of(&with("arn:red"));
@@ -349,6 +351,64 @@ fn without_room_for_parking_the_targets_are_only_registered_first() {
             .any(|step| matches!(step.action, StepAction::ModifyRule { .. } | StepAction::CreateRule { .. }))
     };
     assert!(!is_rule(&first) && is_rule(&second), "{second:?}");
+}
+
+#[test]
+fn at_the_quota_what_is_parked_makes_room_for_its_rule() {
+    let blue = || rule(vec![path(&["/b"])], forward("arn:blue"));
+    let before = own(stack(vec![blue()], forward("arn:blue")));
+    let after = own(stack(vec![blue(), rule(vec![path(&["/a"])], forward("arn:green"))], forward("arn:blue")));
+    let mut world = World::of(&before);
+    world.aws.most.rules = 2;
+    let first = world.plan(&after);
+    world.aws.run(&after, &first);
+    world.register();
+    world.become_healthy();
+    let refused = world.plan(&after);
+    world.aws.begin_plan(&refused);
+    let refusal = refused.steps.iter().find_map(|step| world.aws.apply(&after, &step.action).err());
+    assert!(refusal.is_some(), "{refused:?}");
+    world.aws.observed.room.rules = Some(2);
+    let fitting = world.plan(&after);
+    insta::assert_snapshot!(listed(&fitting), @"
+    delete rule 50000 of listener 80
+    create rule 2 of listener 80: path is /a
+    ");
+    world.aws.run(&after, &fitting);
+    world.aws.observed.room = KnownLimits::default();
+    assert!(world.plan(&after).is_complete());
+}
+
+#[test]
+fn an_action_that_has_to_change_with_its_listeners_protocol_does_not_wait() {
+    let with = |arn: &str| own(stack(vec![rule(vec![path(&["/a"])], forward(arn))], forward("arn:blue")));
+    let mut after = with("arn:green");
+    let mut world = World::of(&with("arn:red"));
+    let is_ready = |plan: &Plan| plan.waits.iter().any(|wait| matches!(wait, Wait::Ready(_)));
+    assert!(is_ready(&world.plan(&after)));
+    let listener = after.listeners.get_mut(&80).unwrap();
+    listener.protocol = ListenerProtocol::Https;
+    listener.default_certificate = Some(CertificateArn::new("arn:aws:acm:eu-west-1:111122223333:certificate/a"));
+    assert!(!is_ready(&world.plan(&after)));
+}
+
+#[test]
+fn a_more_specific_path_waits_for_targets_while_another_rule_answers_it() {
+    let before = own(stack(vec![rule(vec![path(&["/*"])], forward("arn:red"))], forward("arn:blue")));
+    let after = own(stack(
+        vec![rule(vec![path(&["/a"])], forward("arn:green")), rule(vec![path(&["/*"])], forward("arn:red"))],
+        forward("arn:blue"),
+    ));
+    let mut world = World::of(&before);
+    let first = world.plan(&after);
+    world.aws.run(&after, &first);
+    let waits = |aws: &Aws, old_healthy: usize| {
+        let mut observed = aws.observed.clone();
+        observed.bindings.iter_mut().for_each(|b| b.registered = Some(0));
+        observed.healthy = observed.target_groups.iter().map(|group| (group.arn.clone(), old_healthy)).collect();
+        plan(&after, &observed).waits.iter().any(|wait| matches!(wait, Wait::Ready(_)))
+    };
+    assert!(waits(&world.aws, 1) && !waits(&world.aws, 0));
 }
 
 #[test]
