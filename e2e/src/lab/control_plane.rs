@@ -29,7 +29,9 @@ const LINKED: GoProgram = GoProgram {
     module: "k8s.io/kubernetes",
     package: ".",
 };
-const CONTROLLERS: &str = "endpointslice-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller,statefulset-controller,job-controller,disruption-controller";
+const CONTROLLERS: &str = "endpointslice-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller,statefulset-controller,job-controller,disruption-controller,serviceaccount-controller";
+/// Where an offset of 10,000 is added, the highest one is still a port.
+const NODE_PORTS: &str = "10000-55000";
 const TOKEN: &str = "admintoken";
 /// The audit policy: only requests of ServiceAccounts are recorded, neither the lab's nor those of Kubernetes' own parts.
 const AUDIT_POLICY: &str = r#"{
@@ -122,7 +124,7 @@ impl ControlPlane {
         arguments.path("--token-auth-file", &directory.join("tokens.csv")).text("--authorization-mode", "RBAC");
         arguments
             .text("--service-cluster-ip-range", "10.96.0.0/14,fd00:10:96::/112")
-            .text("--service-node-port-range", "10000-60000");
+            .text("--service-node-port-range", NODE_PORTS);
         arguments.text("--secure-port", &api_port.to_string()).text("--bind-address", "127.0.0.1");
         arguments.path("--cert-dir", &certificates).flag("--allow-privileged");
         arguments.text("--disable-admission-plugins", "ServiceAccount");
