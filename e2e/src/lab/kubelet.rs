@@ -62,6 +62,7 @@ impl Kubelet {
             world: world.clone(),
             aws: aws.clone(),
             addresses: BTreeMap::new(),
+            bound: BTreeMap::new(),
             last_hosts: BTreeMap::new(),
             since: BTreeMap::new(),
             runner: runs.map(|runs| Runner::new(runs, cluster.client.clone(), later.clone())),
@@ -86,6 +87,8 @@ struct State {
     aws: Aws,
     /// Node and address of each pod that was given one, by the pod's UID.
     addresses: BTreeMap<String, (String, String)>,
+    /// Node of each pod that runs and was put on one, by the pod's UID.
+    bound: BTreeMap<String, String>,
     /// The last number of the address that each node gave last.
     last_hosts: BTreeMap<String, u8>,
     /// Since when a pod, by its UID, has been starting or ending.
@@ -182,7 +185,7 @@ impl State {
             return self.end(&pods, pod).await;
         }
         let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else {
-            return self.bind(&pods, &pod.name_any()).await;
+            return self.bind(&pods, pod).await;
         };
         let has_address = pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
         let given = self.addresses.get(&pod.uid().unwrap_or_default()).map(|(_, address)| address.clone());
@@ -242,9 +245,13 @@ impl State {
     }
 
     /// Puts the pod on the node with the fewest pods. Pods that run are not put on nodes that are cordoned.
-    async fn bind(&self, pods: &Api<Pod>, name: &str) -> Result<()> {
+    async fn bind(&mut self, pods: &Api<Pod>, pod: &Pod) -> Result<()> {
+        let (name, uid) = (&pod.name_any(), pod.uid().unwrap_or_default());
         let cordoned = self.cordoned().await?;
-        let count = |node: &str| self.addresses.values().filter(|(on, _)| on == node).count();
+        // A pod that was just bound has no address yet.
+        let without = self.bound.iter().filter(|(uid, _)| !self.addresses.contains_key(*uid)).map(|(_, node)| node);
+        let all: Vec<&String> = self.addresses.values().map(|(node, _)| node).chain(without).collect();
+        let count = |node: &str| all.iter().filter(|on| **on == node).count();
         let open = self.world.nodes.iter().filter(|node| !cordoned.contains(&node.name));
         let node = open.min_by_key(|node| count(&node.name)).context("no node")?;
         let binding = json!({
@@ -254,6 +261,9 @@ impl State {
             "target": {"apiVersion": "v1", "kind": "Node", "name": node.name},
         });
         let _: Value = pods.create_subresource("binding", name, &PostParams::default(), &binding).await?;
+        if self.runner.is_some() {
+            self.bound.insert(uid, node.name.clone());
+        }
         Ok(())
     }
 
@@ -289,6 +299,7 @@ impl State {
     async fn release(&mut self, pod: &Pod) -> Result<()> {
         let uid = pod.uid().unwrap_or_default();
         self.since.retain(|(of, _), _| *of != uid);
+        self.bound.remove(&uid);
         if let Some(runner) = &mut self.runner {
             runner.forget(&uid);
         }

@@ -133,6 +133,8 @@ fn pods_that_run_answer_are_probed_and_end_as_their_manifests_say() {
             let expected = ("HTTP/1.1 200 OK".to_owned(), name(pod), "blue".to_owned());
             ensure!(get(loopback(text(pod, "/status/podIP"), 8080)?).await? == expected, "{} answers else", name(pod));
         }
+        let on: BTreeSet<&str> = web.iter().map(|pod| text(pod, "/spec/nodeName")).collect();
+        ensure!(on.len() == 2, "both pods are on {on:?}");
         let names: BTreeSet<String> = web.iter().map(name).collect();
         for node in &stage.world.nodes {
             let at = loopback(&node.address, NODE_PORT)?;
