@@ -30,11 +30,14 @@ use cluster::Cluster;
 use control_plane::ControlPlane;
 use controller::Controller;
 use fabric::Traffic;
-use kubelet::Kubelet;
+use kubelet::{Kubelet, Runs};
 use moto::Moto;
 use processes::Processes;
 use proxy::Proxy;
 use world::World;
+
+/// The file with the authority of the account's certificates, where load balancers answer.
+const AUTHORITY: &str = "ca.pem";
 
 /// A control plane, an AWS account with a VPC and three nodes, and a proxy through which a controller talks to it.
 pub struct Lab {
@@ -62,7 +65,7 @@ pub struct Lab {
 /// The options of a lab.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
-    /// Run the fake scheduler and kubelet. Without it, pods are as their manifests say.
+    /// Run the stand-in for scheduler and kubelet. Without it, pods are as their manifests say. Pods run only with `traffic`.
     pub kubelet: bool,
     /// Settings of the emulator, as `moto_aws.py` lists them.
     pub emulator: &'static [(&'static str, &'static str)],
@@ -106,7 +109,16 @@ impl Lab {
             Some(settings) => Some(Traffic::start(&moto.url, settings).await?),
             None => None,
         };
-        let kubelet = options.kubelet.then(|| Kubelet::start(&cluster, &world, &aws));
+        if let Some(traffic) = &traffic {
+            std::fs::write(processes.directory().join(AUTHORITY), &traffic.authority)?;
+        }
+        let kubelet = options.kubelet.then(|| match options.traffic {
+            None => Kubelet::start(&cluster, &world, &aws),
+            Some(settings) => {
+                let runs = Runs { port_offset: settings.port_offset, time_scale: settings.time_scale };
+                Kubelet::start_running(&cluster, &world, &aws, runs)
+            }
+        });
         Ok(Self {
             kubelet,
             traffic,
@@ -125,6 +137,12 @@ impl Lab {
     /// The lab's directory, with the logs.
     pub fn directory(&self) -> &Path {
         self.processes.directory()
+    }
+
+    /// Returns the file with the certificate, in PEM, of the authority of the account's certificates. It is there where load
+    /// balancers answer.
+    pub fn authority_file(&self) -> PathBuf {
+        self.directory().join(AUTHORITY)
     }
 
     /// Starts the controller under test. It appends to the same log each time.

@@ -73,7 +73,7 @@ impl Fabric {
     /// # Errors
     /// Returns an error if the DNS server has no port.
     pub fn start(options: Options, account: watch::Receiver<Arc<Account>>) -> io::Result<Self> {
-        let resolver = Resolver::bind()?;
+        let resolver = Resolver::bind(options.port_offset)?;
         let dns = resolver.address();
         tracing::info!("DNS of load balancers at {dns}");
         let (published, published_receiver) = watch::channel(Arc::default());

@@ -49,14 +49,14 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Binds port 53 of [`ADDRESS`], or a free one where that is not allowed or taken.
+    /// Binds port 53, with `port_offset` added, of [`ADDRESS`], or a free one where that is not allowed or taken.
     ///
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// Returns an error if no port can be bound.
-    pub fn bind() -> io::Result<Self> {
-        Self::bind_port(PORT).or_else(|_| {
+    pub fn bind(port_offset: u16) -> io::Result<Self> {
+        Self::bind_port(PORT.saturating_add(port_offset)).or_else(|_| {
             // The TCP port of the same number may be taken.
             (0..16).map(|_| Self::bind_port(0)).find(Result::is_ok).unwrap_or_else(|| Self::bind_port(0))
         })
@@ -363,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_answers_over_udp_and_tcp() {
-        let resolver = Resolver::bind().unwrap();
+        let resolver = Resolver::bind(0).unwrap();
         let address = resolver.address();
         let (sender, receiver) = watch::channel(Arc::new(names()));
         let server = tokio::spawn(resolver.serve(receiver, 60));
