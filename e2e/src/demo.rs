@@ -2,22 +2,36 @@
 
 #![expect(clippy::print_stdout, reason = "the lab and the demo show a person what happens")]
 
+mod figures;
+mod outside;
+mod route;
+mod screen;
 mod table;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use albatross_fabric::load::Resolve;
+use albatross_fabric::node::Options as Settings;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
-use crate::lab::aws::REGION;
-use crate::lab::cluster::{documents, text};
+use crate::lab::cluster::{documents, items, text};
+use crate::lab::controller::Controller;
+use crate::lab::fabric::{Traffic, like_aws};
 use crate::lab::proxy::is_read;
-use crate::lab::world::CLUSTER;
 use crate::lab::{Lab, Options, wait_until, workspace};
+use figures::{Figures, RATE};
+use route::{Names, Object, Route, quoted};
+use screen::Screen;
+
+pub use outside::{Arguments as LabArguments, run as lab};
 
 const NAMESPACE: &str = "default";
 /// The domain whose certificate of the lab takes the place of the one that the examples name.
@@ -28,93 +42,203 @@ const CERTIFICATES: [&str; 2] = [
     "/metadata/annotations/service.beta.kubernetes.io~1aws-load-balancer-ssl-cert",
 ];
 const DEADLINE: Duration = Duration::from_secs(120);
+/// Between two looks at the AWS calls, and between two lines of figures on a terminal.
+const LOOK: Duration = Duration::from_millis(200);
+const REFRESH: Duration = Duration::from_secs(1);
 
-/// Starts a lab and keeps it until Ctrl-C or SIGTERM.
-pub async fn lab(program: &Path) -> Result<()> {
-    let options = Options { kubelet: true, ..Options::default() };
-    let Some(lab) = unless_interrupted(Lab::start(program, options)).await? else {
-        return Ok(());
-    };
-    println!("The lab is up: cluster {CLUSTER}, VPC {}, logs in {}", lab.world.vpc, lab.directory().display());
-    for (domain, arn) in &lab.world.certificates {
-        println!("  certificate for {domain}: {arn}");
+/// The options of `demo`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Arguments {
+    /// Send each request once, check the answers, delete the Ingress and the Service, and end when everything is gone
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    ports: Ports,
+}
+
+/// The ports of load balancers, nodes and pods.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Ports {
+    /// Added to all ports; by default 0 where programs may use ports below 1024, else 10000
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(..=10_000))]
+    port_offset: Option<u16>,
+}
+
+impl Ports {
+    /// Returns settings with AWS's own times.
+    fn settings(self) -> Settings {
+        let settings = like_aws();
+        Settings { port_offset: self.port_offset.unwrap_or(settings.port_offset), ..settings }
     }
-    println!("\nFor a controller of your own, and for kubectl:\n");
-    println!("  export KUBECONFIG={}", lab.kubeconfig.display());
-    println!("  export AWS_ENDPOINT_URL={} AWS_REGION={REGION}", lab.proxy.url);
-    println!("  export AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=y AWS_EC2_METADATA_DISABLED=true");
-    println!("\nCtrl-C ends it.");
-    unless_interrupted(std::future::pending::<Result<()>>()).await?;
-    println!("Cleaning up.");
-    Ok(())
 }
 
-/// Starts a lab and the controller, applies `examples/` and shows what comes of it. Then, with `once`, deletes the Ingresses
-/// and ends when everything is gone; else stays until Ctrl-C or SIGTERM.
-pub async fn run(program: &Path, once: bool) -> Result<()> {
+/// Starts a lab whose load balancers answer and the controller, applies `examples/` and shows what comes of it. Then, with
+/// `once`, sends each request, deletes the Ingresses and ends when everything is gone; else shows what clients notice until
+/// Ctrl-C or SIGTERM.
+pub async fn run(program: &Path, arguments: &Arguments) -> Result<()> {
     // Whichever way this ends, dropping the lab cleans up.
-    unless_interrupted(show(program, once)).await?;
+    unless_interrupted(show(program, arguments)).await?;
     println!("Cleaning up.");
     Ok(())
 }
 
-async fn show(program: &Path, once: bool) -> Result<()> {
-    println!("Starting a Kubernetes control plane and an AWS emulator on this machine");
-    let lab = Lab::start(program, Options { kubelet: true, ..Options::default() }).await?;
-    println!("Starting albatross; its log is {}", lab.directory().join("controller.log").display());
-    let mut controller = lab.controller(&[])?;
-    let started = controller.ready(DEADLINE).await;
-    started.with_context(|| format!("albatross's log ends:\n{}", lab.controller_log(20)))?;
-
-    let folder = workspace().join("examples");
-    let objects = examples(&folder, &lab)?;
-    println!("Applying {}\n\nWhat albatross changes in AWS:", folder.display());
-    lab.cluster.apply(&objects).await?;
-    let ingresses: Vec<&str> = names(&objects, "Ingress");
-    let services: Vec<&str> = load_balanced(&objects).map(|service| text(service, "/metadata/name")).collect();
-    let mut reported = 0;
-    let served = wait_until(DEADLINE, "the load balancers with healthy targets", async || {
-        controller.check_running()?;
-        tell_writes(&lab, &mut reported);
-        is_served(&lab, &objects).await
-    })
-    .await;
-    served.with_context(|| format!("albatross's log ends:\n{}", lab.controller_log(20)))?;
-    lab.settle(Duration::from_secs(1), DEADLINE).await?;
-    tell_writes(&lab, &mut reported);
-
-    println!("\n{}", table::of_account(&lab.aws).await?);
-    let counts = lab.proxy.counts();
+async fn show(program: &Path, arguments: &Arguments) -> Result<()> {
+    let mut demo = Demo::start(program, arguments.ports.settings()).await?;
+    demo.apply().await?;
+    println!("\n{}", table::of_account(&demo.lab.aws).await?);
+    let counts = demo.lab.proxy.counts();
     println!("It took {} AWS calls, {} of them writing.", counts.total, counts.writes);
-    if !once {
-        println!("\nLook around with kubectl, and see the calls in the log as you change things:\n");
-        println!("  export KUBECONFIG={}", lab.kubeconfig.display());
-        println!("  kubectl describe ingress {}", ingresses.join(" "));
-        println!("  kubectl scale deployment service1 --replicas=3");
-        println!("\nCtrl-C ends it. Changes in AWS from here on:");
+    println!("\nPods of 10.0.A.B are on 127.10.A.B of this machine. Ask the load balancers, in another shell:");
+    demo.print_requests(arguments.once).await?;
+    if arguments.once { demo.delete().await } else { demo.watch().await }
+}
+
+/// A lab with the examples.
+struct Demo {
+    // Dropped in this order: the controller talks to the lab.
+    controller: Controller,
+    lab: Arc<Lab>,
+    objects: Vec<Value>,
+    /// Those among them that have a load balancer.
+    balanced: Vec<Object>,
+    routes: Vec<Route>,
+    names: Names,
+    screen: Screen,
+    /// The number of AWS calls that were printed, or passed over.
+    reported: usize,
+}
+
+impl Demo {
+    async fn start(program: &Path, settings: Settings) -> Result<Self> {
+        println!("Starting a Kubernetes control plane, an AWS emulator and load balancers on this machine");
+        let options = Options { kubelet: true, traffic: Some(settings), ..Options::default() };
+        let lab = Arc::new(Lab::start(program, options).await?);
+        println!("Starting albatross; its log is {}", lab.directory().join("controller.log").display());
+        let mut controller = lab.controller(&[])?;
+        let started = controller.ready(DEADLINE).await;
+        started.with_context(|| format!("albatross's log ends:\n{}", lab.controller_log(20)))?;
+        let objects = examples(&workspace().join("examples"), &lab)?;
+        let (balanced, routes) = (Object::among(&objects), route::of_objects(&objects, DOMAIN, settings.port_offset)?);
+        let (names, screen) = (Names::default(), Screen::stdout());
+        Ok(Self { controller, lab, objects, balanced, routes, names, screen, reported: 0 })
+    }
+
+    fn traffic(&self) -> Result<&Traffic> {
+        self.lab.traffic.as_ref().context("the lab has no load balancers")
+    }
+
+    /// Applies the examples, and waits until every node of their load balancers answers.
+    async fn apply(&mut self) -> Result<()> {
+        let folder = workspace().join("examples");
+        println!("Applying {}\n\nWhat albatross changes in AWS:", folder.display());
+        self.lab.cluster.apply(&self.objects).await?;
+        let wanted = wanted_targets(&self.objects)?;
+        wait_until(DEADLINE, "the load balancers to answer", async || {
+            self.look()?;
+            if !self.names.refresh(&self.lab.cluster, NAMESPACE, &self.balanced).await? {
+                return Ok(false);
+            }
+            let healthy = table::healthy_targets(&self.lab.aws).await?;
+            ensure!(healthy >= wanted, "{healthy} of {wanted} targets are healthy");
+            self.ask_all().await?;
+            Ok(true)
+        })
+        .await
+        .with_context(|| format!("albatross's log ends:\n{}", self.lab.controller_log(20)))?;
+        self.lab.settle(Duration::from_secs(1), DEADLINE).await?;
+        self.look()
+    }
+
+    /// Prints the calls that change something in AWS and were made since the last time. Fails if the controller has ended.
+    fn look(&mut self) -> Result<()> {
+        self.controller.check_running()?;
+        let log = self.lab.proxy.log();
+        for call in log.iter().skip(self.reported).filter(|call| !is_read(&call.name)) {
+            self.screen.line(&format!("  {call}"));
+        }
+        self.reported = log.len();
+        Ok(())
+    }
+
+    /// Sends each request to each node.
+    async fn ask_all(&self) -> Result<()> {
+        let roots = self.traffic()?.roots()?;
+        for route in &self.routes {
+            for address in self.addresses(route)? {
+                route.checked(&route.ask(address, &roots).await?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the addresses that DNS has for a route's load balancer.
+    fn addresses(&self, route: &Route) -> Result<Vec<Ipv4Addr>> {
+        let name = self.names.of(&route.of.to_string());
+        let addresses = self.traffic()?.fabric.addresses(&name);
+        ensure!(!addresses.is_empty(), "DNS has no address for {name}");
+        Ok(addresses)
+    }
+
+    /// Prints a command for each request. With `ask`, each is sent here too, and its answer is printed and checked.
+    async fn print_requests(&self, ask: bool) -> Result<()> {
+        let roots = self.traffic()?.roots()?;
+        for route in &self.routes {
+            let addresses = self.addresses(route)?;
+            let address = *addresses.first().context("no address")?;
+            println!("\n  # {}\n  {}", route.about, route.curl(address, &self.lab.authority_file()));
+            if ask {
+                println!("  {}", route.checked(&route.ask(address, &roots).await?)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks all the time, and shows the answers and the AWS calls that change something.
+    async fn watch(&mut self) -> Result<()> {
+        println!("\nChange things in another shell, and see here what clients notice:\n");
+        println!("  export KUBECONFIG={}", quoted(&self.lab.kubeconfig.display().to_string()));
+        for deployment in names(&self.objects, "Deployment") {
+            println!("  kubectl rollout restart deployment {deployment}");
+            println!("  kubectl scale deployment {deployment} --replicas=3");
+        }
+        for ingress in names(&self.objects, "Ingress") {
+            println!("  kubectl edit ingress {ingress}");
+            println!("  kubectl describe ingress {ingress}");
+        }
+        println!("\nCtrl-C ends it. The answers to {RATE} requests a second, and the changes in AWS, from here on:");
+        let (lab, names) = (self.lab.clone(), self.names.clone());
+        let resolve: Resolve = Arc::new(move |object| {
+            lab.traffic.as_ref().map(|traffic| traffic.fabric.addresses(&names.of(object))).unwrap_or_default()
+        });
+        let mut figures = Figures::start(&self.routes, &resolve, &self.traffic()?.roots()?)?;
+        let mut refreshed = Instant::now();
         loop {
-            controller.check_running()?;
-            tell_writes(&lab, &mut reported);
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.look()?;
+            if refreshed.elapsed() >= REFRESH {
+                refreshed = Instant::now();
+                // What cannot be read now is read again, and keeps its name until then.
+                let _ = self.names.refresh(&self.lab.cluster, NAMESPACE, &self.balanced).await;
+                figures.tell(&mut self.screen);
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 
-    println!("\nDeleting the Ingress and the Service. What albatross changes in AWS:");
-    for service in &services {
-        lab.cluster.delete("v1", "Service", Some(NAMESPACE), service).await?;
+    /// Deletes what has a load balancer, and waits until all that was made for it is gone.
+    async fn delete(mut self) -> Result<()> {
+        println!("\nDeleting the Ingress and the Service. What albatross changes in AWS:");
+        for object in &self.balanced {
+            self.lab.cluster.delete(object.api_version(), object.kind, Some(NAMESPACE), &object.name).await?;
+        }
+        wait_until(DEADLINE, "the Ingress, the Service and all that was made for them to be gone", async || {
+            self.look()?;
+            is_gone(&self.lab, &self.balanced).await
+        })
+        .await
+        .with_context(|| format!("albatross's log ends:\n{}", self.lab.controller_log(20)))?;
+        println!("\nThe Ingress and the Service are gone, and so is everything that was made for them in AWS.");
+        self.controller.stop().await
     }
-    for ingress in &ingresses {
-        lab.cluster.delete("networking.k8s.io/v1", "Ingress", Some(NAMESPACE), ingress).await?;
-    }
-    let gone = wait_until(DEADLINE, "the Ingress, the Service and all that was made for them to be gone", async || {
-        controller.check_running()?;
-        tell_writes(&lab, &mut reported);
-        is_gone(&lab, &ingresses, &services).await
-    })
-    .await;
-    gone.with_context(|| format!("albatross's log ends:\n{}", lab.controller_log(20)))?;
-    println!("\nThe Ingress and the Service are gone, and so is everything that was made for them in AWS.");
-    controller.stop().await
 }
 
 /// The objects of a folder's YAML files, in the namespace of the demo and with a certificate that the lab has.
@@ -144,54 +268,24 @@ fn names<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a str> {
     of_kind.map(|object| text(object, "/metadata/name")).collect()
 }
 
-/// Returns the Services that get a load balancer.
-fn load_balanced(objects: &[Value]) -> impl Iterator<Item = &Value> {
-    objects.iter().filter(|o| text(o, "/kind") == "Service" && text(o, "/spec/type") == "LoadBalancer")
-}
-
-/// Prints the calls that change something and were made since the last time.
-fn tell_writes(lab: &Lab, reported: &mut usize) {
-    let log = lab.proxy.log();
-    for call in log.iter().skip(*reported).filter(|call| !is_read(&call.name)) {
-        println!("  {call}");
-    }
-    *reported = log.len();
-}
-
-/// Returns true if each load balancer's object has a host name, and each pod of the Deployments is a healthy target behind each.
-async fn is_served(lab: &Lab, objects: &[Value]) -> Result<bool> {
-    for ingress in names(objects, "Ingress") {
-        let object = lab.cluster.get("networking.k8s.io/v1", "Ingress", Some(NAMESPACE), ingress).await?;
-        if object.is_none_or(|object| text(&object, "/status/loadBalancer/ingress/0/hostname").is_empty()) {
-            return Ok(false);
-        }
-    }
+/// Returns how many targets the objects have: each pod of the Deployments behind the Ingress, and behind each port of a
+/// Service that has a load balancer.
+fn wanted_targets(objects: &[Value]) -> Result<usize> {
     let deployments: Vec<&Value> = objects.iter().filter(|object| text(object, "/kind") == "Deployment").collect();
     let replicas = |object: &Value| object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
     let mut wanted: u64 = deployments.iter().map(|object| replicas(object)).sum();
-    for service in load_balanced(objects) {
-        let name = text(service, "/metadata/name");
-        let object = lab.cluster.get("v1", "Service", Some(NAMESPACE), name).await?;
-        if object.is_none_or(|object| text(&object, "/status/loadBalancer/ingress/0/hostname").is_empty()) {
-            return Ok(false);
-        }
+    for service in objects.iter().filter(|object| text(object, "/spec/type") == "LoadBalancer") {
         let app = text(service, "/spec/selector/app");
         let behind = deployments.iter().filter(|object| text(object, "/spec/selector/matchLabels/app") == app);
-        let ports = service.pointer("/spec/ports").and_then(Value::as_array).map_or(0, Vec::len);
+        let ports = items(service, "/spec/ports").len();
         wanted += behind.map(|object| replicas(object)).sum::<u64>() * u64::try_from(ports)?;
     }
-    let wanted = usize::try_from(wanted)?;
-    Ok(table::healthy_targets(&lab.aws).await? >= wanted)
+    Ok(usize::try_from(wanted)?)
 }
 
-async fn is_gone(lab: &Lab, ingresses: &[&str], services: &[&str]) -> Result<bool> {
-    for ingress in ingresses {
-        if lab.cluster.get("networking.k8s.io/v1", "Ingress", Some(NAMESPACE), ingress).await?.is_some() {
-            return Ok(false);
-        }
-    }
-    for service in services {
-        if lab.cluster.get("v1", "Service", Some(NAMESPACE), service).await?.is_some() {
+async fn is_gone(lab: &Lab, balanced: &[Object]) -> Result<bool> {
+    for object in balanced {
+        if lab.cluster.get(object.api_version(), object.kind, Some(NAMESPACE), &object.name).await?.is_some() {
             return Ok(false);
         }
     }

@@ -23,14 +23,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start the lab and the controller, apply `examples/`, and show the load balancer that comes of it
-    Demo {
-        /// Delete the Ingress again once it is shown, and end when everything is gone
-        #[arg(long)]
-        once: bool,
-    },
-    /// Start the lab only: a cluster with an AWS account behind it, for a controller that you run yourself
-    Lab,
+    /// Start the lab and the controller, apply `examples/`, show the load balancers that come of it, and ask them
+    Demo(e2e::demo::Arguments),
+    /// Start the lab only: a cluster with an AWS account behind it, for a controller or a suite of tests that you run yourself
+    Lab(e2e::demo::LabArguments),
     /// Change things under load, and count the requests that are lost or wrongly answered
     Traffic(e2e::traffic::Arguments),
     #[command(name = GUARD, hide = true)]
@@ -78,8 +74,8 @@ fn run(command: &Command) -> Result<bool> {
     let program = std::env::current_exe()?;
     runtime.block_on(async {
         match command {
-            Command::Demo { once } => e2e::demo::run(&program, *once).await.map(|()| true),
-            Command::Lab => e2e::demo::lab(&program).await.map(|()| true),
+            Command::Demo(arguments) => e2e::demo::run(&program, arguments).await.map(|()| true),
+            Command::Lab(arguments) => e2e::demo::lab(&program, arguments).await.map(|()| true),
             Command::Traffic(arguments) => e2e::traffic::run(&program, arguments).await,
             Command::Guard { .. } => Ok(true),
         }

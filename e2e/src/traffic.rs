@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, reason = "the table is for a person")]
 
 mod client;
-mod controllers;
+pub(crate) mod controllers;
 mod manifests;
 mod scenarios;
 mod stage;

@@ -28,7 +28,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(30);
 const ELECTION: [&str; 2] = ["--enable-leader-election=true", "--leader-election-namespace=default"];
 
 /// The controllers that run: one, or two where the leader is handed over.
-pub(super) struct Controllers {
+pub(crate) struct Controllers {
     lab: Arc<Lab>,
     command: Option<String>,
     way: Mutex<Way>,
@@ -67,7 +67,7 @@ impl Running {
 
 impl Controllers {
     /// Starts the controller.
-    pub(super) async fn start(lab: Arc<Lab>, command: Option<String>) -> Result<Self> {
+    pub(crate) async fn start(lab: Arc<Lab>, command: Option<String>) -> Result<Self> {
         let mut kubeconfig: Value = serde_json::from_slice(&fs::read(&lab.kubeconfig)?)?;
         let server = text(&kubeconfig, "/clusters/0/cluster/server").trim_start_matches("https://").to_owned();
         let way = Way::to(server.parse().context("the API server's address")?).await?;
@@ -128,7 +128,7 @@ impl Controllers {
     }
 
     /// Fails if one has ended by itself.
-    pub(super) async fn check(&self) -> Result<()> {
+    pub(crate) async fn check(&self) -> Result<()> {
         self.running.lock().await.iter_mut().try_for_each(Running::check)
     }
 
