@@ -21,6 +21,7 @@ mod lifecycle;
 mod log_and_traces;
 mod migration;
 mod network_paths;
+mod outside;
 mod program;
 mod readiness;
 mod restarts;
