@@ -7,6 +7,7 @@ mod attributes;
 mod balancers;
 mod listeners;
 mod network;
+mod quota;
 mod rules;
 mod security_groups;
 mod setup;
@@ -45,6 +46,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub use self::{account::Limits, setup::GivenTargetGroup, state::State};
 use self::{
     account::{Account, Session, UNSUPPORTED},
+    quota::Quota,
     wire::{Refusal, Request},
 };
 
@@ -125,6 +127,8 @@ struct Inner {
     at_once: bool,
     planned: Vec<Planned>,
     crash: Option<Crash>,
+    /// The quota of calls of ELB v2; `None` is no limit.
+    quota: Option<Quota>,
     calls: Vec<Call>,
 }
 
@@ -191,6 +195,7 @@ impl SimulatedAws {
             at_once: false,
             planned: Vec::new(),
             crash: None,
+            quota: None,
             calls: Vec::new(),
         })))
     }
@@ -208,6 +213,11 @@ impl SimulatedAws {
     /// Sets the faults of the following calls.
     pub fn set_faults(&self, faults: Faults) {
         self.inner().faults = faults;
+    }
+
+    /// Throttles calls of ELB v2 from now on as an account's quota does, beginning with full buckets.
+    pub fn limit_calls(&self) {
+        self.inner().quota = Some(Quota::default());
     }
 
     /// Sets the maximum number of items on a page of a list.
@@ -297,6 +307,12 @@ impl Inner {
         }
         if let Some(refusal) = self.planned_refusal(&request.operation) {
             fate = Fate::Refuse(refusal);
+        }
+        let (is_write, is_elb) = (request.is_write(), !request.is_ec2());
+        if let Some(quota) = self.quota.as_mut().filter(|_| is_elb)
+            && !quota.take(&request.operation, is_write, Instant::now())
+        {
+            fate = Fate::Throttle;
         }
         if request.is_write() {
             match self.crash.take() {

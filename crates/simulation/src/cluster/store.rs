@@ -112,6 +112,8 @@ pub(super) struct Store {
     pub version: u64,
     objects: BTreeMap<ObjectKey, Arc<Value>>,
     pub log: Vec<Change>,
+    /// The places in the log of the changes of a kind, which a watch need not search for.
+    places: BTreeMap<&'static str, Vec<usize>>,
     /// The number of objects that have had a name, the only input of an object's uid apart from its key.
     incarnations: BTreeMap<ObjectKey, u32>,
     /// The number of changes of leases, which do not end.
@@ -172,6 +174,22 @@ fn merge(target: &mut Value, patch: &Value) {
     *target = Value::Object(fields);
 }
 
+/// Returns a patch in which the conditions of an object are complete: a strategic merge patch changes those of the same
+/// type, and leaves the others.
+fn with_conditions(object: &Value, patch: &Value) -> Value {
+    let mut patch = patch.clone();
+    let Some(changed) = patch.pointer("/status/conditions").and_then(Value::as_array).cloned() else { return patch };
+    let mut conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    for change in changed {
+        match conditions.iter_mut().find(|condition| condition["type"] == change["type"]) {
+            Some(condition) => merge(condition, &change),
+            None => conditions.push(change),
+        }
+    }
+    patch["status"]["conditions"] = json!(conditions);
+    patch
+}
+
 /// Returns the fields whose changes increase the generation.
 fn wanted(object: &Value) -> Map<String, Value> {
     let fields = object.as_object().into_iter().flatten();
@@ -230,6 +248,7 @@ impl Store {
         if !matches!(kind.plural, "events" | "leases" | "configmaps") {
             let at = tokio::time::Instant::now();
             let (plural, version) = (kind.plural, self.version);
+            self.places.entry(kind.plural).or_default().push(self.log.len());
             self.log.push(Change { plural, verb, object: Arc::clone(&object), version, at });
         }
         object
@@ -276,8 +295,9 @@ impl Store {
 
     /// Returns the changes of a kind since a version.
     pub(super) fn changes_after(&self, plural: &str, version: u64) -> impl Iterator<Item = &Change> {
-        let first = self.log.partition_point(|change| change.version <= version);
-        self.log.iter().skip(first).filter(move |change| change.plural == plural)
+        let places = self.places.get(plural).map(Vec::as_slice).unwrap_or_default();
+        let first = places.partition_point(|place| self.log[*place].version <= version);
+        places.iter().skip(first).map(|place| &self.log[*place])
     }
 
     /// Replaces the part of an object that the write changes.
@@ -347,7 +367,7 @@ impl Store {
         Ok(self.keep(kind, place(kind, namespace, name), verb, next))
     }
 
-    /// Applies a merge patch to an object.
+    /// Applies a merge patch to an object. Those of pods are strategic merge patches, as all clients make them.
     pub(super) fn patch(
         &mut self,
         kind: &'static Kind,
@@ -357,6 +377,7 @@ impl Store {
         part: Part,
     ) -> Answer {
         let mut new = Value::clone(&*self.get(kind, namespace, name)?);
+        let patch = if kind.plural == "pods" { &with_conditions(&new, patch) } else { patch };
         merge(&mut new, patch);
         self.replace(kind, namespace, name, new, part)
     }

@@ -163,3 +163,18 @@ async fn a_watch_brings_everything_however_it_is_broken() {
         assert!(in_time.is_ok() && known.keys().eq(names.iter()), "seed {seed}: {known:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn conditions_of_a_pod_are_changed_one_by_one() {
+    let cluster = SimulatedCluster::new(1);
+    cluster.create(json!({ "kind": "Pod", "metadata": { "name": "p", "namespace": "shop" } })).unwrap();
+    let condition = |kind: &str, status: &str, reason| json!({ "type": kind, "status": status, "reason": reason });
+    let patch = |conditions| cluster.set_status("pods", "shop", "p", json!({ "conditions": conditions }));
+    patch(json!([condition("a", "False", Some("Waits")), condition("b", "True", None)]));
+    patch(json!([condition("a", "True", None), condition("c", "True", None)]));
+    let pod = cluster.get("pods", "shop", "p").unwrap();
+    let expected = json!([
+        { "type": "a", "status": "True" }, { "type": "b", "status": "True" }, { "type": "c", "status": "True" },
+    ]);
+    assert_eq!(pod["status"]["conditions"], expected);
+}
