@@ -6,7 +6,8 @@
 //! when AWS throttles again, until it has not throttled for a while.
 //!
 //! While calls have to wait, the most urgent [`Priority`] goes first, and the earliest among equals. That is strict: as
-//! long as more urgent calls use up all that AWS allows, less urgent ones of the same class wait, without a limit.
+//! long as more urgent calls use up all that AWS allows, less urgent ones of the same class wait, without a limit. And they
+//! leave some of what AWS allows at once to deregistrations, which would otherwise find AWS's bucket empty.
 //!
 //! Decisions ([`gate`]) have the time given from outside; this file only waits.
 
@@ -24,7 +25,10 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use self::gate::{Gate, Ticket};
 pub use self::limits::{FixedLimit, ThrottleError, parse_throttle};
@@ -46,27 +50,72 @@ pub enum Priority {
     Audit,
 }
 
-tokio::task_local! {
-    static PRIORITY: Priority;
+/// The priority of a piece of work, which may rise while the work goes on: calls that wait already move up. Clones are the
+/// same urgency.
+#[derive(Clone, Debug)]
+pub struct Urgency(Arc<watch::Sender<Priority>>);
+
+impl Urgency {
+    /// Begins with this priority.
+    #[must_use]
+    pub fn new(priority: Priority) -> Self {
+        Self(Arc::new(watch::Sender::new(priority)))
+    }
+
+    /// Returns the priority at this moment.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        *self.0.borrow()
+    }
+
+    /// Makes the work at least as urgent as this.
+    pub fn raise(&self, priority: Priority) {
+        self.0.send_if_modified(|current| {
+            let rises = priority < *current;
+            *current = priority.min(*current);
+            rises
+        });
+    }
+
+    /// Returns when the priority is no longer this one.
+    async fn risen_from(&self, priority: Priority) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.0.subscribe().wait_for(|current| *current != priority).await;
+    }
 }
 
-/// Runs `work` with this priority for its calls. Without it they have [`Priority::Edit`]; registering and deregistering
-/// targets have their own. A task that `work` spawns does not inherit it.
+tokio::task_local! {
+    static URGENCY: Urgency;
+}
+
+/// Runs `work` with this urgency for its calls. Without it they have [`Priority::Edit`]; deregistering targets has its own,
+/// and registering them is no less urgent than [`Priority::Register`]. A task that `work` spawns does not inherit it.
+pub async fn with_urgency<F: Future>(urgency: Urgency, work: F) -> F::Output {
+    URGENCY.scope(urgency, work).await
+}
+
+/// Runs `work` as [`with_urgency`] does, with a priority that stays as it is.
 pub async fn with_priority<F: Future>(priority: Priority, work: F) -> F::Output {
-    PRIORITY.scope(priority, work).await
+    with_urgency(Urgency::new(priority), work).await
+}
+
+fn current_urgency() -> Urgency {
+    URGENCY.try_with(Clone::clone).unwrap_or_else(|_| Urgency::new(Priority::Edit))
 }
 
 /// The priority of the work that this is part of.
 #[must_use]
 pub fn current_priority() -> Priority {
-    PRIORITY.try_with(|priority| *priority).unwrap_or(Priority::Edit)
+    URGENCY.try_with(Urgency::priority).unwrap_or(Priority::Edit)
 }
 
-fn priority_of(operation: &str) -> Priority {
+/// Returns the priority of an operation in work of a priority. Targets are registered before others are deregistered, so a
+/// registration in work that is to deregister is as urgent as that.
+fn priority_of(operation: &str, work: Priority) -> Priority {
     match operation {
         "DeregisterTargets" => Priority::Deregister,
-        "RegisterTargets" => Priority::Register,
-        _ => current_priority(),
+        "RegisterTargets" => work.min(Priority::Register),
+        _ => work,
     }
 }
 
@@ -142,7 +191,24 @@ impl Class {
             Self::Others => (10.0, 0.5),
         }
     }
+
+    /// Returns the number of calls that AWS is to accept at once from deregistrations and the calls before them, whatever
+    /// else is sent.
+    fn reserve(self) -> f64 {
+        match self {
+            Self::ElbReads | Self::Registrations => 4.0,
+            _ => 0.0,
+        }
+    }
+
+    fn gate(self) -> Gate {
+        let (burst, floor) = self.size();
+        Gate::adaptive(burst, floor).with_reserve(self.reserve())
+    }
 }
+
+/// The longest pause after a failed attempt at a call on which a deregistration depends.
+const LONGEST_URGENT_PAUSE: Duration = Duration::from_millis(500);
 
 /// The state of a class's budget, for `/debug/state`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -170,6 +236,18 @@ struct WaitGuard<'a> {
     ticket: Ticket,
 }
 
+impl WaitGuard<'_> {
+    /// Exchanges the place for another one.
+    fn move_to(&mut self, ticket: Ticket) {
+        if self.ticket != ticket {
+            let mut gate = self.queue.lock();
+            gate.leave(self.ticket);
+            gate.enter(ticket);
+            self.ticket = ticket;
+        }
+    }
+}
+
 impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.queue.lock().leave(self.ticket);
@@ -187,20 +265,25 @@ impl Queue {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a turn.
-    async fn turn(&self, ticket: Ticket) {
-        self.lock().enter(ticket);
-        let _place = WaitGuard { queue: self, ticket };
+    /// Waits for a turn of a call.
+    async fn turn(&self, call: &Call<'_>) {
+        let mut place = WaitGuard { queue: self, ticket: call.ticket() };
+        self.lock().enter(place.ticket);
         loop {
             // Subscribed first, so that a change between the check and the wait is not missed.
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            let turn = self.lock().take(ticket, Instant::now());
-            match turn {
-                Ok(()) => return,
-                Err(Some(due)) => tokio::select! { () = changed => {}, () = tokio::time::sleep_until(due) => {} },
-                Err(None) => changed.await,
-            }
+            let work = call.urgency.priority();
+            place.move_to(call.ticket_in(work));
+            let Err(due) = self.lock().take(place.ticket, Instant::now()) else { return };
+            let due = async move {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    // Others come first, and their end is a change.
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! { () = changed => {}, () = due => {}, () = call.urgency.risen_from(work) => {} }
         }
     }
 }
@@ -225,17 +308,17 @@ pub(super) struct Call<'a> {
     budgets: &'a Budgets,
     operation: &'static str,
     class: Class,
-    ticket: Ticket,
+    /// Its number among all calls.
+    arrival: u64,
+    /// The urgency of the work that it is part of.
+    urgency: Urgency,
     fixed: Vec<&'a Queue>,
 }
 
 impl Budgets {
     pub(super) fn new(fixed: &[FixedLimit], observer: Option<Arc<dyn CallObserver>>) -> Self {
         let now = Instant::now();
-        let class = |class: Class| {
-            let (burst, floor) = class.size();
-            (class, (Queue::new(Gate::adaptive(burst, floor)), Mutex::default()))
-        };
+        let class = |class: Class| (class, (Queue::new(class.gate()), Mutex::default()));
         let fixed = fixed.iter().map(|limit| (limit.clone(), Queue::new(Gate::fixed(limit.burst, limit.rate, now))));
         Self { classes: Class::ALL.map(class).into(), fixed: fixed.collect(), arrivals: AtomicU64::new(0), observer }
     }
@@ -247,7 +330,8 @@ impl Budgets {
             budgets: self,
             operation,
             class: Class::of(service, operation),
-            ticket: (priority_of(operation), arrival),
+            arrival,
+            urgency: current_urgency(),
             fixed: fixed.map(|(_, queue)| queue).collect(),
         }
     }
@@ -281,14 +365,37 @@ impl Budgets {
 }
 
 impl Call<'_> {
+    fn ticket_in(&self, work: Priority) -> Ticket {
+        (priority_of(self.operation, work), self.arrival)
+    }
+
+    fn ticket(&self) -> Ticket {
+        self.ticket_in(self.urgency.priority())
+    }
+
+    /// Pauses after an attempt that failed: so long, but no longer than [`LONGEST_URGENT_PAUSE`] if a deregistration
+    /// depends on the call. The budget keeps to AWS's rate in any case.
+    pub(super) async fn pause(&self, pause: Duration) {
+        let began = Instant::now();
+        loop {
+            let work = self.urgency.priority();
+            let is_urgent = self.ticket_in(work).0 == Priority::Deregister;
+            let pause = if is_urgent { pause.min(LONGEST_URGENT_PAUSE) } else { pause };
+            tokio::select! {
+                () = tokio::time::sleep_until(began + pause) => return,
+                () = self.urgency.risen_from(work) => {}
+            }
+        }
+    }
+
     /// Waits until an attempt may be made.
     pub(super) async fn turn(&self) {
         let began = Instant::now();
         for queue in &self.fixed {
-            queue.turn(self.ticket).await;
+            queue.turn(self).await;
         }
         let Some((queue, _)) = self.budgets.classes.get(&self.class) else { return };
-        queue.turn(self.ticket).await;
+        queue.turn(self).await;
         let now = Instant::now();
         let rate = queue.lock().rate(now);
         self.budgets.observe(self.class, rate, now - began, false);

@@ -282,7 +282,7 @@ impl AwsReader {
                 answer => return answer,
             };
             tracing::debug!(operation, attempt, %error, "trying again");
-            tokio::time::sleep(jittered(wait)).await;
+            budget.pause(jittered(wait)).await;
             wait = (wait * 2).min(LONGEST_WAIT);
             attempt += 1;
         }

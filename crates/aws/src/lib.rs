@@ -24,7 +24,10 @@ mod targets;
 pub mod testing;
 
 pub use acm::ListedCertificate;
-pub use budget::{BudgetState, FixedLimit, Priority, ThrottleError, current_priority, parse_throttle, with_priority};
+pub use budget::{
+    BudgetState, FixedLimit, Priority, ThrottleError, Urgency, current_priority, parse_throttle, with_priority,
+    with_urgency,
+};
 pub use calls::{CallObserver, RequestResult};
 pub use client::{AwsReader, AwsWriter, ConnectError, ConnectOptions, parse_endpoints};
 pub use elb::{NewListener, NewLoadBalancer, NewRule};

@@ -30,6 +30,13 @@ pub fn over(client: SharedHttpClient) -> AwsReader {
     AwsReader::with_config(&config, &options)
 }
 
+/// Returns clients as [`over`] does, which retry reads as those of the controller do.
+#[must_use]
+pub fn retrying_over(client: SharedHttpClient) -> AwsReader {
+    let config = config().into_builder().http_client(client).build();
+    AwsReader::with_config(&config, &ConnectOptions::default())
+}
+
 /// Returns a writer with these clients and a permit that never ends.
 #[must_use]
 pub fn writer(reader: AwsReader) -> AwsWriter {

@@ -41,14 +41,14 @@ impl Bucket {
         self.filled = self.filled.max(now);
     }
 
-    /// Takes a token, or says when there will be one.
-    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+    /// Takes a token, and leaves `reserve` tokens, or says when there will be as many.
+    fn take(&mut self, reserve: f64, now: Instant) -> Result<(), Instant> {
         self.fill(now);
-        if self.tokens >= ALMOST {
+        if self.tokens >= ALMOST + reserve {
             self.tokens -= 1.0;
             return Ok(());
         }
-        let wait = Duration::try_from_secs_f64((1.0 - self.tokens) / self.rate).unwrap_or(QUIET);
+        let wait = Duration::try_from_secs_f64((1.0 + reserve - self.tokens) / self.rate).unwrap_or(QUIET);
         Err(now + wait)
     }
 }
@@ -85,6 +85,8 @@ pub(super) struct Gate {
     bucket: Option<Bucket>,
     /// `None` is a bucket that stays as it is.
     adaptation: Option<Adaptation>,
+    /// The tokens that are left to calls of [`Priority::Deregister`].
+    reserve: f64,
     waiting: BTreeSet<Ticket>,
 }
 
@@ -92,13 +94,18 @@ impl Gate {
     /// A gate without a limit until AWS throttles; `burst` calls and `floor` calls a second are let through always.
     pub(super) fn adaptive(burst: f64, floor: f64) -> Self {
         let adaptation = Adaptation { burst, floor, passed: 0.0, counted: None, throttled: None };
-        Self { bucket: None, adaptation: Some(adaptation), waiting: BTreeSet::new() }
+        Self { bucket: None, adaptation: Some(adaptation), reserve: 0.0, waiting: BTreeSet::new() }
+    }
+
+    /// Leaves so many tokens to deregistrations while there is a limit.
+    pub(super) fn with_reserve(self, reserve: f64) -> Self {
+        Self { reserve, ..self }
     }
 
     /// A gate that lets `burst` calls through at once, and `rate` calls a second.
     pub(super) fn fixed(burst: f64, rate: f64, now: Instant) -> Self {
         let bucket = Bucket { burst, rate, tokens: burst, filled: now };
-        Self { bucket: Some(bucket), adaptation: None, waiting: BTreeSet::new() }
+        Self { bucket: Some(bucket), adaptation: None, reserve: 0.0, waiting: BTreeSet::new() }
     }
 
     /// Drops a limit that AWS has not confirmed for long.
@@ -137,7 +144,8 @@ impl Gate {
             if self.waiting.first().is_some_and(|first| *first < ticket) {
                 return Err(None);
             }
-            bucket.take(now).map_err(Some)?;
+            let reserve = if ticket.0 == Priority::Deregister { 0.0 } else { self.reserve };
+            bucket.take(reserve, now).map_err(Some)?;
         }
         self.waiting.remove(&ticket);
         Ok(())

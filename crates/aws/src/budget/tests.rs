@@ -74,6 +74,25 @@ fn a_throttle_empties_the_bucket_and_leaves_what_gets_through() {
 }
 
 #[test]
+fn deregistrations_find_a_reserve() {
+    let (mut gate, start) = (Gate::adaptive(20.0, 2.0).with_reserve(4.0), Instant::now());
+    // 20 calls in the last 5 s are 4 a second; of that a throttle leaves 85 %.
+    (0..20).for_each(|_| gate.passed(start));
+    gate.throttled(start, start);
+    let due = takes(&mut gate, edit(0), start).unwrap_err().unwrap();
+    assert_eq!((due - start).as_millis(), 5000 * 10 / 34);
+    // Due times are rounded.
+    let now = due + Duration::from_millis(1);
+    assert_eq!(gate.take(edit(0), now), Ok(()));
+    let urgent = |arrival| (Priority::Deregister, arrival);
+    for arrival in 1..=4 {
+        assert_eq!(takes(&mut gate, urgent(arrival), now), Ok(()));
+    }
+    let next = takes(&mut gate, urgent(5), now).unwrap_err().unwrap();
+    assert_eq!((next - now).as_millis(), 293);
+}
+
+#[test]
 fn a_limit_that_aws_does_not_confirm_is_given_up() {
     let (mut gate, start) = (Gate::adaptive(20.0, 1.5), Instant::now());
     gate.throttled(start, start);
@@ -135,12 +154,68 @@ fn operations_have_their_classes_and_priorities() {
 
 #[tokio::test]
 async fn a_priority_holds_for_all_that_is_done_with_it() {
-    assert_eq!(priority_of("CreateRule"), Priority::Edit);
-    let within = with_priority(Priority::Resync, async {
+    let priorities =
+        || ["CreateRule", "RegisterTargets", "DeregisterTargets"].map(|o| priority_of(o, current_priority()));
+    use Priority::{Deregister, Edit, Register, Resync};
+    assert_eq!(priorities(), [Edit, Register, Deregister]);
+    let urgency = Urgency::new(Resync);
+    let within = with_urgency(urgency.clone(), async {
         tokio::task::yield_now().await;
-        ["CreateRule", "RegisterTargets", "DeregisterTargets"].map(priority_of)
+        let before = priorities();
+        urgency.raise(Deregister);
+        // It does not fall.
+        urgency.raise(Resync);
+        (before, priorities())
     });
-    assert_eq!(within.await, [Priority::Resync, Priority::Register, Priority::Deregister]);
+    assert_eq!(within.await, ([Resync, Register, Deregister], [Deregister; 3]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_moves_up_when_its_work_becomes_urgent() {
+    let limits = parse_throttle("elbv2:^RegisterTargets=1:1").unwrap();
+    let budgets = Arc::new(Budgets::new(&limits, None));
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let start = |name: &'static str, urgency: &Urgency| {
+        let (budgets, order) = (Arc::clone(&budgets), Arc::clone(&order));
+        let call = async move {
+            budgets.call("elasticloadbalancingv2", "RegisterTargets").turn().await;
+            order.lock().unwrap().push((name, Instant::now()));
+        };
+        tokio::spawn(with_urgency(urgency.clone(), call))
+    };
+    let began = Instant::now();
+    let urgencies = ["first", "second", "third", "raised"].map(|name| {
+        let urgency = Urgency::new(Priority::Resync);
+        (start(name, &urgency), urgency)
+    });
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    urgencies[3].1.raise(Priority::Deregister);
+    for (call, _) in urgencies {
+        call.await.unwrap();
+    }
+    let order = order.lock().unwrap().iter().map(|(name, at)| (*name, (*at - began).as_secs())).collect::<Vec<_>>();
+    assert_eq!(order, [("first", 0), ("second", 1), ("raised", 2), ("third", 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deregistration_pauses_less_after_a_failure() {
+    let budgets = Budgets::new(&[], None);
+    let pause = Duration::from_secs(5);
+    let pauses = async |operation| {
+        let began = Instant::now();
+        budgets.call("elasticloadbalancingv2", operation).pause(pause).await;
+        began.elapsed()
+    };
+    assert_eq!(pauses("DeregisterTargets").await, LONGEST_URGENT_PAUSE);
+    assert_eq!(pauses("RegisterTargets").await, pause);
+    let urgency = Urgency::new(Priority::Edit);
+    let raised = tokio::time::timeout(pause, async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        urgency.raise(Priority::Deregister);
+        std::future::pending::<()>().await;
+    });
+    let (paused, _) = tokio::join!(with_urgency(urgency.clone(), pauses("DescribeTargetHealth")), raised);
+    assert_eq!(paused, Duration::from_secs(2));
 }
 
 fn throttled(operation: &'static str) -> Result<(), AwsError> {
@@ -368,9 +443,8 @@ fn under_sustained_load_nearly_all_of_the_quota_is_used() {
         // The account has much more than usual.
         (Class::ElbWrites, 100.0, 30.0, 5000, 6, 400),
     ] {
-        let ((_, floor), cap) = (class.size(), class.size().0);
         let floor_seconds = (calls as f64 - burst) / rate;
-        let run = simulate(&mut Gate::adaptive(cap, floor), &mut Throttling::new(burst, rate), calls, workers);
+        let run = simulate(&mut class.gate(), &mut Throttling::new(burst, rate), calls, workers);
         let before = simulate(&mut without_budget(), &mut Throttling::new(burst, rate), calls, workers);
         println!(
             "{class:?}, {calls} calls of {workers} workers, {burst} at once and {rate}/s: floor {floor_seconds:.1} s, took {:.1} s (+{:.1} %), {} throttled; without a budget {:.1} s, {} throttled",
