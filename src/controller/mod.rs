@@ -31,12 +31,12 @@ use crate::controller::{
     },
     runtime::{
         metrics::{self, Metrics},
-        queue::{Outcome, Queue, QueueReason},
+        queue::{Outcome, Queue},
         write_permit::Term,
     },
 };
 use albatross_aws::facts::FactStore;
-use albatross_aws::{Inventory, Priority, WritePermit, current_priority, with_priority};
+use albatross_aws::{Inventory, Priority, WritePermit, current_priority, with_urgency};
 use albatross_core::dependents::{self, Key};
 use albatross_core::{
     desired::{self, BuildConfig},
@@ -97,7 +97,8 @@ impl Controller {
             let task_key = key.clone();
             // A separate task, so that a panic costs one key's pass and not the worker.
             let span = tracing::info_span!(target: crate::TRACES, "pass", %key, ?cause);
-            let pass = async move { with_priority(priority(cause), worker.reconcile(&task_key)).await };
+            let urgency = self.queue.urgency(&key);
+            let pass = async move { with_urgency(urgency, worker.reconcile(&task_key)).await };
             let outcome = match tokio::spawn(pass.instrument(span)).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
@@ -156,11 +157,19 @@ impl Controller {
                         );
                     }
                 }
+                let departed = self.queue.departed_at(&Key::Binding(name.clone()));
+                if let Some(departed) = departed.filter(|_| !outcome.deregistered.is_empty()) {
+                    self.metrics.deregistered(departed.elapsed());
+                }
                 for waited in &outcome.became_ready {
                     self.metrics.readiness_gate_ready(&name.namespace, &name.name, *waited);
                 }
-                let soon = outcome.checkpoint_pending.then_some(Duration::from_secs(1));
-                soon.into_iter().chain(outcome.again).min().map_or(Outcome::Done, Outcome::Again)
+                let checkpoint = outcome.checkpoint_pending.then_some(CHECKPOINT_AFTER);
+                match (checkpoint, outcome.look) {
+                    (Some(checkpoint), look) if look.is_none_or(|look| checkpoint < look) => Outcome::Again(checkpoint),
+                    (_, Some(look)) => Outcome::LookAfter(look),
+                    (_, None) => Outcome::Done,
+                }
             }
             Err(error) => {
                 if matches!(error.problem, Problem::TargetGroupMissing(_)) {
@@ -404,17 +413,10 @@ impl Controller {
     }
 }
 
+/// The time until a binding whose targets changed gets a checkpoint, if they do not change again.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 /// The owner of the shared security group, among waiting deletions.
 const SHARED_GROUP: &str = "shared backend security group";
-
-/// Returns the priority of a pass's calls.
-fn priority(cause: QueueReason) -> Priority {
-    match cause {
-        QueueReason::Change => Priority::Edit,
-        QueueReason::Resync => Priority::Resync,
-        QueueReason::Audit => Priority::Audit,
-    }
-}
 
 /// Returns namespace and name of the object of a key: a group of Ingresses has a name and no namespace.
 fn object_of(key: &Key) -> Option<(String, String)> {
@@ -431,7 +433,7 @@ fn object_of(key: &Key) -> Option<(String, String)> {
 fn result_label(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "success",
-        Outcome::Again(_) | Outcome::NotYet => "requeue_after",
+        Outcome::Again(_) | Outcome::LookAfter(_) | Outcome::NotYet => "requeue_after",
         Outcome::Failed(_) | Outcome::NeedsCorrection(_) => "error",
     }
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
-use crate::controller::runtime::{lease::Leadership, write_permit::WriteClient};
+use crate::controller::runtime::{lease::Leadership, queue::QueueReason, write_permit::WriteClient};
 use albatross_aws::{AwsWriter, WritePermit};
 use albatross_core::{
     model::{ResourceId, StackId, VpcId, tags},

@@ -1,13 +1,16 @@
 //! The dependents of an object: from a change in the cluster to the keys that it affects. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::{
-    api::annotations::{NamesInAction, registry},
+    api::{
+        annotations::{NamesInAction, registry},
+        crd::target_group_binding::TargetType,
+    },
     desired::{
         self,
         sources::{
@@ -17,8 +20,8 @@ use crate::{
     },
     model::{ObjectName, ObservedStack, ObservedTargetGroup, StackId},
     snapshot::{
-        Backend, Change, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Service,
-        Snapshot, SnapshotObject, TargetGroupBinding, in_namespace,
+        Backend, Change, EndpointAddress, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node,
+        Pod, Readiness, Service, Snapshot, SnapshotObject, TargetGroupBinding, in_namespace,
     },
     targets,
 };
@@ -101,6 +104,11 @@ fn stack_in_reach(binding: &TargetGroupBinding, snapshot: &Snapshot) -> Option<S
 pub trait Dependents: SnapshotObject {
     /// The keys that a change concerns; the snapshot has it already.
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key>;
+
+    /// The bindings among them that may lose a target by the change, which is then to be deregistered at once.
+    fn departures(_change: &Change<Self>, _snapshot: &Snapshot) -> BTreeSet<Key> {
+        BTreeSet::new()
+    }
 }
 
 fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<ObjectName, T>) -> Option<&'a T> {
@@ -214,6 +222,21 @@ impl Dependents for EndpointSlice {
             .flat_map(|slice| bindings_of(snapshot, &ObjectName::new(&slice.name.namespace, &slice.service)))
             .collect()
     }
+
+    fn departures(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let Some(before) = &change.before else { return BTreeSet::new() };
+        let endpoints = now(change, &snapshot.endpoint_slices).into_iter().flat_map(|slice| &slice.endpoints);
+        let endpoints: BTreeMap<&str, &EndpointAddress> = endpoints.map(|e| (e.address.as_str(), e)).collect();
+        let serves = |endpoint: &EndpointAddress| endpoint.ready.unwrap_or(true);
+        let departs = |old: &EndpointAddress| match endpoints.get(old.address.as_str()) {
+            Some(new) => serves(old) && !serves(new) || !old.terminating && new.terminating,
+            None => serves(old) || !old.terminating,
+        };
+        if !before.endpoints.iter().any(departs) {
+            return BTreeSet::new();
+        }
+        bindings_of(snapshot, &ObjectName::new(&before.name.namespace, &before.service)).into_iter().collect()
+    }
 }
 
 impl Dependents for Pod {
@@ -227,11 +250,31 @@ impl Dependents for Pod {
             .flat_map(|(_, slice)| bindings_of(snapshot, &ObjectName::new(namespace, &slice.service)))
             .collect()
     }
+
+    fn departures(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let Some(before) = &change.before else { return BTreeSet::new() };
+        let departs = now(change, &snapshot.pods).is_none_or(|pod| {
+            let lost = before.containers_ready == Readiness::Ready && pod.containers_ready != Readiness::Ready;
+            pod.deleting && !before.deleting || pod.uid != before.uid || lost
+        });
+        if departs { Self::keys(change, snapshot) } else { BTreeSet::new() }
+    }
 }
 
 impl Dependents for Node {
     fn keys(_: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         snapshot.target_group_bindings.keys().cloned().map(Key::Binding).collect()
+    }
+
+    fn departures(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let serves = |node: &Node| node.ready == Readiness::Ready && targets::endpoints::may_take_traffic(node);
+        if !change.before.as_ref().is_some_and(serves) || now(change, &snapshot.nodes).is_some_and(serves) {
+            return BTreeSet::new();
+        }
+        // The target type of a binding may be unknown; pods at their own addresses depart by themselves.
+        let to_nodes = |binding: &&TargetGroupBinding| binding.spec.target_type != Some(TargetType::Ip);
+        let bindings = snapshot.target_group_bindings.values().filter(to_nodes);
+        bindings.map(|binding| Key::Binding(binding.name.clone())).collect()
     }
 }
 
@@ -271,7 +314,7 @@ pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tags;
+    use crate::{model::tags, snapshot::PodPort};
 
     const SHOP: &str = r#"
 apiVersion: networking.k8s.io/v1
@@ -426,6 +469,76 @@ spec: {{namespaceSelector: {{matchLabels: {{team: a}}}}}}
         assert_eq!(Pod::keys(&change("shop", "front-a"), &snapshot), BTreeSet::from([binding()]));
         assert_eq!(Pod::keys(&change("shop", "front-b"), &snapshot), BTreeSet::new());
         assert_eq!(Pod::keys(&change("other", "front-a"), &snapshot), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_slice_that_loses_an_endpoint_has_targets_depart() {
+        let name = ObjectName::new("shop", "front-1");
+        let endpoint = |address: &str, ready, terminating| EndpointAddress {
+            address: address.to_owned(),
+            ready: Some(ready),
+            terminating,
+            pod: Some(address.to_owned()),
+        };
+        let (serves, gated, ends) = ((true, false), (false, false), (false, true));
+        for (case, before, after, departs) in [
+            ("as it was", vec![("a", serves)], Some(vec![("a", serves)]), false),
+            ("one comes", vec![("a", serves)], Some(vec![("a", serves), ("b", serves)]), false),
+            ("one becomes ready", vec![("a", gated)], Some(vec![("a", serves)]), false),
+            ("one ends", vec![("a", serves), ("b", serves)], Some(vec![("a", serves), ("b", ends)]), true),
+            ("one becomes not ready", vec![("a", serves)], Some(vec![("a", gated)]), true),
+            ("one at its gate ends", vec![("a", gated)], Some(vec![("a", ends)]), true),
+            ("one goes", vec![("a", serves)], Some(vec![]), true),
+            ("one that ended goes", vec![("a", ends)], Some(vec![]), false),
+            ("another takes its place", vec![("a", serves)], Some(vec![("b", serves)]), true),
+            ("the slice goes", vec![("a", serves)], None, true),
+        ] {
+            let mut snapshot = snapshot();
+            let slice = |endpoints: Vec<(&str, (bool, bool))>| EndpointSlice {
+                endpoints: endpoints.into_iter().map(|(a, (ready, ending))| endpoint(a, ready, ending)).collect(),
+                ..snapshot.endpoint_slices[&name].clone()
+            };
+            let (before, after) = (slice(before), after.map(slice));
+            snapshot.apply(before.clone());
+            let change = match after {
+                Some(after) => snapshot.apply(after),
+                None => snapshot.remove::<EndpointSlice>(&name),
+            };
+            let change = change.unwrap_or(Change { name: name.clone(), before: Some(before), present: true });
+            let expected = if departs { BTreeSet::from([binding()]) } else { BTreeSet::new() };
+            assert_eq!(EndpointSlice::departures(&change, &snapshot), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_pod_or_a_node_that_ends_has_targets_depart() {
+        let mut snapshot = snapshot();
+        let name = ObjectName::new("shop", "front-a");
+        let pod = Pod { name: name.clone(), ..crate::testing::pod("10.0.0.1") };
+        let mut departs = |pod: Pod| !Pod::departures(&snapshot.apply(pod).unwrap(), &snapshot).is_empty();
+        assert!(!departs(pod.clone()));
+        assert!(!departs(Pod { ports: vec![PodPort { name: "web".to_owned(), number: 80 }], ..pod.clone() }));
+        assert!(departs(Pod { deleting: true, ..pod.clone() }));
+        assert!(!departs(Pod { deleting: true, node: "n2".to_owned(), ..pod.clone() }));
+        assert!(departs(Pod { uid: "another".to_owned(), ..pod.clone() }));
+        assert!(departs(Pod { uid: "another".to_owned(), containers_ready: Readiness::NotReady, ..pod }));
+        let change = snapshot.remove::<Pod>(&name).unwrap();
+        assert_eq!(Pod::departures(&change, &snapshot), BTreeSet::from([binding()]));
+
+        // The target type of the binding is unknown: its targets may be nodes.
+        let node = crate::testing::node("n1");
+        let mut departs = |node: Node| Node::departures(&snapshot.apply(node).unwrap(), &snapshot);
+        assert_eq!(departs(node.clone()), BTreeSet::new());
+        assert_eq!(departs(Node { ready: Readiness::Unknown, ..node.clone() }), BTreeSet::from([binding()]));
+        assert_eq!(departs(node.clone()), BTreeSet::new());
+        let drained = vec![("ToBeDeletedByClusterAutoscaler".to_owned(), "NoSchedule".to_owned())];
+        assert_eq!(departs(Node { taints: drained, ..node.clone() }), BTreeSet::from([binding()]));
+        let mut to_pods = snapshot.target_group_bindings.values().next().unwrap().clone();
+        to_pods.spec.target_type = Some(TargetType::Ip);
+        snapshot.apply(to_pods);
+        snapshot.apply(node.clone());
+        let change = snapshot.remove::<Node>(&node.name).unwrap();
+        assert_eq!(Node::departures(&change, &snapshot), BTreeSet::new());
     }
 
     #[test]

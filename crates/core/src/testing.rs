@@ -90,6 +90,7 @@ pub fn pod(address: &str) -> Pod {
     Pod {
         name: name(address),
         uid: format!("uid-{address}"),
+        deleting: false,
         node: "n1".into(),
         addresses: vec![address.to_owned()],
         containers_ready: Readiness::Ready,

@@ -199,14 +199,19 @@ pub(crate) async fn watch_kind<W, T>(
         if last_error.take().is_some() {
             tracing::info!(kind, "the watch works again");
         }
-        let mut keys: BTreeMap<&str, BTreeSet<Key>> = BTreeMap::new();
+        let mut keys: BTreeMap<&str, (BTreeSet<Key>, BTreeSet<Key>)> = BTreeMap::new();
         {
             let snapshot = snapshot.read().unwrap_or_else(PoisonError::into_inner);
             for change in &changes {
-                keys.entry(&change.name.namespace).or_default().extend(T::keys(change, &snapshot));
+                let (departures, all) = keys.entry(&change.name.namespace).or_default();
+                departures.extend(T::departures(change, &snapshot));
+                all.extend(T::keys(change, &snapshot));
             }
         }
-        for (namespace, keys) in keys {
+        for (namespace, (departures, keys)) in keys {
+            if !departures.is_empty() {
+                queue.departed(namespace, departures);
+            }
             // The objects of the first lists exist, and may have for long; later ones are edits.
             match first_list {
                 true => queue.resync(keys),

@@ -53,10 +53,10 @@ pub struct ControllerFlags {
     /// Ingress groups that are worked on at the same time
     #[arg(long, env = "INGRESS_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
     pub ingress_max_concurrent_reconciles: usize,
-    /// TargetGroupBindings that are worked on at the same time
+    /// TargetGroupBindings that are worked on at the same time; as many more whose targets end or wait to be healthy
     #[arg(long, env = "TARGETGROUPBINDING_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
     pub targetgroupbinding_max_concurrent_reconciles: usize,
-    /// Interval at which AWS is asked again if the pods that wait at a readiness gate are healthy, as `15s`
+    /// Longest interval at which AWS is asked again if the pods that wait at a readiness gate are healthy, as `15s`
     #[arg(long, env = "TARGETGROUPBINDING_REQUEUE_DURATION", default_value = "15s", value_parser = duration)]
     pub targetgroupbinding_requeue_duration: Duration,
     /// Most targets of one target group; 0 is no limit

@@ -25,6 +25,9 @@ const STAGE_SECONDS: [f64; 12] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10
 /// The upper bounds, in seconds, of the duration of one AWS call: the default buckets of the Go client, and one more.
 const CALL_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// The upper bounds, in seconds, of the time until a target that departs is deregistered.
+const DEREGISTRATION_SECONDS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
 /// The upper bounds of the number of retries of a call.
 const RETRIES: [f64; 11] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
 
@@ -52,6 +55,7 @@ pub struct Metrics {
     budget_waits: Family<BudgetClass, Counter<f64, AtomicU64>>,
     budget_throttles: Family<BudgetClass, Counter>,
     queue_depth: Gauge,
+    deregistrations: Histogram,
     events_dropped: Counter,
     watch_silent: Family<OfKind, Gauge>,
     webhook_denials: Family<WebhookFailure, Counter>,
@@ -266,6 +270,7 @@ impl Metrics {
             budget_waits: Family::default(),
             budget_throttles: Family::default(),
             queue_depth: Gauge::default(),
+            deregistrations: Histogram::new(DEREGISTRATION_SECONDS),
             events_dropped: Counter::default(),
             watch_silent: Family::default(),
             webhook_denials: Family::default(),
@@ -387,6 +392,11 @@ impl Metrics {
     fn register_controller(&mut self) {
         let registry = &mut self.registry;
         registry.register("albatross_queue_depth", "Keys that are due and wait for a worker", self.queue_depth.clone());
+        registry.register(
+            "albatross_deregistration_seconds",
+            "Seconds from a change by which a target departs until AWS has accepted its deregistration",
+            self.deregistrations.clone(),
+        );
         registry.register(
             "albatross_events_dropped",
             "Kubernetes events that were not written: an object had too many, or too many waited",
@@ -534,6 +544,11 @@ impl Metrics {
     /// Sets the number of keys that are due and wait for a worker.
     pub fn queue_depth(&self, depth: usize) {
         self.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// Records the time from a change by which targets depart until AWS has accepted their deregistration.
+    pub fn deregistered(&self, waited: Duration) {
+        self.deregistrations.observe(waited.as_secs_f64());
     }
 
     /// Counts events that were not written.

@@ -1,11 +1,15 @@
 //! The work queue: each key waits at most once, runs at most once at a time, and has its own backoff.
 //!
-//! Load balancers and targets have separate lanes, each with its own workers. In a lane, changes come before resyncs
-//! and resyncs before audits; among keys with the same reason, the namespaces whose objects changed take turns. A
-//! change of the rules of nodes comes first, because every binding and many stacks wait for it, but at most once a
-//! second.
+//! Load balancers and targets have separate lanes, each with its own workers. In a lane, departures of targets come
+//! before changes, changes before resyncs and resyncs before audits; among keys with the same reason, the namespaces
+//! whose objects changed take turns. A change of the rules of nodes comes before other changes, because every binding
+//! and many stacks wait for it, but at most once a second.
 //!
-//! A key that changes while it runs is queued again afterwards. A failed key waits from one second to two minutes,
+//! A pass may wait for AWS for minutes, in a backlog of registrations for example. So departures, and queries for the
+//! health of targets, have workers in addition to those of all other passes.
+//!
+//! A key that changes while it runs is queued again afterwards; if a target departs meanwhile, the calls of the running
+//! pass become as urgent as that. A failed key waits from one second to two minutes,
 //! twice as long each time; if an object that it depends on changes, it runs again within a second.
 
 mod schedule;
@@ -19,6 +23,7 @@ use std::{
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
+use albatross_aws::{Priority, Urgency};
 use albatross_core::dependents::Key;
 
 use schedule::{Lane, RECENT, Schedule, Wanted, namespace_of};
@@ -32,6 +37,8 @@ pub enum Outcome {
     NeedsCorrection(String),
     /// The pass succeeded, and the key runs again after this time.
     Again(Duration),
+    /// The pass succeeded, and after this time AWS is queried for the health of targets.
+    LookAfter(Duration),
     /// AWS is not ready for the rest. The key runs again soon; this is not an error.
     NotYet,
     /// The pass failed. The key runs again after growing pauses.
@@ -41,12 +48,32 @@ pub enum Outcome {
 /// The reason why a key is queued, in descending urgency; the most urgent of several reasons counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueueReason {
+    /// A target of the key may have to leave its target group, because its pod ends for example: requests may still go
+    /// to it.
+    Departure,
     /// An object that affects the key has changed; a resync or an audit may be due as well.
     Change,
+    /// A pod waits until AWS reports its target healthy.
+    Look,
     /// The key runs again, without a known change.
     Resync,
     /// The key is compared with AWS again, without a known change in the cluster or in AWS.
     Audit,
+}
+
+impl QueueReason {
+    /// In descending urgency.
+    const ALL: [Self; 5] = [Self::Departure, Self::Change, Self::Look, Self::Resync, Self::Audit];
+
+    /// Returns the priority of a pass's calls.
+    fn priority(self) -> Priority {
+        match self {
+            Self::Departure => Priority::Deregister,
+            Self::Change | Self::Look => Priority::Edit,
+            Self::Resync => Priority::Resync,
+            Self::Audit => Priority::Audit,
+        }
+    }
 }
 
 /// The queue. An `Arc` shares it cheaply.
@@ -70,12 +97,19 @@ pub struct QueueState {
 }
 
 impl Queue {
-    /// Returns a queue that limits the number of running keys of load balancers and of targets. With as many workers as
-    /// the sum of both, neither kind waits for the other, however long the passes take.
+    /// Returns a queue that limits the number of running keys of load balancers and of targets, and to the latter number
+    /// also that of departures and that of queries for health. With [`Self::workers`] workers none waits for the others,
+    /// however long the passes take.
     #[must_use]
     pub fn with_max_concurrent(load_balancers: usize, targets: usize) -> Self {
         let most = BTreeMap::from([(Lane::Targets, targets.max(1)), (Lane::LoadBalancers, load_balancers.max(1))]);
         Self { schedule: Mutex::new(Schedule { most, ..Schedule::default() }), wake: Notify::new() }
+    }
+
+    /// Returns the number of keys that may run at once, with these numbers in [`Self::with_max_concurrent`].
+    #[must_use]
+    pub fn workers(load_balancers: usize, targets: usize) -> usize {
+        load_balancers.max(1) + 3 * targets.max(1)
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule> {
@@ -107,6 +141,14 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// Queues keys because a target of theirs may have to leave its target group.
+    pub fn departed(&self, namespace: &str, keys: impl IntoIterator<Item = Key>) {
+        let (mut schedule, now) = (self.lock(), Instant::now());
+        keys.into_iter().for_each(|key| schedule.add(key, namespace, QueueReason::Departure, now));
+        drop(schedule);
+        self.wake.notify_one();
+    }
+
     /// Queues several keys to run again, without a change.
     pub fn resync(&self, keys: impl IntoIterator<Item = Key>) {
         keys.into_iter().for_each(|key| self.add_for(QueueReason::Resync, key));
@@ -130,13 +172,13 @@ impl Queue {
             .into_iter()
             .chain(running)
             .filter(|(_, wanted)| {
-                wanted.cause == QueueReason::Change && now.saturating_duration_since(wanted.since) < RECENT
+                wanted.cause <= QueueReason::Change && now.saturating_duration_since(wanted.since) < RECENT
             })
             .collect();
         recent.sort_by(|(key, wanted), (other, other_wanted)| (wanted.since, key).cmp(&(other_wanted.since, other)));
         for (key, wanted) in recent {
             for tenant in &wanted.tenants {
-                schedule.add(key.clone(), tenant, QueueReason::Change, wanted.since);
+                schedule.add(key.clone(), tenant, wanted.cause, wanted.since);
             }
         }
         drop(schedule);
@@ -162,6 +204,22 @@ impl Queue {
                 Err(None) => wake.await,
             }
         }
+    }
+
+    /// Returns the urgency of the pass over a running key, which rises if a target departs meanwhile.
+    #[must_use]
+    pub fn urgency(&self, key: &Key) -> Urgency {
+        let schedule = self.lock();
+        let running = schedule.running.get(key);
+        running.map_or_else(|| Urgency::new(Priority::Edit), |running| running.urgency.clone())
+    }
+
+    /// Returns the time at which a running key was queued because a target departed, if that is why it runs.
+    #[must_use]
+    pub fn departed_at(&self, key: &Key) -> Option<Instant> {
+        let schedule = self.lock();
+        let wanted = schedule.running.get(key).map(|running| &running.wanted);
+        wanted.filter(|wanted| wanted.cause == QueueReason::Departure).map(|wanted| wanted.since)
     }
 
     /// Records the result of a pass over a key.

@@ -110,6 +110,7 @@ slim! {
         external_traffic_policy: Option<String>,
         health_check_node_port: Option<i32>,
         allocate_load_balancer_node_ports: Option<bool>,
+        publish_not_ready_addresses: Option<bool>,
     }
     struct ServicePort {
         name: Option<String>,

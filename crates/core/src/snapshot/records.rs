@@ -307,6 +307,8 @@ pub struct Service {
     pub health_check_node_port: Option<u16>,
     /// `spec.allocateLoadBalancerNodePorts`; absent is true.
     pub allocate_load_balancer_node_ports: bool,
+    /// `spec.publishNotReadyAddresses`: pods that are not ready, or end, count as ready.
+    pub publishes_not_ready: bool,
     /// `status.loadBalancer.ingress`
     pub status: Vec<StatusEntry>,
     /// True if it is in no file, and stands for the Service that may be in another: of its ports only the Service's own is known.
@@ -414,6 +416,7 @@ impl From<wire::Service> for Service {
                 .and_then(|n| u16::try_from(n).ok())
                 .filter(|n| *n > 0),
             allocate_load_balancer_node_ports: wire.spec.allocate_load_balancer_node_ports.unwrap_or(true),
+            publishes_not_ready: wire.spec.publish_not_ready_addresses.unwrap_or(false),
             status: status_entries(wire.status),
             assumed: false,
         }
@@ -528,6 +531,8 @@ pub struct Pod {
     pub name: ObjectName,
     /// `metadata.uid`
     pub uid: String,
+    /// True if it is being deleted: it ends, and does not come back.
+    pub deleting: bool,
     /// Empty until it is scheduled.
     pub node: String,
     /// `status.podIPs`
@@ -606,6 +611,7 @@ impl From<wire::Pod> for Pod {
         Self {
             name: name_of(&metadata),
             uid: metadata.uid.unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
             node: spec.node_name.unwrap_or_default(),
             addresses,
             containers_ready: readiness(&status.conditions, "ContainersReady"),

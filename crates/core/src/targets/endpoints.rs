@@ -11,7 +11,8 @@ use crate::{
     },
     model::{ObjectName, PortReference, Target},
     snapshot::{
-        AddressFamily, EndpointSlice, Node, Readiness, Service, ServicePort, Snapshot, TargetGroupBinding, in_namespace,
+        AddressFamily, EndpointAddress, EndpointSlice, Node, Readiness, Service, ServicePort, Snapshot,
+        TargetGroupBinding, in_namespace,
     },
 };
 
@@ -164,16 +165,29 @@ fn port_of<'a>(
     Some(if by_number { service.ports.iter().find(fits).unwrap_or(first) } else { first })
 }
 
-/// A pod that the slices of a binding's Service show as ready at its port, if there is one.
-pub fn ready_pod<'a>(slices: &'a [EndpointSlice], binding: &TargetGroupBinding, service: &Service) -> Option<&'a str> {
+/// Returns true if the pod of an endpoint is being deleted and so counts as not ready. EndpointSlices show that later
+/// than the pod itself: their controller has a queue and a limit of requests.
+fn has_ending_pod(snapshot: &Snapshot, service: &Service, endpoint: &EndpointAddress) -> bool {
+    let name = endpoint.pod.as_ref().map(|pod| ObjectName::new(&service.name.namespace, pod));
+    !service.publishes_not_ready && name.is_some_and(|name| snapshot.pods.get(&name).is_some_and(|pod| pod.deleting))
+}
+
+/// Returns a pod that the slices of a binding's Service show as ready at its port, and that is not known to be ending, if
+/// there is one.
+pub fn ready_pod<'a>(
+    snapshot: &Snapshot,
+    slices: &'a [EndpointSlice],
+    binding: &TargetGroupBinding,
+    service: &Service,
+) -> Option<&'a str> {
     let wanted = port_reference(&binding.spec.service_ref.port);
     let port = port_of(service, &wanted, binding.spec.target_group_protocol)?;
     let family = family(binding);
     let at_port = |slice: &&EndpointSlice| {
         slice.family == family && slice.ports.iter().any(|p| port.name.is_empty() || p.name == port.name)
     };
-    let mut ready =
-        slices.iter().filter(at_port).flat_map(|slice| &slice.endpoints).filter(|e| e.ready.unwrap_or(true));
+    let is_ready = |e: &&EndpointAddress| e.ready.unwrap_or(true) && !has_ending_pod(snapshot, service, e);
+    let mut ready = slices.iter().filter(at_port).flat_map(|slice| &slice.endpoints).filter(is_ready);
     ready.find_map(|endpoint| endpoint.pod.as_deref())
 }
 
@@ -189,9 +203,13 @@ pub fn target_state(snapshot: &Snapshot, binding: &TargetGroupBinding, written: 
     let service = &binding.spec.service_ref.name;
     let slices = in_namespace(&snapshot.endpoint_slices, namespace).filter(|(_, slice)| slice.service == *service);
     let mut endpoints = slices.flat_map(|(_, slice)| &slice.endpoints).filter(|endpoint| is(&endpoint.address));
+    let service = snapshot.services.get(&ObjectName::new(namespace, service));
+    let ends = |endpoint: &EndpointAddress| {
+        endpoint.terminating || service.is_some_and(|service| has_ending_pod(snapshot, service, endpoint))
+    };
     if let Some(first) = endpoints.next() {
         // An address that comes back is listed twice for a while.
-        let terminating = first.terminating && endpoints.all(|endpoint| endpoint.terminating);
+        let terminating = ends(first) && endpoints.all(ends);
         return if terminating { TargetState::Terminating } else { TargetState::Living };
     }
     // Pods that the Service has ceased to select serve on.
@@ -231,9 +249,10 @@ fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, po
                 skip("its pod is not known (yet)");
                 continue;
             };
-            let bucket = if endpoint.ready.unwrap_or(true) {
+            let ends = has_ending_pod(snapshot, service, endpoint);
+            let bucket = if endpoint.ready.unwrap_or(true) && !ends {
                 &mut targets
-            } else if pod.containers_ready == Readiness::Ready && !endpoint.terminating {
+            } else if pod.containers_ready == Readiness::Ready && !endpoint.terminating && !ends {
                 // Such a pod may wait for its readiness gate, which waits for its registration.
                 match snapshot.nodes.get(&ObjectName::new("", &pod.node)).map(|node| node.ready) {
                     Some(Readiness::Ready) => &mut targets,
@@ -293,7 +312,8 @@ fn nodes(
     Ok(Resolution::Targets { targets: if targets.is_empty() { perhaps } else { targets }, skipped })
 }
 
-fn may_take_traffic(node: &Node) -> bool {
+/// Returns true if a node may be a target.
+pub(crate) fn may_take_traffic(node: &Node) -> bool {
     !EXCLUDING_LABELS.iter().any(|label| node.labels.contains_key(*label))
         && node.labels.get(COMPUTE_TYPE).is_none_or(|kind| kind != "fargate")
         && !node.taints.iter().any(|(key, effect)| {

@@ -194,6 +194,20 @@ pub enum HealthQuery {
     In(Duration),
 }
 
+/// The shortest time between two queries.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
+/// The queries a second, of all bindings together: most of what AWS gives an account, 10 Describe calls a second.
+const QUERIES_A_SECOND: u32 = 8;
+
+/// Returns the time between two queries for a binding whose pods have waited for `waited`, while `waiting` bindings have
+/// such pods. It is a quarter of the time that they have waited, so that a pod learns of its health soon and one that never
+/// becomes healthy costs little, and no longer than `longest`, except if so many bindings wait that AWS would throttle.
+#[must_use]
+pub fn pause(waited: Duration, waiting: usize, longest: Duration) -> Duration {
+    let by_age = (waited / 4).max(SHORTEST_PAUSE).min(longest);
+    by_age.max(Duration::from_secs(1) * u32::try_from(waiting).unwrap_or(u32::MAX) / QUERIES_A_SECOND)
+}
+
 /// Decides on it. As long as a pod waits, it is once in `every`; a target that was registered just now is not healthy
 /// before. `left` is the time until the planned query, where a pod has been waiting; zero when it is due.
 #[must_use]
@@ -204,7 +218,8 @@ pub fn look(pods: &[GatedPod], registered: &BTreeSet<Target>, left: Option<Durat
     }
     match left {
         Some(Duration::ZERO) => HealthQuery::Now,
-        Some(left) => HealthQuery::In(left),
+        // Pods that have come since it was planned may be healthy sooner.
+        Some(left) => HealthQuery::In(left.min(every)),
         None if waiting.all(|pod| pod.targets.iter().all(|target| registered.contains(target))) => {
             HealthQuery::In(every)
         }

@@ -64,8 +64,8 @@ pub struct BindingOutcome {
     pub gone: bool,
     /// True if the binding should be reconciled again soon, so that it gets a checkpoint once its targets are stable.
     pub checkpoint_pending: bool,
-    /// The time until the next pass, if a pod waits for AWS to report it healthy.
-    pub again: Option<Duration>,
+    /// The time until the next query for the health of targets, if a pod waits for AWS to report it healthy.
+    pub look: Option<Duration>,
     /// The waiting times of the pods that AWS now reports healthy.
     pub became_ready: Vec<Duration>,
 }
@@ -443,8 +443,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             },
             Resolution::Targets { .. } if binding.spec.target_type == Some(TargetType::Ip) => {
                 let slices = self.cluster.endpoint_slices(&name).await?;
-                let service = self.snapshot().services.get(&name).cloned();
-                let ready = service.and_then(|service| ready_pod(&slices, binding, &service));
+                let ready = {
+                    let snapshot = self.snapshot();
+                    let service = snapshot.services.get(&name);
+                    service.and_then(|service| ready_pod(&snapshot, &slices, binding, service))
+                };
                 let Some(pod) = ready.map(|pod| ObjectName::new(&name.namespace, pod)) else { return Ok(()) };
                 // EndpointSlices of another controller may name pods that never existed.
                 if self.cluster.has_pod(&pod).await? { Err(Problem::Behind(format!("Pod {pod}"))) } else { Ok(()) }

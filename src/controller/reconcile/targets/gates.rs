@@ -1,15 +1,22 @@
 //! The readiness gates of pods: the health of their targets in AWS is written to their status.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
+use albatross_aws::{Priority, current_priority};
+
 use super::{BindingOutcome, Cloud, Cluster, ClusterError, Stage, Targets, binding::Failure};
 use albatross_core::targets::{
     endpoints::TargetOwner,
-    readiness::{Change, HealthQuery, OpenGateReason, conditions, gated, is_missing, look, opened, says_the_same},
+    readiness::{
+        Change, HealthQuery, OpenGateReason, conditions, gated, is_missing, look, opened, pause, says_the_same,
+    },
 };
 use albatross_core::{
     api::crd::target_group_binding::TargetType,
@@ -21,8 +28,9 @@ use albatross_core::{
 const AT_ONCE: usize = 8;
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Writes the conditions of the pods that have a gate for the binding. AWS is queried only while one of them waits,
-    /// once in each [`super::Settings::gate_pause`].
+    /// Writes the conditions of the pods that have a gate for the binding. AWS is queried only while one of them waits, at
+    /// least once in each [`super::Settings::gate_pause`] unless very many bindings wait. A pass in which a target departs
+    /// leaves the query to the next one.
     pub(crate) async fn update_readiness_gates(
         &self,
         binding: &TargetGroupBinding,
@@ -35,19 +43,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         let pods = gated(&self.snapshot(), &binding.name, targets);
         let registered: BTreeSet<Target> = outcome.registered.iter().cloned().collect();
-        let planned = self.memory().get(&binding.name).and_then(|memory| memory.look);
-        let (now, every) = (Instant::now(), self.settings.gate_pause);
-        let look = look(&pods, &registered, planned.map(|at| at.saturating_duration_since(now)), every);
-        let next = match look {
-            HealthQuery::Never => None,
-            HealthQuery::Now => Some(now + every),
-            HealthQuery::In(pause) => Some(now + pause),
-        };
-        if planned != next {
-            self.memory().entry(binding.name.clone()).or_default().look = next;
-        }
-        outcome.again = next.map(|at| at - now);
-        let healths = match look {
+        let has_new = pods.iter().any(|pod| pod.targets.iter().any(|target| registered.contains(target)));
+        let (query, next) =
+            self.plan_look(&binding.name, has_new, |left, every| match look(&pods, &registered, left, every) {
+                HealthQuery::Now if current_priority() == Priority::Deregister => HealthQuery::In(Duration::ZERO),
+                query => query,
+            });
+        outcome.look = next;
+        let healths = match query {
             HealthQuery::Now => match self.cloud.read_targets(arn).await {
                 Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
                 healths => Some(healths.map_err(super::Problem::from)?),
@@ -65,6 +68,32 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         });
         let changes = conditions(&pods, &registered, healths.as_ref());
         self.write_conditions(&binding.name, changes, outcome).await
+    }
+
+    /// Decides if AWS is queried for the health of a binding's targets, and plans the next query; returns both. `decide`
+    /// gets the time until the query that was planned, if a pod has been waiting, and the time between two queries.
+    fn plan_look(
+        &self,
+        binding: &ObjectName,
+        has_new: bool,
+        decide: impl Fn(Option<Duration>, Duration) -> HealthQuery,
+    ) -> (HealthQuery, Option<Duration>) {
+        let (now, mut memory) = (Instant::now(), self.memory());
+        let waiting = memory.values().filter(|memory| memory.look.is_some()).count();
+        let planned = memory.get(binding).and_then(|memory| memory.look);
+        let since = planned.filter(|_| !has_new).map_or(now, |look| look.since);
+        let every = pause(now.saturating_duration_since(since), waiting, self.settings.gate_pause);
+        let query = decide(planned.map(|look| look.next.saturating_duration_since(now)), every);
+        let next = match query {
+            HealthQuery::Never => None,
+            HealthQuery::Now => Some(every),
+            HealthQuery::In(pause) => Some(pause),
+        };
+        let look = next.map(|pause| super::Look { since, next: now + pause });
+        if planned != look {
+            memory.entry(binding.clone()).or_default().look = look;
+        }
+        (query, next)
     }
 
     /// Opens the gates of all pods that wait for the binding.

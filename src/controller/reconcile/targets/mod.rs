@@ -54,9 +54,17 @@ pub struct Settings {
     pub endpoint_group_tags: Tags,
     /// `--max-targets-per-target-group`; `None` means no limit.
     pub max_targets: Option<usize>,
-    /// `--targetgroupbinding-requeue-duration`: the time between two queries of AWS for the health of pods that wait at
-    /// a readiness gate.
+    /// `--targetgroupbinding-requeue-duration`: the longest time between two queries of AWS for the health of pods that
+    /// wait at a readiness gate.
     pub gate_pause: Duration,
+}
+
+/// A planned query for the health of targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    /// The time since when pods wait.
+    since: tokio::time::Instant,
+    next: tokio::time::Instant,
 }
 
 /// The state that is kept for a binding from one pass to the next.
@@ -72,8 +80,8 @@ struct Memory {
     status: Option<(String, TargetGroupBindingStatus)>,
     /// The UID, and the last written or removed checkpoint.
     checkpoint: Option<(String, Option<String>)>,
-    /// The time of the next query for the health of targets, while a pod waits for it.
-    look: Option<tokio::time::Instant>,
+    /// The next query for the health of targets, while a pod waits for it.
+    look: Option<Look>,
     /// The written conditions of pods that the watch does not show yet, by the pod's UID and the condition.
     conditions: BTreeMap<(String, String), GateState>,
     /// The writes of the target type.

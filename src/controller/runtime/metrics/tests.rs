@@ -27,6 +27,7 @@ fn exposition() {
     metrics.budget("elb_writes", Some(3.5), 0.0, true);
     metrics.budget("elb_writes", Some(3.25), 1.5, false);
     metrics.queue_depth(3);
+    metrics.deregistered(Duration::from_millis(125));
     metrics.events_dropped(2);
     metrics.watch_silent("Pod", Duration::from_millis(4500));
     metrics.plan_step("CreateRule");
@@ -130,6 +131,13 @@ fn exposition() {
     # HELP albatross_queue_depth Keys that are due and wait for a worker.
     # TYPE albatross_queue_depth gauge
     albatross_queue_depth 3
+    # HELP albatross_deregistration_seconds Seconds from a change by which a target departs until AWS has accepted its deregistration.
+    # TYPE albatross_deregistration_seconds histogram
+    albatross_deregistration_seconds_sum 0.125
+    albatross_deregistration_seconds_count 1
+    albatross_deregistration_seconds_bucket{le="0.05"} 0
+    albatross_deregistration_seconds_bucket{le="0.25"} 1
+    albatross_deregistration_seconds_bucket{le="+Inf"} 1
     # HELP albatross_events_dropped Kubernetes events that were not written: an object had too many, or too many waited.
     # TYPE albatross_events_dropped counter
     albatross_events_dropped_total 2

@@ -8,6 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Outcome, QueueReason};
+use albatross_aws::Urgency;
 use albatross_core::{dependents::Key, model::StackId};
 
 pub(super) const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
@@ -69,6 +70,8 @@ pub(super) struct Running {
     /// True if the key was queued again while it runs.
     pub(super) again: bool,
     pub(super) wanted: Wanted,
+    /// The urgency of the pass's calls.
+    pub(super) urgency: Urgency,
 }
 
 /// The position of a key in its lane: by reason, then by the tenant's turn, then by arrival.
@@ -200,7 +203,13 @@ impl Schedule {
     pub(super) fn add(&mut self, key: Key, tenant: &str, cause: QueueReason, now: Instant) {
         self.want(&key, Wanted::new(&key, tenant, cause, now));
         match self.running.get_mut(&key) {
-            Some(running) => running.again = true,
+            Some(running) => {
+                running.again = true;
+                if cause == QueueReason::Departure {
+                    // The target departs only in the next pass, so this one must not wait for long.
+                    running.urgency.raise(cause.priority());
+                }
+            }
             None => self.hurry(key, now),
         }
     }
@@ -222,19 +231,28 @@ impl Schedule {
         }
     }
 
-    /// Returns the first key of a lane, if a worker is free for it. If there are several workers, one is reserved for
-    /// changes.
+    /// Returns the first key of a lane for which a worker is free. Departures and queries for health have workers of
+    /// their own. Of the others, if there are several, one is reserved for changes.
     fn first(&self, lane: Lane) -> Option<Key> {
-        let (place, key) = self.ready.get(&lane)?.first_key_value()?;
-        let running = || self.running.iter().filter(|(key, _)| self::lane(key) == lane);
-        if let Some(most) = self.most.get(&lane) {
-            let at_leisure = running().filter(|(_, r)| r.wanted.cause != QueueReason::Change).count();
-            let room = running().count() < *most;
-            if !room || place.0 != QueueReason::Change && at_leisure >= (*most - 1).max(1) {
-                return None;
+        let ready = self.ready.get(&lane)?;
+        let Some(most) = self.most.get(&lane).copied() else { return ready.values().next().cloned() };
+        let running = |of: &dyn Fn(QueueReason) -> bool| {
+            let of_lane = self.running.iter().filter(|(key, _)| self::lane(key) == lane);
+            of_lane.filter(|(_, running)| of(running.wanted.cause)).count()
+        };
+        let first = |reason: QueueReason| {
+            let (place, key) = ready.range((reason, 0, 0)..).next()?;
+            (place.0 == reason).then(|| key.clone())
+        };
+        let (own, reserved) = ([QueueReason::Departure, QueueReason::Look], most.saturating_sub(1).max(1));
+        let has_room = |reason: QueueReason| {
+            if own.contains(&reason) {
+                return running(&|other| other == reason) < most;
             }
-        }
-        Some(key.clone())
+            running(&|other| !own.contains(&other)) < most
+                && (reason == QueueReason::Change || running(&|other| other > QueueReason::Look) < reserved)
+        };
+        QueueReason::ALL.into_iter().filter(|reason| has_room(*reason)).find_map(first)
     }
 
     /// Returns the next key and the reason why it is queued, or the time at which the next delay ends.
@@ -257,15 +275,23 @@ impl Schedule {
         let wanted = self.wanted.remove(&key);
         let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), QueueReason::Resync, now));
         let cause = wanted.cause;
-        self.running.insert(key.clone(), Running { again: false, wanted });
+        let urgency = Urgency::new(cause.priority());
+        self.running.insert(key.clone(), Running { again: false, wanted, urgency });
         Ok((key, cause))
     }
 
     pub(super) fn done(&mut self, key: &Key, outcome: &Outcome, now: Instant) {
         let ran = self.running.remove(key);
-        let finished = matches!(outcome, Outcome::Done | Outcome::NeedsCorrection(_));
-        if let Some(ran) = ran.as_ref().filter(|_| !finished) {
-            self.want(key, ran.wanted.clone());
+        // The reason for the next pass.
+        let cause = |ran: QueueReason| match outcome {
+            Outcome::Done | Outcome::NeedsCorrection(_) => None,
+            Outcome::LookAfter(_) => Some(QueueReason::Look),
+            // What departed has been deregistered.
+            Outcome::Again(_) => Some(if ran == QueueReason::Departure { QueueReason::Change } else { ran }),
+            Outcome::NotYet | Outcome::Failed(_) => Some(ran),
+        };
+        if let Some((ran, cause)) = ran.as_ref().and_then(|ran| Some((ran, cause(ran.wanted.cause)?))) {
+            self.want(key, Wanted { cause, ..ran.wanted.clone() });
         }
         let pause =
             |failures: u32, longest: Duration| SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest);
@@ -285,7 +311,7 @@ impl Schedule {
                 self.failures.insert(key.clone(), (0, error.clone()));
                 None
             }
-            Outcome::Again(after) => {
+            Outcome::Again(after) | Outcome::LookAfter(after) => {
                 self.failures.remove(key);
                 Some(*after)
             }

@@ -347,3 +347,69 @@ fn a_pausing_key_is_tried_at_once_when_something_changes() {
     schedule.done(&group("a"), &Outcome::Done, now);
     assert_eq!(schedule.take(now), Err(None));
 }
+
+#[test]
+fn departures_overtake_and_have_workers_of_their_own() {
+    let now = Instant::now();
+    let mut schedule = Schedule { most: BTreeMap::from([(Lane::Targets, 2)]), ..Schedule::default() };
+    for number in 0..1000 {
+        schedule.wants(binding(&number.to_string()), QueueReason::Change, now);
+    }
+    assert_eq!(take_all(&mut schedule, now), [binding("0"), binding("1")]);
+    for number in [500, 600, 700] {
+        schedule.wants(binding(&number.to_string()), QueueReason::Departure, now);
+    }
+    assert_eq!(take_all(&mut schedule, now), [binding("500"), binding("600")]);
+    // They leave the workers of the others alone.
+    schedule.done(&binding("0"), &Outcome::Done, now);
+    assert_eq!(take_all(&mut schedule, now), [binding("2")]);
+    schedule.done(&binding("500"), &Outcome::Done, now);
+    assert_eq!(schedule.take(now), Ok((binding("700"), QueueReason::Departure)));
+}
+
+#[test]
+fn queries_for_health_neither_wait_for_changes_nor_delay_them() {
+    let now = Instant::now();
+    let mut schedule = Schedule { most: BTreeMap::from([(Lane::Targets, 2)]), ..Schedule::default() };
+    let look = Outcome::LookAfter(Duration::ZERO);
+    for name in ["a", "b", "c"] {
+        schedule.wants(binding(name), QueueReason::Change, now);
+    }
+    assert_eq!(schedule.take(now), Ok((binding("a"), QueueReason::Change)));
+    assert_eq!(schedule.take(now), Ok((binding("b"), QueueReason::Change)));
+    schedule.done(&binding("a"), &look, now);
+    schedule.done(&binding("b"), &look, now);
+    let taken: Vec<_> = std::iter::from_fn(|| schedule.take(now).ok()).collect();
+    let (change, looks) = (QueueReason::Change, QueueReason::Look);
+    assert_eq!(taken, [(binding("c"), change), (binding("a"), looks), (binding("b"), looks)]);
+    schedule.wants(binding("d"), change, now);
+    assert_eq!(schedule.take(now), Ok((binding("d"), change)));
+}
+
+#[tokio::test]
+async fn a_departure_makes_a_running_pass_urgent_and_the_next_one_too() {
+    let queue = Queue::default();
+    let (key, other) = (binding("a"), binding("b"));
+    queue.resync([key.clone(), other.clone()]);
+    assert_eq!(queue.next().await, (key.clone(), QueueReason::Resync));
+    assert_eq!(queue.next().await, (other.clone(), QueueReason::Resync));
+    let urgency = queue.urgency(&key);
+    queue.changed("shop", [key.clone()]);
+    assert_eq!(urgency.priority(), Priority::Resync);
+    assert_eq!(queue.departed_at(&key), None);
+    let departed = Instant::now();
+    queue.departed("shop", [key.clone()]);
+    assert_eq!(urgency.priority(), Priority::Deregister);
+    assert_eq!(queue.urgency(&other).priority(), Priority::Resync);
+    queue.done(&key, &Outcome::Failed("throttled".to_owned()));
+    tokio::time::pause();
+    assert_eq!(queue.next().await, (key.clone(), QueueReason::Departure));
+    assert!(
+        queue.departed_at(&key).is_some_and(|at| at >= departed && departed.elapsed() > Duration::from_millis(900))
+    );
+    // A failure may have left the target registered; what is to do after a success is less urgent.
+    queue.done(&key, &Outcome::Failed("throttled".to_owned()));
+    assert_eq!(queue.next().await, (key.clone(), QueueReason::Departure));
+    queue.done(&key, &Outcome::Again(Duration::from_secs(1)));
+    assert_eq!(queue.next().await, (key, QueueReason::Change));
+}

@@ -7,7 +7,7 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{Settings, StartError, one_ended, until};
 use crate::controller::{
     Controller,
-    runtime::{lease::Leadership, metrics::Metrics},
+    runtime::{lease::Leadership, metrics::Metrics, queue::Queue},
 };
 
 /// The time for running passes to end before the lease is released, within the termination grace period of a pod.
@@ -50,7 +50,7 @@ pub async fn lead(
     controller.targets.begin(controller.records.terms());
     controller.queue.begin_term();
     controller.queue_everything();
-    let workers = settings.load_balancers_at_once.max(1) + settings.bindings_at_once.max(1);
+    let workers = Queue::workers(settings.load_balancers_at_once, settings.bindings_at_once);
     let mut working = JoinSet::new();
     for _ in 0..workers {
         working.spawn(Arc::clone(&controller).work(until_stopped.clone()));

@@ -131,6 +131,28 @@ fn pods_that_serve_are_targets() {
 }
 
 #[test]
+fn a_pod_that_is_being_deleted_is_no_target_whatever_its_slice_shows() {
+    let bound = binding(IntOrString::Int(80), TargetType::Ip);
+    for (published, ready) in [(false, true), (false, false), (true, true)] {
+        let service = Service { publishes_not_ready: published, ..service("ClusterIP", vec![port("http", 80, None)]) };
+        let mut snapshot = snapshot(service.clone());
+        snapshot.apply(Pod { deleting: true, ..pod("ends", "n1", Readiness::Ready) });
+        snapshot.apply(pod("stays", "n1", Readiness::Ready));
+        let endpoints = vec![endpoint("10.0.0.1", "ends", Some(ready)), endpoint("10.0.0.2", "stays", Some(ready))];
+        let slice = slice("cart-1", AddressFamily::Ipv4, &[("http", 8080)], endpoints);
+        snapshot.apply(slice.clone());
+        let ends = ("10.0.0.1", 8080, of_pod("ends"));
+        let stays = ("10.0.0.2", 8080, of_pod("stays"));
+        let expected = if published { vec![ends, stays] } else { vec![stays] };
+        assert_eq!(resolve(&snapshot, &bound), Ok(found(&expected)), "{published} {ready}");
+        let state = if published { TargetState::Living } else { TargetState::Terminating };
+        assert_eq!(target_state(&snapshot, &bound, &target("10.0.0.1", 8080)), state);
+        let proof = ready.then_some(if published { "ends" } else { "stays" });
+        assert_eq!(ready_pod(&snapshot, &[slice], &bound, &service), proof);
+    }
+}
+
+#[test]
 fn slices_are_taken_by_service_family_and_port() {
     let mut all = snapshot(service("ClusterIP", vec![port("", 80, None)]));
     for name in ["a", "b"] {

@@ -154,6 +154,26 @@ fn aws_is_asked_as_long_as_a_pod_waits() {
 }
 
 #[test]
+fn the_longer_a_pod_waits_the_less_often_aws_is_asked() {
+    let seconds = Duration::from_secs;
+    for (case, waited, waiting, longest, expected) in [
+        ("registered just now", 0, 1, EVERY, seconds(2)),
+        ("for some seconds", 20, 1, EVERY, seconds(5)),
+        ("for long", 3600, 1, EVERY, EVERY),
+        ("for long, with a longer interval", 3600, 1, seconds(300), seconds(300)),
+        ("a short interval", 0, 1, seconds(1), seconds(1)),
+        ("many bindings wait", 0, 80, EVERY, seconds(10)),
+        ("so many that AWS would throttle", 0, 1000, EVERY, seconds(125)),
+    ] {
+        assert_eq!(pause(seconds(waited), waiting, longest), expected, "{case}");
+    }
+    let (new, old) = (gated_pod("a", &[80], None), gated_pod("b", &[80], Some(waiting())));
+    let registered = BTreeSet::from([target("a", 80)]);
+    // A pod that was registered just now does not wait for a query that was planned when AWS was asked less often.
+    assert_eq!(look(&[new, old], &registered, Some(seconds(14)), seconds(2)), HealthQuery::In(seconds(2)));
+}
+
+#[test]
 fn only_gates_for_the_binding_count() {
     let mut snapshot = Snapshot::default();
     let gate = |condition: &str| ReadinessGate { condition: condition.to_owned(), state: None };

@@ -32,11 +32,11 @@ fn calls(lab: &Lab) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn they_wait_until_aws_finds_them_healthy_and_cost_a_call_in_fifteen_seconds() {
+async fn they_wait_until_aws_finds_them_healthy_and_cost_few_calls() {
     let lab = lab(&["10.0.0.1", "10.0.0.2"]);
     gate(&lab, &["10.0.0.1", "10.0.0.2"], None);
     let outcome = reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!((outcome.checkpoint_pending, outcome.again), (true, Some(Duration::from_secs(15))));
+    assert_eq!((outcome.checkpoint_pending, outcome.look), (true, Some(Duration::from_secs(2))));
     let mut written = calls(&lab);
     written[2..].sort();
     assert_eq!(
@@ -49,27 +49,55 @@ async fn they_wait_until_aws_finds_them_healthy_and_cost_a_call_in_fifteen_secon
         ]
     );
     // AWS is not called, however often the binding is reconciled in the meantime.
-    for _ in 0..5 {
-        tokio::time::advance(Duration::from_secs(2)).await;
+    ["10.0.0.1", "10.0.0.2"].iter().for_each(|address| healthy(&lab, address, "initial"));
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_millis(500)).await;
         reconcile(&lab, "tgb").await.unwrap();
     }
     assert_eq!(calls(&lab), [""; 0]);
-    tokio::time::advance(Duration::from_secs(5)).await;
+    // The longer they wait, the longer are the pauses, up to fifteen seconds.
+    let mut pauses = Vec::new();
+    let mut pause = Duration::from_millis(500);
+    while pause < Duration::from_secs(15) {
+        tokio::time::advance(pause).await;
+        pause = reconcile(&lab, "tgb").await.unwrap().look.unwrap();
+        pauses.push(pause.as_secs_f64());
+    }
+    assert_eq!(
+        pauses,
+        [
+            2.0,
+            2.0,
+            2.0,
+            2.0,
+            2.5,
+            3.125,
+            3.906_25,
+            4.882_812_5,
+            6.103_515_625,
+            7.629_394_531,
+            9.536_743_164,
+            11.920_928_955,
+            14.901_161_193,
+            15.0
+        ]
+    );
+    calls(&lab);
+    tokio::time::advance(pause).await;
     healthy(&lab, "10.0.0.1", "healthy");
-    healthy(&lab, "10.0.0.2", "initial");
     let outcome = reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!((outcome.became_ready.len(), outcome.again), (1, Some(Duration::from_secs(15))));
+    assert_eq!((outcome.became_ready.len(), outcome.look), (1, Some(Duration::from_secs(15))));
     let mut written = calls(&lab);
     written.sort();
-    assert_eq!(written, ["condition shop/10.0.0.1 Ready", "condition shop/10.0.0.2 NotReady", "health"]);
+    assert_eq!(written, ["condition shop/10.0.0.1 Ready", "health"]);
     tokio::time::advance(Duration::from_secs(15)).await;
     healthy(&lab, "10.0.0.2", "healthy");
     let outcome = reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab), ["health", "condition shop/10.0.0.2 Ready"]);
-    assert_eq!(outcome.again, Some(Duration::from_secs(15)));
+    assert_eq!(outcome.look, Some(Duration::from_secs(15)));
     // The watch shows the conditions, and no pod waits any more.
     let outcome = reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!((outcome.again, calls(&lab)), (None, vec![]));
+    assert_eq!((outcome.look, calls(&lab)), (None, vec![]));
     tokio::time::advance(Duration::from_secs(3600)).await;
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab), [""; 0]);
@@ -183,4 +211,18 @@ async fn whose_binding_goes_or_has_no_service_is_let_through() {
     lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().deleting = true);
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab), ["condition shop/10.0.0.1 Ready  Target Group Binding is deleted", "finalizer off"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_in_which_a_target_departs_leaves_the_query_to_the_next() {
+    let lab = lab(&["10.0.0.1"]);
+    gate(&lab, &["10.0.0.1"], Some(Readiness::NotReady));
+    reconcile(&lab, "tgb").await.unwrap();
+    tokio::time::advance(Duration::from_secs(20)).await;
+    lab.log();
+    let urgent = albatross_aws::with_priority(albatross_aws::Priority::Deregister, reconcile(&lab, "tgb"));
+    let outcome = urgent.await.unwrap();
+    assert_eq!((outcome.look, calls(&lab)), (Some(Duration::ZERO), vec![]));
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(calls(&lab)[0], "health");
 }
