@@ -11,6 +11,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "what a test prints is shown if it fails")]
 
+mod latency;
 mod process;
 mod world;
 

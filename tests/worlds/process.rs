@@ -28,6 +28,7 @@ use albatross::controller::{
         start::{Parts, Settings, StartError, Watched, assemble, lead, start_watches},
     },
 };
+use albatross_aws::AwsReader;
 use albatross_core::{
     desired::BuildConfig,
     model::{Tags, Value, VpcId},
@@ -133,13 +134,25 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a process. Its number distinguishes it from all others.
+    /// Starts a process that does not retry reads, so that every failure counts. Its number distinguishes it from all others.
     pub(crate) fn start(
         cluster: &SimulatedCluster,
         aws: &SimulatedAws,
         number: usize,
         election: Election,
         audit: Duration,
+    ) -> Self {
+        Self::start_with(cluster, aws, number, election, audit, albatross_aws::testing::over)
+    }
+
+    /// Starts a process with these clients.
+    pub(crate) fn start_with(
+        cluster: &SimulatedCluster,
+        aws: &SimulatedAws,
+        number: usize,
+        election: Election,
+        audit: Duration,
+        clients: fn(SharedHttpClient) -> AwsReader,
     ) -> Self {
         let identity = format!("process-{number}");
         let life = Life::new(&identity);
@@ -186,7 +199,7 @@ impl Process {
         let parts = Parts {
             watched: watched.clone(),
             client: client.clone(),
-            aws: Arc::new(albatross_aws::testing::over(to_aws)),
+            aws: Arc::new(clients(to_aws)),
             config: BuildConfig::new("demo", Value::Known(vpc.clone())),
             vpc,
             metrics: Arc::new(Metrics::new()),

@@ -4,7 +4,7 @@ mod checks;
 pub(crate) mod compare;
 mod edits;
 mod hostile;
-mod objects;
+pub(crate) mod objects;
 
 use std::{collections::BTreeSet, time::Duration};
 
