@@ -58,7 +58,7 @@ pub struct Lab {
     pub kubeconfig: PathBuf,
     program: PathBuf,
     _control_plane: ControlPlane,
-    _moto: Moto,
+    moto: Moto,
     processes: Processes,
 }
 
@@ -129,7 +129,7 @@ impl Lab {
             kubeconfig: control_plane.kubeconfig.clone(),
             program: program.to_owned(),
             _control_plane: control_plane,
-            _moto: moto,
+            moto,
             processes,
         })
     }
@@ -165,6 +165,12 @@ impl Lab {
         environment: &[(&str, &str)],
     ) -> Result<processes::Process> {
         self.processes.spawn(name, program, arguments, environment)
+    }
+
+    /// Has the emulator report these healths of targets: `{ARN: [{id, port, state, reason, description}]}`. From the first
+    /// time on, other registered targets are `initial`.
+    pub async fn report_health(&self, healths: &Value) -> Result<()> {
+        self.moto.report_health(healths).await
     }
 
     /// The end of the controller's log.

@@ -5,5 +5,6 @@
 
 pub mod demo;
 pub mod lab;
+pub mod latency;
 pub mod symbolic;
 pub mod traffic;

@@ -1,5 +1,5 @@
 //! The lab's program: `demo` shows the controller at work, `lab` only starts what it works with, `traffic` measures what
-//! clients see of changes.
+//! clients see of changes, `latency` how soon the controller acts while it has much to do.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, clippy::disallowed_methods, reason = "an error and the log go to standard error")]
@@ -29,6 +29,8 @@ enum Command {
     Lab(e2e::demo::LabArguments),
     /// Change things under load, and count the requests that are lost or wrongly answered
     Traffic(e2e::traffic::Arguments),
+    /// Measure how soon the controller deregisters targets and opens readiness gates while it has much to do
+    Latency(e2e::latency::Arguments),
     #[command(name = GUARD, hide = true)]
     Guard { directory: PathBuf },
 }
@@ -77,6 +79,7 @@ fn run(command: &Command) -> Result<bool> {
             Command::Demo(arguments) => e2e::demo::run(&program, arguments).await.map(|()| true),
             Command::Lab(arguments) => e2e::demo::lab(&program, arguments).await.map(|()| true),
             Command::Traffic(arguments) => e2e::traffic::run(&program, arguments).await,
+            Command::Latency(arguments) => e2e::latency::run(&program, arguments).await,
             Command::Guard { .. } => Ok(true),
         }
     })

@@ -6,6 +6,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::processes::{Process, Processes, free_ports};
@@ -38,6 +44,15 @@ impl Moto {
         })
         .await?;
         Ok(Self { url: format!("http://127.0.0.1:{port}"), _process: process })
+    }
+
+    /// Has it report these healths of targets, as `moto_aws.py` says.
+    pub(super) async fn report_health(&self, healths: &Value) -> Result<()> {
+        let request =
+            Request::put(format!("{}/albatross/health", self.url)).body(Full::new(Bytes::from(healths.to_string())))?;
+        let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
+        ensure!(answer.status().is_success(), "the emulator does not take healths: {}", answer.status());
+        Ok(())
     }
 }
 

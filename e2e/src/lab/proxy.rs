@@ -155,6 +155,11 @@ impl Proxy {
         Ok(Self { url, state, task })
     }
 
+    /// Returns the time since the proxy's start, the clock of its log.
+    pub fn elapsed(&self) -> Duration {
+        self.state.started.elapsed()
+    }
+
     /// The calls since the last reset.
     pub fn counts(&self) -> Counts {
         self.state.book().counts.clone()
