@@ -63,12 +63,12 @@ pub struct Lab {
 }
 
 /// The options of a lab.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// Run the stand-in for scheduler and kubelet. Without it, pods are as their manifests say. Pods run only with `traffic`.
     pub kubelet: bool,
     /// Settings of the emulator, as `moto_aws.py` lists them.
-    pub emulator: &'static [(&'static str, &'static str)],
+    pub emulator: Vec<(&'static str, String)>,
     /// Run the load balancers, with these settings. Without it, nothing answers, and the emulator alone says how healthy
     /// targets are.
     pub traffic: Option<albatross_fabric::node::Options>,
@@ -82,11 +82,10 @@ impl Lab {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let cache = cache_directory(program)?;
         let processes = Processes::start(program)?;
+        let settings: Vec<_> = options.emulator.iter().map(|(name, value)| (*name, value.as_str())).collect();
         tracing::info!("starting etcd, kube-apiserver, kube-controller-manager and moto");
-        let ((control_plane, cluster), moto) = tokio::try_join!(
-            ControlPlane::start(&processes, &cache),
-            Moto::start(&processes, &cache, options.emulator)
-        )?;
+        let ((control_plane, cluster), moto) =
+            tokio::try_join!(ControlPlane::start(&processes, &cache), Moto::start(&processes, &cache, &settings))?;
         let proxy = Proxy::start(&moto.url).await?;
         let aws = Aws::new(&moto.url);
         tracing::info!("making a VPC with subnets, certificates and three nodes");
@@ -132,6 +131,11 @@ impl Lab {
             moto,
             processes,
         })
+    }
+
+    /// Makes the emulator of AWS tell lies from now on, as `moto_aws.py` lists them; none of `{}`.
+    pub async fn lie(&self, lies: &Value) -> Result<()> {
+        self.moto.lie(lies).await
     }
 
     /// The lab's directory, with the logs.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
@@ -52,6 +52,17 @@ impl Moto {
             Request::put(format!("{}/albatross/health", self.url)).body(Full::new(Bytes::from(healths.to_string())))?;
         let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
         ensure!(answer.status().is_success(), "the emulator does not take healths: {}", answer.status());
+        Ok(())
+    }
+
+    /// Makes it tell these lies from now on, as `moto_aws.py` lists them; none of `{}`.
+    pub async fn lie(&self, lies: &Value) -> Result<()> {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let request = Request::put(format!("{}/albatross/lies", self.url));
+        let answer = client.request(request.body(Full::new(lies.to_string().into()))?).await?;
+        let status = answer.status();
+        let said = answer.into_body().collect().await?.to_bytes();
+        ensure!(status.is_success(), "the emulator does not lie so: {}", String::from_utf8_lossy(&said));
         Ok(())
     }
 }

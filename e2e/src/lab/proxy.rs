@@ -69,6 +69,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// The name, with the fault if there was one.
+    pub fn outcome(&self) -> String {
+        self.disturbed.map_or_else(|| self.name.clone(), |disturbed| format!("{} [{disturbed}]", self.name))
+    }
+
     /// A field of the form that was sent, when bodies are kept.
     pub fn field(&self, name: &str) -> Option<String> {
         let pairs = self.body.as_deref()?.split('&').filter_map(|pair| pair.split_once('='));
@@ -102,8 +107,7 @@ fn decoded(value: &str) -> String {
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:9.3} {}", self.at.as_secs_f64(), self.name)?;
-        self.disturbed.map_or(Ok(()), |disturbed| write!(f, " [{disturbed}]"))?;
+        write!(f, "{:9.3} {}", self.at.as_secs_f64(), self.outcome())?;
         self.body.as_ref().map_or(Ok(()), |body| write!(f, " {body}"))
     }
 }
@@ -181,6 +185,11 @@ impl Proxy {
     /// The calls since the last reset, in their order.
     pub fn log(&self) -> Vec<Call> {
         self.state.book().log.clone()
+    }
+
+    /// The time since the start, as in the log.
+    pub fn elapsed(&self) -> Duration {
+        self.state.started.elapsed()
     }
 
     /// Sets if the log keeps the bodies of requests.

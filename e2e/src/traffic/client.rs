@@ -17,7 +17,7 @@ pub(super) const SAME: &str = "same";
 /// The right answer.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Expect {
-    /// 200 of a pod of one of these Deployments.
+    /// 200 of a pod of one of these Deployments, to the request itself and not after a redirect.
     Pods(&'static [&'static str]),
     /// An answer of the load balancer's own: status and body.
     Fixed(u16, &'static str),
@@ -61,7 +61,7 @@ impl Expect {
             Self::Pods(of) => {
                 let is_of =
                     |pod: &str| of.iter().any(|name| pod.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')));
-                answer.status == 200 && answer.pod().is_some_and(is_of)
+                answer.status == 200 && !answer.redirected && answer.pod().is_some_and(is_of)
             }
             Self::Fixed(status, body) => {
                 answer.is_of_load_balancer() && answer.status == *status && (body.is_empty() || answer.text() == *body)
@@ -71,7 +71,7 @@ impl Expect {
                 answer.is_of_load_balancer() && answer.status == *status && goes
             }
             Self::Echo => answer.status == 0,
-            Self::Secure(inner) => answer.redirected && inner.fits(answer),
+            Self::Secure(inner) => answer.redirected && inner.fits(&Answer { redirected: false, ..answer.clone() }),
             Self::Certificate(der, inner) => answer.certificate.as_ref() == Some(der) && inner.fits(answer),
             Self::Lost(_) => false,
         }
@@ -286,7 +286,7 @@ impl Client {
             clients: self.clients,
             seed: setting.seed,
             strict: setting.strict,
-            timeout: self.timeout.unwrap_or(standard.timeout),
+            timeout: self.timeout.unwrap_or(setting.timeout),
             follow: self.follow.then(|| Follow { tls, port: shift(443) }),
             judge,
             excuse,
@@ -301,6 +301,8 @@ pub(super) struct Setting {
     pub(super) rate: u32,
     pub(super) seed: u64,
     pub(super) strict: bool,
+    /// The most that a request may take, unless the client has its own.
+    pub(super) timeout: Duration,
     pub(super) port_offset: u16,
     pub(super) resolve: Resolve,
 }
@@ -339,13 +341,14 @@ mod tests {
         let all = [&of_web, &of_webb, &not_found, &to_other, &followed];
         let which = |expect: &Expect| all.map(|answer| expect.fits(answer));
         let web = pods(&["web"]);
-        assert_eq!(which(&web), [true, false, false, false, true]);
-        assert_eq!(which(&pods(&["web", "webb"])), [true, true, false, false, true]);
+        assert_eq!(which(&web), [true, false, false, false, false]);
+        assert_eq!(which(&pods(&["web", "webb"])), [true, true, false, false, false]);
         assert_eq!(which(&NOT_FOUND), [false, false, true, false, false]);
         assert_eq!(which(&Expect::Redirect(301, "other.")), [false, false, false, true, false]);
         assert_eq!(which(&web.clone().secure()), [false, false, false, false, true]);
         let certificate = |text: &'static [u8]| web.clone().with_certificate(Bytes::from_static(text));
-        assert_eq!(which(&certificate(b"one")), [true, false, false, false, true]);
+        assert_eq!(which(&certificate(b"one")), [true, false, false, false, false]);
+        assert_eq!(which(&certificate(b"one").secure()), [false, false, false, false, true]);
         assert_eq!(which(&certificate(b"two")), [false; 5]);
         assert_eq!(which(&SILENT), [false; 5]);
     }

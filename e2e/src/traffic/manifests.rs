@@ -2,18 +2,22 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::lab::kubelet::ON_TERM;
+use crate::lab::kubelet::{ON_TERM, READY_AFTER};
 
 /// Until a deregistered target has no more time, in seconds: short, so that what AWS lets go after it goes soon.
 pub(super) const DRAIN: u64 = 5;
 const PREFIX: &str = "alb.ingress.kubernetes.io/";
 const SERVICE_PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
 
-/// A Deployment whose pods answer to HTTP, TLS, lines and datagrams at port 8080.
+/// A Deployment whose pods answer to HTTP, TLS, lines and datagrams.
 #[derive(Clone)]
 pub(super) struct App {
     pub(super) name: &'static str,
     pub(super) replicas: usize,
+    /// The port at which the pods answer.
+    pub(super) port: u16,
+    /// The milliseconds that the pods take to start.
+    pub(super) starts_in: u64,
     /// A change of it rolls the Deployment over.
     pub(super) version: &'static str,
     /// The seconds that a preStop hook sleeps; 0 for none.
@@ -26,11 +30,22 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(name: &'static str, replicas: usize, pre_stop: u64) -> Self {
-        Self { name, replicas, version: "one", pre_stop, drains: true, gates: Vec::new() }
+        Self { name, replicas, port: 8080, starts_in: 0, version: "one", pre_stop, drains: true, gates: Vec::new() }
     }
 
     pub(super) fn objects(&self) -> Vec<Value> {
-        vec![self.deployment(), service(self.name)]
+        vec![self.deployment(), self.service()]
+    }
+
+    /// A Service for it, with a node port so that it may be reached through instances too.
+    fn service(&self) -> Value {
+        let ports = json!([{"name": "http", "port": 80, "targetPort": self.port}]);
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": self.name},
+            "spec": {"type": "NodePort", "selector": {"app": self.name}, "ports": ports},
+        })
     }
 
     pub(super) fn deployment(&self) -> Value {
@@ -39,8 +54,8 @@ impl App {
         let container = json!({
             "name": "app",
             "image": "example.com/app",
-            "ports": [{"containerPort": 8080}, {"name": "datagrams", "containerPort": 8080, "protocol": "UDP"}],
-            "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+            "ports": [{"containerPort": self.port}, {"name": "datagrams", "containerPort": self.port, "protocol": "UDP"}],
+            "readinessProbe": {"httpGet": {"path": "/", "port": self.port}, "periodSeconds": 1},
             "lifecycle": (self.pre_stop > 0).then(|| sleep(self.pre_stop)),
         });
         json!({
@@ -54,7 +69,10 @@ impl App {
                 "template": {
                     "metadata": {
                         "labels": {"app": self.name, "version": self.version},
-                        "annotations": {ON_TERM: if self.drains { "drain" } else { "exit" }},
+                        "annotations": {
+                            ON_TERM: if self.drains { "drain" } else { "exit" },
+                            READY_AFTER: self.starts_in.to_string(),
+                        },
                     },
                     "spec": {
                         "terminationGracePeriodSeconds": self.pre_stop + 30,
@@ -65,16 +83,6 @@ impl App {
             },
         })
     }
-}
-
-/// A Service for the Deployment of its name, with a node port so that it may be reached through instances too.
-pub(super) fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name},
-        "spec": {"type": "NodePort", "selector": {"app": name}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
-    })
 }
 
 /// An Ingress.
@@ -182,6 +190,7 @@ impl Balanced {
             .with("scheme", "internet-facing")
             .with("nlb-target-type", "ip")
             .with("healthcheck-interval", "5")
+            .with("healthcheck-timeout", "2")
             .with("attributes", "load_balancing.cross_zone.enabled=true")
             .with("target-group-attributes", &format!("deregistration_delay.timeout_seconds={DRAIN}"))
     }

@@ -1,20 +1,22 @@
 //! The stage of a scenario: a namespace of its own, clients that ask all the time, and the change that is measured.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use albatross_fabric::load::{Load, Report};
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::future::join_all;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::behind::Behind;
 use super::client::{Client, NEW, OLD, SAME, Setting};
 use super::controllers::Controllers;
 use super::manifests::{App, DRAIN};
-use crate::lab::cluster::{Cluster, text};
+use super::published::Published;
+use crate::lab::cluster::text;
+use crate::lab::proxy::is_read;
 use crate::lab::{Lab, wait_until};
 
 /// The most that an object may take to have a load balancer that answers all clients rightly.
@@ -24,11 +26,14 @@ const EVERYWHERE_WITHIN: Duration = Duration::from_secs(600);
 /// The time for which all is watched before the first change and after each.
 const BASE: Duration = Duration::from_secs(2);
 /// The time for which a controller that was killed stays away.
-const AWAY_AFTER_KILL: Duration = Duration::from_secs(10);
+pub(super) const AWAY_AFTER_KILL: Duration = Duration::from_secs(10);
 /// The time for which the API server is away.
 const AWAY: Duration = Duration::from_secs(60);
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(200);
+/// The time that a busy machine may add to what is waited for.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// The most Warnings that are told of a scenario that failed.
+const WARNINGS: usize = 3;
 
 /// The settings of all scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -41,15 +46,22 @@ pub(super) struct Settings {
     pub(super) longest_delay: Duration,
     /// For how long clients know a host name that is no longer published.
     pub(super) dns_ttl: Duration,
-    /// True if other scenarios change things at the same time.
-    pub(super) is_shared: bool,
+    /// The factor for the seconds of AWS's settings.
+    pub(super) time_scale: f64,
+    /// The most that clients wait for an answer.
+    pub(super) timeout: Duration,
 }
 
 impl Settings {
-    /// The time without any event after which none is expected: what was changed last has reached all nodes, and what
-    /// waits for it to drain has come.
+    /// Returns seconds of AWS's settings as they last here.
+    pub(super) fn scaled(&self, seconds: u64) -> Duration {
+        Duration::from_secs(seconds).mul_f64(self.time_scale)
+    }
+
+    /// The time without any event after which none is expected: what was changed last has reached all nodes, what waits
+    /// for it to drain has come, and no client still waits for an answer that it asked for before.
     fn calm(&self) -> Duration {
-        self.longest_delay + Duration::from_secs(DRAIN + 2)
+        self.longest_delay + self.scaled(DRAIN).max(self.timeout) + MARGIN
     }
 
     /// The seconds that a preStop hook has to sleep, so that no node has requests for a pod that ends.
@@ -84,6 +96,8 @@ pub(super) struct Stage {
 #[derive(Default)]
 struct Run {
     loads: Vec<(Client, Load)>,
+    /// The time of the lab's proxy at which the clients began.
+    began: Duration,
     state: usize,
     everywhere: Option<Duration>,
 }
@@ -94,9 +108,12 @@ pub(super) struct Measured {
     /// Of all clients.
     pub(super) sum: Report,
     pub(super) clients: Vec<Report>,
-    /// The longest time from a change until the last answer as before; where no client's answer changes, until the last
-    /// write to AWS.
+    /// The longest time from a change until the last request that was answered as before; where no client's answer changes,
+    /// until AWS's resources behind the scenario were as they stayed.
     pub(super) everywhere: Option<Duration>,
+    /// The controller's calls that change AWS, and their seconds since the clients began; with those for scenarios that ran
+    /// at the same time.
+    pub(super) writes: Vec<(f64, String)>,
 }
 
 impl Stage {
@@ -171,6 +188,35 @@ impl Stage {
         self.delete("networking.k8s.io/v1", "Ingress", name).await
     }
 
+    /// Returns true if the targets behind the scenario are just its pods' addresses; pods that end are none.
+    pub(super) async fn targets_are_pods(&self) -> Result<bool> {
+        let pods = self.pods().await?;
+        let stay = pods.iter().filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none());
+        let addresses: BTreeSet<String> = stay.map(|pod| text(pod, "/status/podIP").to_owned()).collect();
+        self.behind()?.targets_are(&addresses)
+    }
+
+    /// Returns true if there is a Warning about an object of the namespace.
+    pub(super) async fn is_warned_of(&self, kind: &str, name: &str) -> Result<bool> {
+        let events = self.lab.cluster.list("v1", "Event", Some(&self.namespace)).await?;
+        let is_it = |event: &&Value| {
+            text(event, "/type") == "Warning"
+                && [text(event, "/involvedObject/kind"), text(event, "/involvedObject/name")] == [kind, name]
+        };
+        Ok(events.iter().any(|event| is_it(&event)))
+    }
+
+    /// Returns the messages of the first Warnings of the namespace, which may say why a scenario does not go on.
+    pub(super) async fn warnings(&self) -> Result<Vec<String>> {
+        let events = self.lab.cluster.list("v1", "Event", Some(&self.namespace)).await?;
+        let warnings = events.iter().filter(|event| text(event, "/type") == "Warning");
+        let line = |event: &Value| {
+            let [kind, name] = ["/involvedObject/kind", "/involvedObject/name"].map(|field| text(event, field));
+            format!("{kind}/{name}: {}", text(event, "/message"))
+        };
+        Ok(warnings.map(line).collect::<BTreeSet<_>>().into_iter().take(WARNINGS).collect())
+    }
+
     pub(super) async fn pods(&self) -> Result<Vec<Value>> {
         self.lab.cluster.list("v1", "Pod", Some(&self.namespace)).await
     }
@@ -190,9 +236,6 @@ impl Stage {
 
     /// Waits until all clients are answered rightly, and lets them ask from here on.
     pub(super) async fn start(&self, clients: Vec<Client>) -> Result<()> {
-        for client in &clients {
-            self.published.follow(client);
-        }
         wait_until(SERVED_WITHIN, "a load balancer to be published", async || {
             self.controllers.check().await?;
             Ok(clients.iter().all(|client| self.published.is_known(client)))
@@ -200,7 +243,10 @@ impl Stage {
         .await?;
         self.warm(&clients).await?;
         let loads = self.loads(clients)?;
-        self.run().loads = loads;
+        {
+            let mut run = self.run();
+            (run.loads, run.began) = (loads, self.lab.proxy.elapsed());
+        }
         tokio::time::sleep(BASE).await;
         Ok(())
     }
@@ -214,8 +260,9 @@ impl Stage {
             .zip(self.settings.seed..)
             .map(|(client, seed)| {
                 let resolve = self.published.resolver(self.lab.clone(), self.settings.dns_ttl);
-                let strict = self.settings.strict;
-                let load = client.load(state, &Setting { rate: share, seed, strict, port_offset: offset, resolve });
+                let Settings { strict, timeout, .. } = self.settings;
+                let setting = Setting { rate: share, seed, strict, timeout, port_offset: offset, resolve };
+                let load = client.load(state, &setting);
                 let load = Load::start(load)?;
                 Ok((client, load))
             })
@@ -228,7 +275,8 @@ impl Stage {
         let bad = |load: &Load| load.figures().lost + load.figures().wrong;
         let good = |load: &Load| load.report().labels.values().map(|seen| seen.count).sum::<u64>();
         let mut last: (Vec<u64>, Instant) = (Vec::new(), Instant::now());
-        let calm = self.settings.longest_delay + Duration::from_secs(1);
+        // A request that is lost may have waited for as long as clients do.
+        let calm = self.settings.longest_delay + self.settings.timeout + MARGIN;
         wait_until(SERVED_WITHIN, "right answers to all clients", async || {
             self.controllers.check().await?;
             let now: Vec<u64> = loads.iter().map(|(_, load)| bad(load)).collect();
@@ -252,8 +300,23 @@ impl Stage {
     }
 
     /// Makes a change, which brings all clients to their next state, and waits until it is everywhere and nothing more
-    /// happens. A client that has no further state is to notice nothing.
+    /// happens. A client that has no further state is to notice nothing, but one has to notice the change.
     pub(super) async fn change(&self, act: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+        let is_seen = {
+            let run = self.run();
+            run.loads.iter().any(|(client, _)| client.is_concerned(run.state))
+        };
+        ensure!(is_seen, "no client would see the change, so nothing would tell that it was made");
+        self.change_until(act, async || Ok(true)).await
+    }
+
+    /// Makes a change that no client need notice, and waits until it is `done` and nothing more happens. An error of `done`
+    /// says what is lacking.
+    pub(super) async fn change_until(
+        &self,
+        act: impl AsyncFnOnce() -> Result<()>,
+        done: impl AsyncFnMut() -> Result<bool>,
+    ) -> Result<()> {
         let (from, marks) = {
             let run = self.run();
             let from = run.state;
@@ -271,7 +334,7 @@ impl Stage {
         let (acted, disturbed) = futures::join!(act(), self.disturb());
         acted?;
         disturbed?;
-        let took = self.until_everywhere(from, &marks, began).await?;
+        let took = self.until_everywhere(from, &marks, began, done).await?;
         {
             let mut run = self.run();
             run.state = from + 1;
@@ -285,17 +348,30 @@ impl Stage {
         Ok(())
     }
 
-    async fn until_everywhere(&self, from: usize, marks: &[Duration], began: Instant) -> Result<Duration> {
+    /// Returns what AWS has behind the names that the objects of all clients publish now.
+    pub(super) fn behind(&self) -> Result<Behind> {
+        let traffic = self.lab.traffic.as_ref().context("the lab has no load balancers that answer")?;
+        let account = traffic.account.borrow().clone();
+        Ok(Behind::new(&account, &self.published.newest()))
+    }
+
+    async fn until_everywhere(
+        &self,
+        from: usize,
+        marks: &[Duration],
+        began: Instant,
+        mut done: impl AsyncFnMut() -> Result<bool>,
+    ) -> Result<Duration> {
         let calm = self.settings.calm();
-        let mut writes = (self.lab.proxy.counts().writes, Instant::now());
-        // What was written since the change began may have been written before this.
-        let mut last_write = began.elapsed();
+        // What changed since the change began may have changed before this.
+        let mut behind = (self.behind()?, Instant::now());
+        let mut last_change = began.elapsed();
         wait_until(EVERYWHERE_WITHIN, "the change to be everywhere", async || {
             self.controllers.check().await?;
-            let now = self.lab.proxy.counts().writes;
-            if now != writes.0 {
-                writes = (now, Instant::now());
-                last_write = began.elapsed();
+            let now = self.behind()?;
+            if now != behind.0 {
+                behind = (now, Instant::now());
+                last_change = began.elapsed();
             }
             for ((client, load), mark) in self.run().loads.iter().zip(marks) {
                 let (report, elapsed) = (load.report(), load.elapsed());
@@ -310,14 +386,13 @@ impl Stage {
                     return Ok(false);
                 }
             }
-            // Others write too where several scenarios run.
-            Ok(self.settings.is_shared || writes.1.elapsed() >= calm)
+            Ok(behind.1.elapsed() >= calm && done().await?)
         })
         .await?;
         let run = self.run();
         let concerned = run.loads.iter().zip(marks).filter(|((client, _), _)| client.is_concerned(from));
         let last = concerned.map(|((_, load), mark)| load.report().last_after(OLD, *mark)).max();
-        Ok(last.unwrap_or(last_write))
+        Ok(last.unwrap_or(last_change))
     }
 
     async fn disturb(&self) -> Result<()> {
@@ -349,16 +424,16 @@ impl Stage {
 
     /// Ends all clients, and returns what they found.
     pub(super) async fn end(&self) -> Measured {
-        let (loads, everywhere) = {
+        let (loads, began, everywhere) = {
             let mut run = self.run();
-            (std::mem::take(&mut run.loads), run.everywhere)
+            (std::mem::take(&mut run.loads), run.began, run.everywhere)
         };
-        let mut measured = Measured { everywhere, ..Measured::default() };
-        for (_, load) in loads {
-            let report = load.stop().await;
-            measured.sum.merge(&report);
-            measured.clients.push(report);
-        }
+        let calls = self.lab.proxy.log().into_iter().filter(|call| call.at >= began && !is_read(&call.name));
+        let calls = calls.map(|call| ((call.at - began).as_secs_f64(), call.outcome()));
+        let mut measured = Measured { everywhere, writes: calls.collect(), ..Measured::default() };
+        // All at once: none is to ask while others end.
+        measured.clients = join_all(loads.into_iter().map(|(_, load)| load.stop())).await;
+        measured.clients.iter().for_each(|report| measured.sum.merge(report));
         measured
     }
 
@@ -398,112 +473,25 @@ impl Stage {
     }
 }
 
-/// The host names that a namespace's objects publish, as DNS would tell them to clients.
-struct Published {
-    names: Names,
-    task: JoinHandle<()>,
-}
-
-/// By kind and name of the object, what it published and since when; the last one is the newest.
-type Names = Arc<Mutex<BTreeMap<String, Vec<(Instant, String)>>>>;
-
-/// The most former names that are known.
-const FORMER: usize = 8;
-
-impl Drop for Published {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Published {
-    fn start(cluster: &Cluster, namespace: &str) -> Self {
-        let names = Names::default();
-        let task = tokio::spawn(follow(names.clone(), cluster.clone(), namespace.to_owned()));
-        Self { names, task }
-    }
-
-    fn key(client: &Client) -> String {
-        format!("{}/{}", client.of.0, client.of.1)
-    }
-
-    fn follow(&self, client: &Client) {
-        locked(&self.names).entry(Self::key(client)).or_default();
-    }
-
-    fn is_known(&self, client: &Client) -> bool {
-        locked(&self.names).get(&Self::key(client)).is_some_and(|names| !names.is_empty())
-    }
-
-    /// Resolves `Kind/name` to the addresses that a client gets that may know the name of up to `ttl` ago.
-    fn resolver(&self, lab: Arc<Lab>, ttl: Duration) -> albatross_fabric::load::Resolve {
-        let names = self.names.clone();
-        Arc::new(move |key| {
-            let now = Instant::now();
-            let since = now.checked_sub(ttl.mul_f64(fastrand::f64())).unwrap_or(now);
-            let name = locked(&names).get(key).and_then(|names| known(names, since).map(str::to_owned));
-            let traffic = lab.traffic.as_ref();
-            let addresses: Option<Vec<Ipv4Addr>> = name.and_then(|name| Some(traffic?.fabric.addresses(&name)));
-            addresses.unwrap_or_default()
-        })
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Returns the name that a client knows that asked at this time: the first one, if it was too early for any.
-fn known(names: &[(Instant, String)], at: Instant) -> Option<&str> {
-    let then = names.iter().rev().find(|(since, _)| *since <= at);
-    then.or(names.first()).map(|(_, name)| name.as_str())
-}
-
-async fn follow(names: Names, cluster: Cluster, namespace: String) {
-    loop {
-        let keys: Vec<String> = locked(&names).keys().cloned().collect();
-        for key in keys {
-            let Some((kind, name)) = key.split_once('/') else { continue };
-            let version = if kind == "Ingress" { "networking.k8s.io/v1" } else { "v1" };
-            // An object that cannot be read now is asked for again.
-            let Ok(Some(object)) = cluster.get(version, kind, Some(&namespace), name).await else { continue };
-            let host = text(&object, "/status/loadBalancer/ingress/0/hostname");
-            let mut names = locked(&names);
-            let known = names.entry(key).or_default();
-            if !host.is_empty() && known.last().is_none_or(|(_, last)| last != host) {
-                known.push((Instant::now(), host.to_owned()));
-                let former = known.len().saturating_sub(FORMER);
-                known.drain(..former);
-            }
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_client_knows_the_name_of_the_time_at_which_it_asked() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let names = [(at(10), "old".to_owned()), (at(20), "new".to_owned())];
-        let found = [5, 10, 19, 20, 30].map(|seconds| known(&names, at(seconds)));
-        assert_eq!(found, [Some("old"), Some("old"), Some("old"), Some("new"), Some("new")]);
-        assert_eq!(known(&[], start), None);
+    fn settings(longest_delay: Duration, time_scale: f64, timeout: Duration) -> Settings {
+        Settings { rate: 200, seed: 1, strict: false, longest_delay, dns_ttl: Duration::ZERO, time_scale, timeout }
     }
 
     #[test]
     fn a_pre_stop_hook_outlasts_the_longest_delay() {
-        let settings = Settings {
-            rate: 200,
-            seed: 1,
-            strict: false,
-            longest_delay: Duration::from_secs(10),
-            dns_ttl: Duration::ZERO,
-            is_shared: false,
-        };
-        assert_eq!((settings.pre_stop(), settings.calm()), (15, Duration::from_secs(17)));
+        let seconds = Duration::from_secs;
+        let as_aws = settings(seconds(10), 1.0, seconds(5));
+        assert_eq!((as_aws.pre_stop(), as_aws.calm()), (15, seconds(17)));
+    }
+
+    #[test]
+    fn it_is_calm_once_nothing_drains_and_no_client_waits() {
+        let millis = Duration::from_millis;
+        let calm = |time_scale, timeout| settings(millis(1_500), time_scale, millis(timeout)).calm();
+        assert_eq!([calm(1.0, 3_000), calm(0.1, 3_000), calm(0.1, 400)], [8_500, 6_500, 4_000].map(millis));
     }
 }

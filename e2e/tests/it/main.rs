@@ -30,4 +30,5 @@ mod rollout;
 mod running_pods;
 mod services;
 mod support;
+mod traffic;
 mod webhooks;

@@ -41,7 +41,6 @@ fn value(annotation: &str, random: &mut Random) -> String {
         ][number]
             .to_owned(),
         "target-type" => ["ip", "instance"][number % 2].to_owned(),
-        "backend-protocol-version" => ["HTTP1", "HTTP2"][number % 2].to_owned(),
         "actions.answer" => format!(
             r#"{{"type":"fixed-response","fixedResponseConfig":{{"contentType":"text/plain","statusCode":"{}","messageBody":"no"}}}}"#,
             500 + number

@@ -218,12 +218,35 @@ pub struct Figures {
 pub struct Seen {
     /// The count.
     pub count: u64,
-    /// The time of the first one since the start.
+    /// The time since the start at which the first one came.
     #[serde(serialize_with = "seconds")]
     pub first: Duration,
-    /// The time of the last one.
+    /// The time at which the last one came.
     #[serde(serialize_with = "seconds")]
     pub last: Duration,
+    /// The earliest time at which a request was sent that got one.
+    #[serde(serialize_with = "seconds")]
+    pub first_sent: Duration,
+    /// The latest time at which one was sent.
+    #[serde(serialize_with = "seconds")]
+    pub last_sent: Duration,
+}
+
+impl Seen {
+    fn new(sent: Duration, now: Duration) -> Self {
+        Self { count: 1, first: now, last: now, first_sent: sent, last_sent: sent }
+    }
+
+    /// Returns both together.
+    fn merged(self, other: Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+            first_sent: self.first_sent.min(other.first_sent),
+            last_sent: self.last_sent.max(other.last_sent),
+        }
+    }
 }
 
 /// A lost or wrong request.
@@ -260,6 +283,8 @@ pub struct Report {
     pub kinds: BTreeMap<String, u64>,
     /// The first failures.
     pub failures: Vec<Failure>,
+    /// The times of all of them.
+    pub failed: Option<Seen>,
     /// Right answers by label.
     pub labels: BTreeMap<String, Seen>,
     /// The longest time by which a request went out late, for a busy machine.
@@ -271,10 +296,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns how long after `change` (since the start) the last answer with the label came; zero if none came.
+    /// Returns how long after `change` (since the start) the last request with the label was sent; zero if none was.
     #[must_use]
     pub fn last_after(&self, label: &str, change: Duration) -> Duration {
-        self.labels.get(label).map(|seen| seen.last.saturating_sub(change)).unwrap_or_default()
+        self.labels.get(label).map(|seen| seen.last_sent.saturating_sub(change)).unwrap_or_default()
     }
 
     /// Takes in another load's report: numbers are added, and of failures the first ones remain.
@@ -298,6 +323,10 @@ impl Report {
         }));
         self.failures.sort_by_key(|failure| failure.sent);
         self.failures.truncate(KEPT_FAILURES);
+        self.failed = match (self.failed, other.failed) {
+            (Some(mine), Some(theirs)) => Some(mine.merged(theirs)),
+            (mine, theirs) => mine.or(theirs),
+        };
         self.behind = self.behind.max(other.behind);
         self.slowest = self.slowest.max(other.slowest);
     }
@@ -314,6 +343,7 @@ struct Pages {
     figures: Figures,
     kinds: BTreeMap<String, u64>,
     failures: VecDeque<Failure>,
+    failed: Option<Seen>,
     labels: BTreeMap<String, Seen>,
     behind: Duration,
     slowest: Duration,
@@ -345,6 +375,7 @@ impl Book {
             figures: pages.figures,
             kinds: pages.kinds.clone(),
             failures: pages.failures.iter().cloned().collect(),
+            failed: pages.failed,
             labels: pages.labels.clone(),
             behind: pages.behind,
             slowest: pages.slowest,
@@ -388,9 +419,8 @@ impl Pages {
                     By::Nobody => &mut self.figures.rightly_lost,
                 } += 1;
                 let name = bounded(&self.labels, &label).to_owned();
-                let seen = self.labels.entry(name).or_insert(Seen { count: 0, first: now, last: now });
-                seen.count += 1;
-                seen.last = now;
+                let new = Seen::new(sent, now);
+                self.labels.entry(name).and_modify(|seen| *seen = seen.merged(new)).or_insert(new);
                 return;
             }
             Outcome::Wrong(reason) => {
@@ -402,6 +432,8 @@ impl Pages {
                 (kind.to_string(), detail)
             }
         };
+        let new = Seen::new(sent, now);
+        self.failed = Some(self.failed.map_or(new, |seen| seen.merged(new)));
         let name = bounded(&self.kinds, &kind).to_owned();
         *self.kinds.entry(name).or_default() += 1;
         if self.failures.len() < KEPT_FAILURES {
@@ -465,6 +497,8 @@ mod tests {
         assert_eq!((pages.figures.lost, pages.figures.wrong), (100, 1));
         assert_eq!(pages.kinds, BTreeMap::from([("reset".to_owned(), 100), ("wrong".to_owned(), 1)]));
         assert_eq!(pages.failures.len(), KEPT_FAILURES);
+        let failed = pages.failed.unwrap();
+        assert_eq!((failed.count, failed.first_sent, failed.last_sent), (101, at(0), at(100)));
         let last = pages.failures.back().unwrap();
         assert_eq!(last.to_string(), "   0.019 s, after 0.005 s: reset: 19");
     }
@@ -475,16 +509,37 @@ mod tests {
         let at = Duration::from_millis;
         let right = |label: String| Outcome::Answered { by: By::Pod, label: label.into() };
         for number in 0..200_u64 {
-            pages.end(at(number), at(number), right(format!("{:03}", number % 100)));
+            pages.end(at(number), at(number + 1), right(format!("{:03}", number % 100)));
         }
         assert_eq!(pages.labels.len(), KEPT_NAMES + 1);
-        assert_eq!(pages.labels["007"], Seen { count: 2, first: at(7), last: at(107) });
-        assert_eq!(pages.labels[OTHERS], Seen { count: 72, first: at(64), last: at(199) });
+        let seen = |count, first, last| Seen {
+            count,
+            first: at(first + 1),
+            last: at(last + 1),
+            first_sent: at(first),
+            last_sent: at(last),
+        };
+        assert_eq!(pages.labels["007"], seen(2, 7, 107));
+        assert_eq!(pages.labels[OTHERS], seen(72, 64, 199));
         let report = Report { labels: pages.labels, ..Report::default() };
         let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(json["labels"]["007"], serde_json::json!({"count": 2, "first": 0.007, "last": 0.107}));
+        let expected =
+            serde_json::json!({"count": 2, "first": 0.008, "last": 0.108, "firstSent": 0.007, "lastSent": 0.107});
+        assert_eq!(json["labels"]["007"], expected);
         assert_eq!(report.last_after("007", at(100)), at(7));
         assert_eq!(report.last_after("007", at(200)), Duration::ZERO);
         assert_eq!(report.last_after("none", at(0)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_label_has_the_times_at_which_its_requests_were_sent_whenever_they_are_answered() {
+        let mut pages = Pages::default();
+        let at = Duration::from_secs;
+        let right = || Outcome::Answered { by: By::Nobody, label: "silent".into() };
+        pages.end(at(2), at(3), right());
+        // Sent first, it had more patience.
+        pages.end(at(1), at(6), right());
+        let expected = Seen { count: 2, first: at(3), last: at(6), first_sent: at(1), last_sent: at(2) };
+        assert_eq!(pages.labels["silent"], expected);
     }
 }

@@ -324,7 +324,7 @@ async fn labels_tell_when_the_last_old_answer_came() {
     is_whole(&report);
     let (old, new) = (report.labels["old"], report.labels["new"]);
     assert_eq!((old.count, report.figures.wrong), (40, 0));
-    assert_eq!(report.last_after("old", old.first), old.last - old.first);
+    assert_eq!(report.last_after("old", old.first_sent), old.last_sent - old.first_sent);
     assert!(new.last > old.last);
 }
 

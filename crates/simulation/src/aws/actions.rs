@@ -273,6 +273,13 @@ impl Session<'_> {
                 );
                 return Err(refusal("IncompatibleProtocols", message));
             }
+            let version = group.protocol_version.as_deref().unwrap_or_default();
+            if protocol == "HTTP" && matches!(version, "HTTP2" | "GRPC") {
+                let message = format!(
+                    "Listener protocol 'HTTP' is not supported with a target group with the protocol-version '{version}'"
+                );
+                return Err(refusal("InvalidLoadBalancerAction", message));
+            }
             if self.account.users(arn).any(|user| user.arn != balancer) {
                 let message =
                     format!("The following target groups cannot be associated with more than one load balancer: {arn}");

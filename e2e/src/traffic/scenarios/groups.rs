@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::lab::cluster::text;
 use crate::traffic::client::{Client, NOT_FOUND, pods};
 use crate::traffic::manifests::Ingress;
 use crate::traffic::stage::Stage;
@@ -51,14 +52,24 @@ pub(super) async fn member_broken(stage: &Stage) -> Result<()> {
     let three_ = member(stage, "g", "three", "api");
     three(stage, &three_).await?;
     with(stage, of("three").then(pods(&["api"]))).await?;
-    stage.change(async || stage.apply(&[three_.with(BROKEN.0, BROKEN.1).object()]).await).await
+    break_member(stage, three_).await
+}
+
+/// Breaks a member, and waits until it is told so: AWS is to stay as it is.
+async fn break_member(stage: &Stage, member: Ingress) -> Result<()> {
+    stage
+        .change_until(
+            async || stage.apply(&[member.with(BROKEN.0, BROKEN.1).object()]).await,
+            async || stage.is_warned_of("Ingress", "three").await,
+        )
+        .await
 }
 
 pub(super) async fn member_mended(stage: &Stage) -> Result<()> {
     let three_ = member(stage, "g", "three", "api");
     three(stage, &three_).await?;
     with(stage, of("three").then(pods(&["api"])).then(pods(&["api"])).then(pods(&["web"]))).await?;
-    stage.change(async || stage.apply(&[three_.with(BROKEN.0, BROKEN.1).object()]).await).await?;
+    break_member(stage, three_).await?;
     // Mended, it has another backend.
     stage.change(async || stage.apply(&[member(stage, "g", "three", "web").object()]).await).await
 }
@@ -77,5 +88,14 @@ pub(super) async fn member_moved(stage: &Stage) -> Result<()> {
     // Follows the name that the mover publishes.
     clients.push(Client::http("three", "/").kept_for(stage.settings.dns_ttl).then(pods(&["api"])));
     stage.start(clients).await?;
-    stage.change(async || stage.apply(&[member(stage, "h", "three", "api").object()]).await).await
+    let hostname = async |name| {
+        let ingress = stage.get("networking.k8s.io/v1", "Ingress", name).await?;
+        Ok::<_, anyhow::Error>(text(&ingress, "/status/loadBalancer/ingress/0/hostname").to_owned())
+    };
+    stage
+        .change_until(
+            async || stage.apply(&[member(stage, "h", "three", "api").object()]).await,
+            async || Ok(hostname("three").await? == hostname("four").await?),
+        )
+        .await
 }

@@ -1,16 +1,36 @@
 //! Security groups, subnets and schemes of an Ingress, and the parameters of its class.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use albatross_fabric::account::TargetType;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use crate::lab::proxy::{Calls, Faults};
 use crate::traffic::client::{Client, SHUT_OUT, pods};
 use crate::traffic::manifests::Ingress;
 use crate::traffic::stage::Stage;
 
 /// The security group of the user that the lab has.
 const OWN: &str = "my-sg-1";
+
+/// Lets something in through a security group.
+const AUTHORIZE: &str = "ec2:AuthorizeSecurityGroupIngress";
+/// For how many seconds nothing is let in.
+const BLOCKED: u64 = 20;
+
+/// Makes AWS fail to let anything in through security groups.
+pub(super) fn blocked(stage: &Stage) {
+    let only = Some(Calls::named(AUTHORIZE));
+    stage.lab.proxy.set_faults(Faults { error_rate: 1.0, only, ..Faults::default() });
+}
+
+/// Ends [`blocked`] after its time.
+pub(super) async fn unblocked_after(stage: &Stage) {
+    tokio::time::sleep(stage.settings.scaled(BLOCKED)).await;
+    stage.lab.proxy.set_faults(Faults::default());
+}
 
 fn ingress() -> Ingress {
     Ingress::new("shop").path("/", "web")
@@ -30,8 +50,10 @@ pub(super) async fn security_groups(stage: &Stage) -> Result<()> {
     stage.apply(&[ingress().object()]).await?;
     stage.start(vec![Client::http("shop", "/").then(pods(&["web"]))]).await?;
     let with_own = ingress().with("security-groups", own).with("manage-backend-security-group-rules", "true");
-    stage.change(async || stage.apply(&[with_own.object()]).await).await?;
-    stage.change(async || stage.apply(&[ingress().object()]).await).await
+    let has_own =
+        |has: bool| stage.behind()?.all_balancers("the security groups", |it| it.security_groups.contains(own) == has);
+    stage.change_until(async || stage.apply(&[with_own.object()]).await, async || has_own(true)).await?;
+    stage.change_until(async || stage.apply(&[ingress().object()]).await, async || has_own(false)).await
 }
 
 pub(super) async fn inbound_cidrs(stage: &Stage) -> Result<()> {
@@ -49,7 +71,15 @@ pub(super) async fn subnets(stage: &Stage) -> Result<()> {
     stage.apply(&[ingress().with("subnets", "public-a,public-b").object()]).await?;
     // A client that keeps a connection to a node that goes is told to close it, or finds it closed.
     stage.start(vec![Client::http("shop", "/").then(pods(&["web"]))]).await?;
-    stage.change(async || stage.apply(&[ingress().with("subnets", "public-b,public-c").object()]).await).await
+    let ids = ["public-b", "public-c"].map(|name| stage.lab.world.subnets.get(name).cloned());
+    let ids: BTreeSet<String> = ids.into_iter().flatten().collect();
+    let moved = ingress().with("subnets", "public-b,public-c");
+    stage
+        .change_until(
+            async || stage.apply(&[moved.object()]).await,
+            async || stage.behind()?.all_balancers("the new subnets", |balancer| balancer.subnets == ids),
+        )
+        .await
 }
 
 pub(super) async fn scheme(stage: &Stage) -> Result<()> {
@@ -57,7 +87,13 @@ pub(super) async fn scheme(stage: &Stage) -> Result<()> {
     stage.apply(&[ingress().object()]).await?;
     let client = Client::http("shop", "/").kept_for(stage.settings.dns_ttl);
     stage.start(vec![client.then(pods(&["web"]))]).await?;
-    stage.change(async || stage.apply(&[ingress().with("scheme", "internal").object()]).await).await
+    let internal = ingress().with("scheme", "internal");
+    stage
+        .change_until(
+            async || stage.apply(&[internal.object()]).await,
+            async || stage.behind()?.all_balancers("being internal", |balancer| !balancer.public),
+        )
+        .await
 }
 
 pub(super) async fn class_params(stage: &Stage) -> Result<()> {
@@ -83,5 +119,10 @@ pub(super) async fn class_params(stage: &Stage) -> Result<()> {
     let ingress = ingress().without("target-type").class(name);
     stage.apply(&[params("ip"), class, ingress.object()]).await?;
     stage.start(vec![Client::http("shop", "/").then(pods(&["web"]))]).await?;
-    stage.change(async || stage.apply(&[params("instance")]).await).await
+    stage
+        .change_until(
+            async || stage.apply(&[params("instance")]).await,
+            async || stage.behind()?.all_groups("type instance", |group| group.target_type == TargetType::Instance),
+        )
+        .await
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use albatross_fabric::account::TargetType;
 use anyhow::Result;
 
 use super::tls::import;
@@ -54,7 +55,12 @@ pub(super) async fn target_type(stage: &Stage) -> Result<()> {
     stage.apply(&[service().port(7000, "TCP").object()]).await?;
     stage.start(vec![Client::tcp("direct", 7000).each_new().then(Expect::Echo)]).await?;
     let instances = service().port(7000, "TCP").with("nlb-target-type", "instance");
-    stage.change(async || stage.apply(&[instances.object()]).await).await
+    stage
+        .change_until(
+            async || stage.apply(&[instances.object()]).await,
+            async || stage.behind()?.all_groups("type instance", |group| group.target_type == TargetType::Instance),
+        )
+        .await
 }
 
 pub(super) async fn scheme(stage: &Stage) -> Result<()> {
@@ -62,5 +68,10 @@ pub(super) async fn scheme(stage: &Stage) -> Result<()> {
     stage.apply(&[service().port(7000, "TCP").object()]).await?;
     stage.start(vec![Client::tcp("direct", 7000).each_new().then(Expect::Echo)]).await?;
     let internal = service().port(7000, "TCP").with("scheme", "internal");
-    stage.change(async || stage.apply(&[internal.object()]).await).await
+    stage
+        .change_until(
+            async || stage.apply(&[internal.object()]).await,
+            async || stage.behind()?.all_balancers("being internal", |balancer| !balancer.public),
+        )
+        .await
 }

@@ -12,11 +12,13 @@ use crate::lab::proxy::{Calls, Faults};
 use crate::lab::{wait_until, webhooks};
 use crate::traffic::client::{Client, Expect, pods};
 use crate::traffic::manifests::{App, Balanced, Ingress};
-use crate::traffic::stage::Stage;
+use crate::traffic::stage::{AWAY_AFTER_KILL, Stage};
 
 const REGISTER: &str = "elasticloadbalancing:RegisterTargets";
 const MANY: usize = 20;
 const FEW: usize = 2;
+/// The seconds that a controller which is started again may take until it has read everything.
+const RETURN: u64 = 15;
 /// For how long nothing can be registered.
 const UNREGISTERED: Duration = Duration::from_secs(60);
 /// More than a pod that drains may take to end.
@@ -36,17 +38,37 @@ async fn roll(stage: &Stage, app: App) -> Result<()> {
     stage.rolled_out(&app).await
 }
 
+/// Makes a change after which the targets are the pods, and which clients are not to notice.
+async fn unnoticed(stage: &Stage, act: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    stage.change_until(act, async || stage.targets_are_pods().await).await
+}
+
 pub(super) async fn plain(stage: &Stage) -> Result<()> {
     let app = stage.app("web", MANY);
     serve(stage, &app).await?;
-    stage.change(async || roll(stage, app).await).await
+    unnoticed(stage, async || roll(stage, app).await).await
+}
+
+/// The pods outlast the controller: until it is back, nobody takes those that end from the load balancer.
+pub(super) async fn outlasting(stage: &Stage) -> Result<()> {
+    let app = stage.app("web", MANY);
+    let app = App { pre_stop: app.pre_stop + AWAY_AFTER_KILL.as_secs() + RETURN, ..app };
+    serve(stage, &app).await?;
+    unnoticed(stage, async || roll(stage, app).await).await
+}
+
+/// With one pod there is no other to take its requests.
+pub(super) async fn single(stage: &Stage) -> Result<()> {
+    let app = stage.app("web", 1);
+    serve(stage, &app).await?;
+    unnoticed(stage, async || roll(stage, app).await).await
 }
 
 pub(super) async fn gated(stage: &Stage) -> Result<()> {
     let app = stage.app("web", MANY);
     serve(stage, &app).await?;
     let gates = stage.gates().await?;
-    stage.change(async || roll(stage, App { gates, ..app }).await).await
+    unnoticed(stage, async || roll(stage, App { gates, ..app }).await).await
 }
 
 /// The first call of each kind, and half of the others: each kind must be struck.
@@ -63,30 +85,28 @@ pub(super) async fn throttled(stage: &Stage) -> Result<()> {
     let app = stage.app("web", MANY);
     serve(stage, &app).await?;
     let only = Some(first_and_half(stage.settings.seed));
-    stage
-        .change(async || {
-            stage.lab.proxy.set_faults(Faults { throttle_rate: 1.0, only, ..Faults::default() });
-            roll(stage, app).await
-        })
-        .await
+    unnoticed(stage, async || {
+        stage.lab.proxy.set_faults(Faults { throttle_rate: 1.0, only, ..Faults::default() });
+        roll(stage, app).await
+    })
+    .await
 }
 
 pub(super) async fn unregistered(stage: &Stage) -> Result<()> {
     let app = stage.app("web", MANY);
     serve(stage, &app).await?;
     let gates = stage.gates().await?;
-    stage
-        .change(async || {
-            let only = Some(Calls::named(REGISTER));
-            stage.lab.proxy.set_faults(Faults { error_rate: 1.0, only, ..Faults::default() });
-            let mend = async {
-                tokio::time::sleep(UNREGISTERED).await;
-                stage.lab.proxy.set_faults(Faults::default());
-                Ok(())
-            };
-            futures::try_join!(roll(stage, App { gates, ..app }), mend).map(drop)
-        })
-        .await
+    unnoticed(stage, async || {
+        let only = Some(Calls::named(REGISTER));
+        stage.lab.proxy.set_faults(Faults { error_rate: 1.0, only, ..Faults::default() });
+        let mend = async {
+            tokio::time::sleep(UNREGISTERED).await;
+            stage.lab.proxy.set_faults(Faults::default());
+            Ok(())
+        };
+        futures::try_join!(roll(stage, App { gates, ..app }), mend).map(drop)
+    })
+    .await
 }
 
 pub(super) async fn nlb(stage: &Stage) -> Result<()> {
@@ -95,7 +115,7 @@ pub(super) async fn nlb(stage: &Stage) -> Result<()> {
     stage.apply(&[Balanced::new("direct", "web").port(7000, "TCP").object()]).await?;
     // A connection that lasts ends with its pod.
     stage.start(vec![Client::tcp("direct", 7000).each_new().then(Expect::Echo)]).await?;
-    stage.change(async || roll(stage, app).await).await
+    unnoticed(stage, async || roll(stage, app).await).await
 }
 
 pub(super) async fn scaled(stage: &Stage) -> Result<()> {
@@ -103,12 +123,11 @@ pub(super) async fn scaled(stage: &Stage) -> Result<()> {
     serve(stage, &app).await?;
     for replicas in [FEW, MANY] {
         let app = App { replicas, ..app.clone() };
-        stage
-            .change(async || {
-                stage.apply(&[app.deployment()]).await?;
-                stage.rolled_out(&app).await
-            })
-            .await?;
+        unnoticed(stage, async || {
+            stage.apply(&[app.deployment()]).await?;
+            stage.rolled_out(&app).await
+        })
+        .await?;
     }
     Ok(())
 }
@@ -116,39 +135,39 @@ pub(super) async fn scaled(stage: &Stage) -> Result<()> {
 pub(super) async fn node_drained(stage: &Stage) -> Result<()> {
     let app = stage.app("web", 6);
     serve(stage, &app).await?;
-    let node = stage.lab.world.nodes.first().context("the lab has no node")?.name.clone();
-    stage
-        .change(async || {
-            let cordon = json!({"spec": {"unschedulable": true}});
-            stage.lab.cluster.merge("v1", "Node", None, &node, &cordon).await?;
-            let of_node: Vec<String> = stage
-                .pods()
-                .await?
-                .iter()
-                .filter(|pod| text(pod, "/spec/nodeName") == node)
-                .map(|pod| text(pod, "/metadata/name").to_owned())
-                .collect();
-            ensure!(!of_node.is_empty(), "{node} has no pod");
-            // One after the other, as a disruption budget has it.
-            for pod in of_node {
-                stage.delete("v1", "Pod", &pod).await?;
-                stage.rolled_out(&app).await?;
-            }
-            Ok(())
-        })
-        .await
+    let pods = stage.pods().await?;
+    let node = text(pods.first().context("there is no pod")?, "/spec/nodeName").to_owned();
+    unnoticed(stage, async || {
+        let cordon = json!({"spec": {"unschedulable": true}});
+        stage.lab.cluster.merge("v1", "Node", None, &node, &cordon).await?;
+        let of_node: Vec<String> = stage
+            .pods()
+            .await?
+            .iter()
+            .filter(|pod| text(pod, "/spec/nodeName") == node)
+            .map(|pod| text(pod, "/metadata/name").to_owned())
+            .collect();
+        ensure!(!of_node.is_empty(), "{node} has no pod");
+        // One after the other, as a disruption budget has it.
+        for pod in of_node {
+            stage.delete("v1", "Pod", &pod).await?;
+            stage.rolled_out(&app).await?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 pub(super) async fn exiting(stage: &Stage) -> Result<()> {
     let app = App { pre_stop: 0, drains: false, ..stage.app("web", MANY) };
     serve(stage, &app).await?;
-    stage.change(async || roll(stage, app).await).await
+    unnoticed(stage, async || roll(stage, app).await).await
 }
 
 pub(super) async fn draining(stage: &Stage) -> Result<()> {
     let app = App { pre_stop: 0, drains: true, ..stage.app("web", MANY) };
     serve(stage, &app).await?;
-    stage.change(async || roll(stage, app).await).await
+    unnoticed(stage, async || roll(stage, app).await).await
 }
 
 /// The pods of [`exiting`], which the webhook lets sleep before. The controller that is measured serves no webhooks; another

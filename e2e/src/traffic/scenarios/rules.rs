@@ -2,12 +2,15 @@
 
 use anyhow::Result;
 
+use super::network::{blocked, unblocked_after};
 use crate::traffic::client::{Client, Expect, NOT_FOUND, pods};
-use crate::traffic::manifests::Ingress;
+use crate::traffic::manifests::{App, Ingress};
 use crate::traffic::stage::Stage;
 
 /// The number of rules that are replaced.
 const MANY: usize = 60;
+/// The seconds that pods take to start.
+const SLOW: u64 = 15;
 
 pub(super) async fn path_added(stage: &Stage) -> Result<()> {
     stage.apps(&[stage.app("web", 2), stage.app("api", 2)]).await?;
@@ -48,6 +51,21 @@ pub(super) async fn path_moved_up(stage: &Stage) -> Result<()> {
     stage.change(async || stage.apply(&[above.object()]).await).await
 }
 
+/// Requests that match the rule match the one that takes its place, too.
+pub(super) async fn path_widened(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 2), stage.app("api", 2)]).await?;
+    let with = |kind| Ingress::new("shop").rule(None, "/api", kind, "api").path("/", "web").object();
+    stage.apply(&[with("Exact")]).await?;
+    let (web, api) = (pods(&["web"]), pods(&["api"]));
+    let clients = vec![
+        Client::http("shop", "/web").then(web.clone()),
+        Client::http("shop", "/api").then(api.clone()),
+        Client::http("shop", "/api/x").then(web).then(api),
+    ];
+    stage.start(clients).await?;
+    stage.change(async || stage.apply(&[with("Prefix")]).await).await
+}
+
 pub(super) async fn host_renamed(stage: &Stage) -> Result<()> {
     stage.apps(&[stage.app("web", 2)]).await?;
     let ingress = Ingress::new("shop").host("stays.example.com", "web");
@@ -66,6 +84,42 @@ pub(super) async fn backend_swapped(stage: &Stage) -> Result<()> {
     stage.apply(&[Ingress::new("shop").path("/", "blue").object()]).await?;
     stage.start(vec![Client::http("shop", "/").then(pods(&["blue"])).then(pods(&["green"]))]).await?;
     stage.change(async || stage.apply(&[Ingress::new("shop").path("/", "green").object()]).await).await
+}
+
+/// Serves one Service with an Ingress, and lets clients ask, who are to get to another one.
+async fn serve_blue(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("blue", 2)]).await?;
+    stage.apply(&[Ingress::new("shop").path("/", "blue").object()]).await?;
+    stage.start(vec![Client::http("shop", "/").then(pods(&["blue"])).then(pods(&["green"]))]).await
+}
+
+/// The pods come with the Ingress that leads to them, as in one `helm upgrade`.
+pub(super) async fn backend_slow(stage: &Stage) -> Result<()> {
+    serve_blue(stage).await?;
+    let starts_in = stage.settings.scaled(SLOW).as_millis().try_into()?;
+    let green = App { starts_in, ..stage.app("green", 2) };
+    stage
+        .change(async || {
+            let mut objects = green.objects();
+            objects.push(Ingress::new("shop").path("/", "green").object());
+            stage.apply(&objects).await?;
+            stage.rolled_out(&green).await
+        })
+        .await
+}
+
+/// The pods are there, but nothing reaches them yet.
+pub(super) async fn backend_blocked(stage: &Stage) -> Result<()> {
+    serve_blue(stage).await?;
+    stage.apps(&[App { port: 9090, ..stage.app("green", 2) }]).await?;
+    stage
+        .change(async || {
+            blocked(stage);
+            stage.apply(&[Ingress::new("shop").path("/", "green").object()]).await?;
+            unblocked_after(stage).await;
+            Ok(())
+        })
+        .await
 }
 
 pub(super) async fn action_changed(stage: &Stage) -> Result<()> {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Planner, attributes::Causes, certificates::missing_certificates, pending::serving_rules};
 use crate::model::{
-    Attributes, Cause, CertificateArn, FrozenMembers, Listener, ListenerProtocol, MutualAuthentication,
-    ObservedListener, ObservedLoadBalancer, ObservedRule, ResourceId, Rule, TargetGroupArn, TrustStoreArn, Value,
+    Action, Attributes, Cause, CertificateArn, FrozenMembers, Listener, ListenerProtocol, MutualAuthentication,
+    ObservedListener, ObservedLoadBalancer, ObservedRule, ProtocolVersion, ResourceId, Rule, TargetGroup,
+    TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
 };
 use crate::plan::{
     authentication, defaults,
@@ -167,13 +168,16 @@ impl Planner<'_> {
         self.later.extend(steps.later);
         self.frozen_target_groups.extend(frozen_target_groups);
         let mut listener_change = change_of(wanted, existing, written);
-        // AWS accepts authentication only on HTTPS listeners.
-        let authenticates = match wanted.protocol {
-            ListenerProtocol::Https => wanted.rules.iter().any(|rule| rule.authentication.is_some()),
+        // AWS accepts authentication, and target groups of HTTP/2 and gRPC, only on HTTPS listeners.
+        let needs_https = match wanted.protocol {
+            ListenerProtocol::Https => {
+                let needs = |rule: &Rule| rule.authentication.is_some() || self.speaks_http2(&rule.action);
+                wanted.rules.iter().any(needs)
+            }
             _ => order::authenticates(existing),
         };
         let protocol = match existing.protocol {
-            Some(before) if before != wanted.protocol && authenticates => listener_change.take_protocol(),
+            Some(before) if before != wanted.protocol && needs_https => listener_change.take_protocol(),
             _ => ListenerChange::default(),
         };
         if wanted.protocol == ListenerProtocol::Https {
@@ -214,6 +218,18 @@ impl Planner<'_> {
         }
         frozen.members.extend(held.iter().cloned());
         Some(frozen)
+    }
+
+    /// Returns true if an action forwards to a target group of the stack that is asked with HTTP/2 or gRPC.
+    fn speaks_http2(&self, action: &Action<TargetGroupReference>) -> bool {
+        let group = |reference: &TargetGroupReference| match reference {
+            TargetGroupReference::Own(resource) => self.stack.target_groups.get(resource),
+            TargetGroupReference::Foreign(_) | TargetGroupReference::Named(_) => None,
+        };
+        let speaks = |group: &TargetGroup| {
+            matches!(group.protocol_version, Some(ProtocolVersion::Http2 | ProtocolVersion::Grpc))
+        };
+        action.target_groups().filter_map(group).any(speaks)
     }
 
     pub(super) fn modify_listener(&mut self, existing: &ObservedListener, change: ListenerChange, cause: &Cause) {

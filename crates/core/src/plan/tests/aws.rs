@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    limits::{Outcome, attribute_fits, leads_to, mapped, refuse, speaks},
+    limits::{Outcome, attribute_fits, leads_to, leads_to_version, mapped, refuse, speaks},
     plan,
 };
 use crate::{
@@ -262,7 +262,10 @@ impl Aws {
         for arn in actions.iter().flat_map(Action::target_groups) {
             let group = self.observed.target_groups.iter().find(|group| group.arn == *arn);
             let fits = group.zip(protocol).is_none_or(|(group, protocol)| leads_to(protocol, &group.protocol));
-            refuse(!fits, || format!("InvalidConfigurationRequest: {arn} behind {protocol:?}"))?;
+            refuse(!fits, || format!("IncompatibleProtocols: {arn} behind {protocol:?}"))?;
+            let version = group.and_then(|group| group.protocol_version.as_deref());
+            let fits = protocol.is_none_or(|protocol| leads_to_version(protocol, version));
+            refuse(!fits, || format!("InvalidLoadBalancerAction: {arn} of {version:?} behind {protocol:?}"))?;
             self.alone(arn)?;
         }
         Ok(())
@@ -647,7 +650,6 @@ impl Aws {
             }
             StepAction::CreateRule { listener, port, index, priority, rule } => {
                 let actions = self.action(stack, rule.authentication.as_ref(), &rule.action)?;
-                actions.iter().flat_map(Action::target_groups).try_for_each(|arn| self.alone(arn))?;
                 let network = self.balancer()?.kind == LoadBalancerKind::Network;
                 refuse(network, || {
                     "UnsupportedOperation: listeners of a Network Load Balancer have no rules".to_owned()
@@ -660,6 +662,9 @@ impl Aws {
                 refuse(!(1..=50_000).contains(priority), || format!("ValidationError: priority {priority}"))?;
                 refuse(found.rules.iter().any(|r| r.priority == *priority), || format!("PriorityInUse: {priority}"))?;
                 refuse(rule.conditions.is_empty(), || "ValidationError: no conditions".to_owned())?;
+                let protocol = found.protocol;
+                self.leading(protocol, &actions)?;
+                let found = self.listener(listener)?;
                 let arn = RuleArn::new(format!("arn:rule/{port}/{number}"));
                 let mut conditions = rule.conditions.clone();
                 // AWS does not guarantee the order of conditions.
@@ -707,6 +712,8 @@ impl Aws {
                 refuse(*reset_transforms && !rule.transforms.is_empty(), || {
                     "ValidationError: transforms and their reset".to_owned()
                 })?;
+                let protocol = self.rule(arn)?.0.protocol;
+                self.leading(protocol, &actions)?;
                 let (listener, index) = self.rule(arn)?;
                 listener.rules[index].actions = actions;
                 // Transforms that are not named stay.

@@ -17,6 +17,11 @@ pub(super) fn speaks(kind: LoadBalancerKind, protocol: ListenerProtocol) -> bool
     of_application == (kind == LoadBalancerKind::Application)
 }
 
+/// Returns true if a listener can lead to target groups of a protocol version: those of HTTP2 and GRPC want HTTPS.
+pub(super) fn leads_to_version(listener: ListenerProtocol, version: Option<&str>) -> bool {
+    listener != ListenerProtocol::Http || !matches!(version, Some("HTTP2" | "GRPC"))
+}
+
 /// To which target groups a listener can lead.
 pub(super) fn leads_to(listener: ListenerProtocol, target_group: &str) -> bool {
     let protocols = match listener {

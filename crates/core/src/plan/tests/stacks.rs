@@ -146,15 +146,17 @@ pub(super) fn stack(choice: &Choice) -> Stack {
     let (_, group) = sample.target_groups.first().unwrap();
     stack.target_groups = IndexMap::new();
     for (index, chosen) in choice.groups.iter().enumerate() {
+        // There is one at least that every listener can lead to.
+        let version = if index == 0 { ProtocolVersion::Http1 } else { chosen.version };
         let resource = ResourceId::of_tag(format!("shop/web-service{index}:80"));
         let mut group = group.clone();
         // Like real names, this one contains the properties that cannot be changed in place.
-        let name = format!("g{index}-{}-{}", chosen.protocol, chosen.version);
+        let name = format!("g{index}-{}-{version}", chosen.protocol);
         group.second_name = Value::Known(TargetGroupName::new(format!("{name}-second")).unwrap());
         group.name = Value::Known(TargetGroupName::new(name).unwrap());
         group.resource = resource.clone();
         group.protocol = chosen.protocol;
-        group.protocol_version = Some(chosen.version);
+        group.protocol_version = Some(version);
         group.health_check.path = Some(format!("/{}", chosen.path));
         group.tags.insert(crate::model::tags::INGRESS_RESOURCE.to_owned(), resource.to_string());
         group.tags = tagged(&group.tags, choice.owner);
@@ -164,11 +166,15 @@ pub(super) fn stack(choice: &Choice) -> Stack {
         }
         stack.target_groups.insert(resource, group);
     }
-    let groups: Vec<ResourceId> = stack.target_groups.keys().cloned().collect();
+    let groups_behind = |tls: bool| -> Vec<ResourceId> {
+        let fits = |group: &TargetGroup| tls || group.protocol_version == Some(ProtocolVersion::Http1);
+        stack.target_groups.iter().filter(|(_, group)| fits(group)).map(|(resource, _)| resource.clone()).collect()
+    };
     let sample = sample.listeners.values().next().unwrap();
     stack.listeners.clear();
     for (port, chosen) in &choice.listeners {
         let tls = !chosen.certificates.is_empty();
+        let groups = groups_behind(tls);
         let all: Vec<CertificateArn> = chosen.certificates.iter().copied().map(certificate).collect();
         let default_certificate = all.first().cloned();
         let certificates: BTreeSet<_> = all.into_iter().filter(|c| Some(c) != default_certificate.as_ref()).collect();

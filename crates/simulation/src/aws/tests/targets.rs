@@ -56,6 +56,9 @@ async fn grpc_groups_have_codes_of_their_own() {
     let group = world.aws.create_target_group(&grpc, &name, &vpc()).await.unwrap();
     assert_eq!(group.health_check, Some(grpc.health_check.clone()));
     assert_eq!(group.protocol_version.as_deref(), Some("GRPC"));
+    let balancer = world.balancer("web").await;
+    let refused = world.aws.create_listener(&balancer.arn, 80, &http(forward(&[&group.arn])), &Tags::new()).await;
+    assert_eq!(code(refused), "InvalidLoadBalancerAction");
     grpc.health_check.matcher = Some(Matcher::Http("200".to_owned()));
     assert_eq!(code(world.aws.modify_target_group(&group.arn, &grpc.health_check).await), "ValidationError");
     grpc.health_check.interval_seconds = 4;
