@@ -180,12 +180,11 @@ pub(super) async fn labelled(stage: &Stage) -> Result<()> {
     webhooks::pods_drain(&lab.cluster, namespace).await?;
     let app = App { pre_stop: 0, drains: false, ..stage.app("web", MANY) };
     serve(stage, &app).await?;
-    stage
-        .change(async || {
-            roll(stage, app).await?;
-            // The requests of the last moment of a pod count too.
-            wait_until(SLEEPS, "the old pods to be gone", async || Ok(stage.pods().await?.len() == MANY)).await
-        })
-        .await?;
+    unnoticed(stage, async || {
+        roll(stage, app).await?;
+        // The requests of the last moment of a pod count too.
+        wait_until(SLEEPS, "the old pods to be gone", async || Ok(stage.pods().await?.len() == MANY)).await
+    })
+    .await?;
     webhooks::end_standby(lab, controller).await
 }
