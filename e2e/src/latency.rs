@@ -18,7 +18,7 @@ use crate::lab::{Lab, Options};
 use field::Field;
 
 /// The emulator's settings: one load balancer leads to all target groups.
-const EMULATOR: [(&str, &str); 1] = [("AWS_MAX_TARGET_GROUPS", "10000")];
+const MOST_TARGET_GROUPS: (&str, &str) = ("AWS_MAX_TARGET_GROUPS", "10000");
 
 /// A measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,7 +80,9 @@ struct Row {
 
 /// Runs the cases, and prints their figures. Returns true if each was as soon as AWS's quota allows.
 pub async fn run(program: &Path, arguments: &Arguments) -> Result<bool> {
-    let lab = Lab::start(program, Options { emulator: &EMULATOR, ..Options::default() }).await?;
+    let (name, most) = MOST_TARGET_GROUPS;
+    let options = Options { emulator: vec![(name, most.to_owned())], ..Options::default() };
+    let lab = Lab::start(program, options).await?;
     println!("The lab's logs are in {} until it ends.", lab.directory().display());
     let field = Field::start(lab, usize::from(arguments.bindings), usize::from(arguments.pods)).await?;
     let mut order = departures::Order::new(&field);

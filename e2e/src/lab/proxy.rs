@@ -187,11 +187,6 @@ impl Proxy {
         self.state.book().log.clone()
     }
 
-    /// The time since the start, as in the log.
-    pub fn elapsed(&self) -> Duration {
-        self.state.started.elapsed()
-    }
-
     /// Sets if the log keeps the bodies of requests.
     pub fn keep_bodies(&self, keep: bool) {
         self.state.book().keep_bodies = keep;
