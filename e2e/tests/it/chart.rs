@@ -516,7 +516,9 @@ fn every_value_is_described() {
             "healthProbeBindAddr",
             "logFormat",
             "networkPolicy",
+            "replacedListenerHold",
             "replacedLoadBalancerHold",
+            "targetHealthDeadline",
             "webhooks",
         ];
         assert_eq!(more, ours, "values that aws-load-balancer-controller's chart does not have");
