@@ -122,6 +122,12 @@ impl Queue {
         self.add_for(QueueReason::Change, key);
     }
 
+    /// Makes a running key run again after this time at the latest, whatever the outcome of its pass: something of it waits
+    /// for time to pass, and that is not to take longer because something else of it fails.
+    pub fn run_within(&self, key: &Key, longest: Duration) {
+        self.lock().longest_pause.insert(key.clone(), longest);
+    }
+
     fn add_for(&self, cause: QueueReason, key: Key) {
         let tenant = namespace_of(&key).to_owned();
         self.lock().add(key, &tenant, cause, Instant::now());

@@ -56,7 +56,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         .collect();
     let pending = match Pending::of(stack, observed, &matched) {
         Ok(pending) => pending,
-        Err(reads) => return Planned::Need(reads),
+        Err(reads) => return Planned::Need(*reads),
     };
     let mut planner = Planner {
         stack,

@@ -224,10 +224,10 @@ impl Controller {
                 self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
             }
         }
-        let outcome = match again {
-            Some(again) if outcome == Outcome::Done => Outcome::Again(again),
-            _ => outcome,
-        };
+        if let Some(again) = again {
+            // Also where a member's failure gives the stack a longer pause.
+            self.queue.run_within(&Key::Stack(group.clone()), again);
+        }
         match outcome {
             Outcome::Done => self.inventory.uncertain_for(group).map_or(Outcome::Done, Outcome::Again),
             outcome => outcome,

@@ -135,6 +135,8 @@ pub(super) struct Schedule {
     pub(super) failures: HashMap<Key, (u32, String)>,
     /// The earliest time at which a key may run again after a failure, or the rules of nodes after any pass.
     pub(super) resting: HashMap<Key, Instant>,
+    /// The longest pause after the pass of a running key, whatever its outcome.
+    pub(super) longest_pause: HashMap<Key, Duration>,
     /// The keys whose delay a change has shortened: another failure does not make their delays longer.
     pub(super) hurried: HashSet<Key>,
     pub(super) arrivals: u64,
@@ -325,6 +327,8 @@ impl Schedule {
                 Some(pause(failures, LONGEST_PAUSE))
             }
         };
+        let longest = self.longest_pause.remove(key);
+        let after = longest.map(|longest| after.map_or(longest, |after: Duration| after.min(longest))).or(after);
         if ran.is_some_and(|ran| ran.again) {
             self.hurry(key.clone(), now);
         } else if let Some(after) = after {

@@ -413,3 +413,28 @@ async fn a_departure_makes_a_running_pass_urgent_and_the_next_one_too() {
     queue.done(&key, &Outcome::Again(Duration::from_secs(1)));
     assert_eq!(queue.next().await, (key, QueueReason::Change));
 }
+
+#[test]
+fn what_is_due_is_not_put_off_by_a_failure() {
+    let (now, key, seconds) = (Instant::now(), group("a"), Duration::from_secs);
+    let failed = || Outcome::Failed("refused".to_owned());
+    for (outcome, longest, pause) in [
+        (failed(), None, Some(32)),
+        (failed(), Some(5), Some(5)),
+        (failed(), Some(60), Some(32)),
+        (Outcome::NeedsCorrection("wrong".to_owned()), Some(7), Some(7)),
+        (Outcome::Done, Some(7), Some(7)),
+        (Outcome::Done, None, None),
+        (Outcome::Again(seconds(2)), Some(7), Some(2)),
+    ] {
+        let mut schedule = Schedule::default();
+        schedule.failures.insert(key.clone(), (5, "refused".to_owned()));
+        schedule.wants(key.clone(), QueueReason::Change, now);
+        schedule.take(now).unwrap();
+        schedule.longest_pause.extend(longest.map(|longest| (key.clone(), seconds(longest))));
+        schedule.done(&key, &outcome, now);
+        let due = schedule.delayed.first_key_value().map(|((due, _), _)| *due - now);
+        assert_eq!(due, pause.map(seconds), "{outcome:?}, {longest:?}");
+        assert!(schedule.longest_pause.is_empty());
+    }
+}

@@ -114,7 +114,7 @@ impl Pending {
         stack: &Stack,
         observed: &ObservedStack,
         matched: &BTreeMap<ResourceId, &ObservedTargetGroup>,
-    ) -> Result<Self, Reads> {
+    ) -> Result<Self, Box<Reads>> {
         let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
         let Some(balancer) = balancer.filter(|_| observed.awaits_health) else { return Ok(Self::default()) };
         let mut search = Search { stack, observed, balancer, matched, unknown: BTreeSet::new() };
@@ -125,11 +125,15 @@ impl Pending {
         if !balancer.is_active() {
             // Before it is active, a load balancer answers nobody. The state that is known may be that of its creation.
             let none = Self::default();
-            return if observed.states_are_read { Ok(none) } else { Err(Reads { states: true, ..Reads::default() }) };
+            return if observed.states_are_read {
+                Ok(none)
+            } else {
+                Err(Box::new(Reads { states: true, ..Reads::default() }))
+            };
         }
         let pending = search.pending(&candidates);
         let health = search.unknown;
-        if health.is_empty() { Ok(pending) } else { Err(Reads { health, ..Reads::default() }) }
+        if health.is_empty() { Ok(pending) } else { Err(Box::new(Reads { health, ..Reads::default() })) }
     }
 
     /// Returns the members whose rules on a port stay as they are.
