@@ -19,6 +19,7 @@ pub(super) struct Screen<W: Write = Stdout> {
 
 impl Screen {
     /// Returns standard output.
+    #[expect(clippy::disallowed_methods, reason = "what the demo shows goes to standard output")]
     pub(super) fn stdout() -> Self {
         Self::new(std::io::stdout(), std::io::stdout().is_terminal())
     }
