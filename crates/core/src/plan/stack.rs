@@ -145,6 +145,7 @@ impl<'a> Planner<'a> {
                     false => without_room.push(listener),
                 }
             }
+            self.plan.held_members = self.pending.members();
             self.plan.waits.extend(self.pending.groups.iter().cloned().map(Wait::Ready));
             self.plan.waits.extend(self.retained_ports.iter().copied().map(Wait::RetainListener));
             let opening = std::mem::take(&mut self.opening);

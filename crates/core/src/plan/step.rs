@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     Action, Attributes, Authentication, Cause, CertificateArn, HealthCheck, IpAddressType, Listener, ListenerArn,
     ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication, ObjectName,
-    ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source,
-    SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
+    ObjectReference, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference,
+    SecurityGroupRule, Source, SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -24,6 +24,9 @@ pub struct Plan {
     /// that is replaced, and others that are about to be deleted.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) passed_over: BTreeSet<TargetGroupArn>,
+    /// The members that wait for targets: not all of their rules are as desired.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) held_members: BTreeSet<ObjectReference>,
 }
 
 impl Plan {
@@ -34,7 +37,7 @@ impl Plan {
 
     /// Returns a plan of these steps. Other crates have it for their tests, through [`crate::testing`].
     pub(crate) fn of(steps: Vec<Step>, waits: impl IntoIterator<Item = Wait>) -> Self {
-        Self { steps, waits: waits.into_iter().collect(), passed_over: BTreeSet::new() }
+        Self { steps, waits: waits.into_iter().collect(), passed_over: BTreeSet::new(), held_members: BTreeSet::new() }
     }
 
     /// Returns the steps, in the order in which they run.
@@ -53,6 +56,12 @@ impl Plan {
     #[must_use]
     pub fn passed_over(&self) -> &BTreeSet<TargetGroupArn> {
         &self.passed_over
+    }
+
+    /// Returns the members that wait for targets: not all of their rules are as desired.
+    #[must_use]
+    pub fn held_members(&self) -> &BTreeSet<ObjectReference> {
+        &self.held_members
     }
 
     /// Returns true if nothing is to be done, waited for or passed over.

@@ -18,6 +18,7 @@ use albatross_core::{
     desired::{self, Membership},
     model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId},
     plan::{self, Planned},
+    snapshot::Ingress,
 };
 
 impl Controller {
@@ -40,13 +41,14 @@ impl Controller {
         Ok(())
     }
 
-    /// Publishes the load balancer's host name on the members whose status differs.
+    /// Publishes the load balancer's host name on the members whose status differs. A member that waits for targets gets it
+    /// when its rules are there: clients come with the name, and another group lets go of a member that has moved.
     pub(super) async fn write_status(
         &self,
-        membership: &Membership,
-        stack: &Stack,
+        change: &Change<'_>,
         observed: &ObservedStack,
     ) -> Result<(), KubernetesError> {
+        let Change { membership, stack, plan, .. } = *change;
         if let Some(balancer) = stack.load_balancer.as_ref().and_then(|wanted| observed.published(wanted)) {
             let hostname = balancer.dns_name.to_lowercase();
             match &stack.id {
@@ -54,9 +56,16 @@ impl Controller {
                     let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
                     let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
                     let ports: Vec<u16> = ports.into_iter().collect();
-                    for name in
-                        membership.served().filter(|name| !stack.frozen.members.contains(&stack.id.member(name)))
-                    {
+                    let shows = |name: &ObjectName| {
+                        let is_it = |i: &Ingress| i.status.iter().any(|entry| entry.hostname == hostname);
+                        self.with_snapshot(|snapshot| snapshot.ingresses.get(name).is_some_and(is_it))
+                    };
+                    for name in membership.served() {
+                        let member = stack.id.member(name);
+                        let waits = plan.held_members().contains(&member) && !shows(name);
+                        if waits || stack.frozen.members.contains(&member) {
+                            continue;
+                        }
                         self.write_ingress_status(name, &hostname, &ports).await?;
                     }
                 }
@@ -118,7 +127,7 @@ impl Controller {
         let Change { membership, stack, plan, .. } = *change;
         let group = &stack.id;
         let mut observed = self.observe_after(change).await?;
-        self.write_status(membership, stack, &observed).await?;
+        self.write_status(change, &observed).await?;
         let next = plan::plan(stack, &observed);
         let complete = matches!(&next, Planned::Ready(next) if next.is_complete());
         if !membership.members.is_empty() && complete {

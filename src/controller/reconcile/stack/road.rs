@@ -159,7 +159,7 @@ impl PlanApplier for Controller {
         if error.is_not_yet() {
             // Only a deletion waits, perhaps for a long time. Everything that serves traffic is in place, so its host
             // name is published.
-            self.write_status(membership, stack, &self.observe_after(change).await?).await?;
+            self.write_status(change, &self.observe_after(change).await?).await?;
         }
         if error.is_not_yet() || !error.is_transient() {
             // The error may last for a long time, and it does not concern the leaving members.

@@ -141,6 +141,11 @@ impl Pending {
         self.held.get(&port)
     }
 
+    /// Returns the members that wait on any listener.
+    pub(super) fn members(&self) -> BTreeSet<ObjectReference> {
+        self.held.values().flatten().cloned().collect()
+    }
+
     /// Returns true if the default action on a port stays as it is.
     pub(super) fn holds_default(&self, port: u16) -> bool {
         self.defaults.contains(&port)

@@ -297,7 +297,10 @@ fn what_has_no_targets_or_has_waited_long_enough_is_not_waited_for() {
         world.plan(&after)
     };
     let waits = |plan: &Plan| plan.waits.contains(&Wait::Ready(id(&TargetGroupArn::new("arn:green"))));
-    assert!(waits(&parked(&|_| {})));
+    let waiting = parked(&|_| {});
+    assert!(waits(&waiting));
+    let member = ObjectReference::ingress(&ObjectName::new("shop", "web"));
+    assert_eq!(waiting.held_members, BTreeSet::from([member]));
     assert!(!waits(&parked(&|observed| observed.awaits_health = false)));
     let overdue = BTreeSet::from([id(&TargetGroupArn::new("arn:green"))]);
     assert!(!waits(&parked(&|observed| observed.health_overdue.clone_from(&overdue))));
