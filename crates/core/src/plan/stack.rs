@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::{attributes::Causes, generations::Generations, pending::Pending};
 use crate::model::{
-    Cause, KnownLimits, Listener, ObjectName, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, ResourceId,
-    Stack, TargetGroupArn, TargetGroupReference,
+    Cause, KnownLimits, Listener, ObjectName, ObservedLoadBalancer, ObservedRule, ObservedStack, ObservedTargetGroup,
+    ResourceId, Stack, TargetGroupArn, TargetGroupReference,
 };
 use crate::plan::{
     attribution, defaults,
@@ -162,9 +162,11 @@ impl<'a> Planner<'a> {
             }
             self.plan.steps.extend(opening);
             self.plan.steps.append(&mut self.pending.park);
-            if self.observed.room != KnownLimits::default() {
-                self.unpark(&wanted.cause);
-                self.plan.steps.append(&mut self.last);
+            let unpark = self.unpark(&wanted.cause);
+            // At a quota, what is parked makes room for its rule.
+            match self.observed.room == KnownLimits::default() {
+                true => self.last.extend(unpark),
+                false => self.plan.steps.extend(unpark),
             }
             let changed = changed.into_iter().filter_map(|wanted| Some((wanted, existing(wanted)?))).collect();
             for (wanted, existing) in order::of_changes(changed) {
@@ -181,9 +183,6 @@ impl<'a> Planner<'a> {
             }
             for (existing, _) in self.listeners_to_delete() {
                 self.delete_listener(existing, &wanted.cause);
-            }
-            if self.observed.room == KnownLimits::default() {
-                self.unpark(&wanted.cause);
             }
         }
         let later = std::mem::take(&mut self.later);
@@ -203,22 +202,20 @@ impl<'a> Planner<'a> {
         self.stack.load_balancer.as_ref().and_then(|wanted| self.observed.current(wanted))
     }
 
-    /// Deletes the rules that park target groups which are ready or not wanted any more, when others lead to them.
-    fn unpark(&mut self, cause: &Cause) {
-        let Some(balancer) = self.balancer() else { return };
+    /// Returns the deletions of the rules that park target groups which are ready or not wanted any more.
+    fn unpark(&self, cause: &Cause) -> Vec<Step> {
+        let Some(balancer) = self.balancer() else { return Vec::new() };
         let waiting = self.pending.groups.iter().filter_map(|id| self.matched.get(id)).copied();
         // A frozen member's would be parked again as soon as it is mended.
         let frozen = self.observed.target_groups.iter();
         let frozen = frozen.filter(|group| self.frozen_resources.target_group(group.resource().as_ref()));
         let arns = waiting.chain(frozen).map(|group| &group.arn).collect();
-        for (port, rule) in pending::unneeded(balancer, &arns) {
-            let deletes =
-                |step: &Step| matches!(step.action, StepAction::DeleteListener { port: of, .. } if of == port);
-            if !self.plan.steps.iter().any(deletes) {
-                let delete = StepAction::DeleteRule { arn: rule.arn.clone(), port, priority: rule.priority };
-                self.last.push(Step { action: delete, cause: cause.clone() });
-            }
-        }
+        let delete = |(port, rule): (u16, &ObservedRule)| Step {
+            action: StepAction::DeleteRule { arn: rule.arn.clone(), port, priority: rule.priority },
+            cause: cause.clone(),
+        };
+        // A listener takes its rules with it.
+        pending::unneeded(balancer, &arns).into_iter().filter(|(port, _)| !self.is_unasked(*port)).map(delete).collect()
     }
 
     fn resolve(&self, reference: &TargetGroupReference) -> Option<TargetGroupArn> {

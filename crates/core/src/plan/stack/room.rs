@@ -44,6 +44,13 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Returns true if nothing keeps the listener on a port.
+    pub(super) fn is_unasked(&self, port: u16) -> bool {
+        !self.stack.listeners.contains_key(&port)
+            && !self.frozen_resources.listener(port)
+            && !self.retained_ports.contains(&port)
+    }
+
     /// Returns the listeners that no member requests and that no step deletes yet, each with true if another one redirects
     /// to it. Listeners that no other redirects to come first.
     pub(super) fn listeners_to_delete(&self) -> Vec<(&'a ObservedListener, bool)> {
@@ -57,11 +64,7 @@ impl<'a> Planner<'a> {
             .flat_map(ObservedLoadBalancer::known_listeners)
             .filter(|listener| !deletes(listener.port))
             .collect();
-        let is_unasked = |listener: &&ObservedListener| {
-            !self.stack.listeners.contains_key(&listener.port)
-                && !self.frozen_resources.listener(listener.port)
-                && !self.retained_ports.contains(&listener.port)
-        };
+        let is_unasked = |listener: &&ObservedListener| self.is_unasked(listener.port);
         let is_led_to = |port: u16| there.iter().any(|from| order::redirects_now(from).contains(&port));
         let going = there.iter().copied().filter(is_unasked);
         let mut going: Vec<_> = going.map(|listener| (listener, is_led_to(listener.port))).collect();

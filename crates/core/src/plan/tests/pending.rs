@@ -208,6 +208,11 @@ fn listed(plan: &Plan) -> String {
     steps.chain(plan.waits.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n")
 }
 
+/// Returns a stack whose path `/a` leads to this target group.
+fn with(arn: &str) -> Stack {
+    own(stack(vec![rule(vec![path(&["/a"])], forward(arn))], forward("arn:blue")))
+}
+
 /// The plans of a change, one after the other; targets are healthy two plans after their target group is named.
 fn told(before: &Stack, after: &Stack) -> String {
     let mut world = World::of(before);
@@ -229,7 +234,6 @@ fn told(before: &Stack, after: &Stack) -> String {
 
 #[test]
 fn a_backend_is_swapped_when_the_new_one_is_healthy() {
-    let with = |arn: &str| own(stack(vec![rule(vec![path(&["/a"])], forward(arn))], forward("arn:blue")));
     insta::assert_snapshot!(told(&with("arn:red"), &with("arn:green")), @"
     create target group green for shop/web-green:80
     create TargetGroupBinding shop/green
@@ -286,7 +290,6 @@ fn a_default_action_waits_for_its_targets() {
 
 #[test]
 fn what_has_no_targets_or_has_waited_long_enough_is_not_waited_for() {
-    let with = |arn: &str| own(stack(vec![rule(vec![path(&["/a"])], forward(arn))], forward("arn:blue")));
     let after = with("arn:green");
     let parked = |change: &dyn Fn(&mut ObservedStack)| {
         let mut world = World::of(&with("arn:red"));
@@ -322,7 +325,6 @@ fn what_has_no_targets_or_has_waited_long_enough_is_not_waited_for() {
 
 #[test]
 fn a_load_balancer_that_is_not_active_answers_nobody() {
-    let with = |arn: &str| own(stack(vec![rule(vec![path(&["/a"])], forward(arn))], forward("arn:blue")));
     let mut world = World::of(&with("arn:red"));
     let observed = &mut world.aws.observed;
     observed.load_balancers.iter_mut().for_each(|balancer| balancer.state = LoadBalancerState::Provisioning);
@@ -335,7 +337,6 @@ fn a_load_balancer_that_is_not_active_answers_nobody() {
 
 #[test]
 fn without_room_for_parking_the_targets_are_only_registered_first() {
-    let with = |arn: &str| own(stack(vec![rule(vec![path(&["/a"])], forward(arn))], forward("arn:blue")));
     let (before, after) = (with("arn:red"), with("arn:green"));
     let mut world = World::of(&before);
     world.aws.observed.room.rules = Some(1);
@@ -384,7 +385,6 @@ fn at_the_quota_what_is_parked_makes_room_for_its_rule() {
 
 #[test]
 fn an_action_that_has_to_change_with_its_listeners_protocol_does_not_wait() {
-    let with = |arn: &str| own(stack(vec![rule(vec![path(&["/a"])], forward(arn))], forward("arn:blue")));
     let mut after = with("arn:green");
     let mut world = World::of(&with("arn:red"));
     let is_ready = |plan: &Plan| plan.waits.iter().any(|wait| matches!(wait, Wait::Ready(_)));
@@ -416,7 +416,6 @@ fn a_more_specific_path_waits_for_targets_while_another_rule_answers_it() {
 
 #[test]
 fn as_many_targets_are_healthy_as_were_before_or_all() {
-    let with = |arn: &str| own(stack(vec![rule(vec![path(&["/a"])], forward(arn))], forward("arn:blue")));
     let (before, after) = (with("arn:red"), with("arn:green"));
     let mut world = World::of(&before);
     let first = world.plan(&after);

@@ -2,36 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{aws::Aws, frozen, plan, steps};
+use super::{aws::Aws, frozen, plan, stacks::SAMPLE, steps};
 use crate::{
     model::*,
     plan::{Plan, StepAction, Wait},
 };
 
-const PORT: &str = "
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata:
-  name: web
-  namespace: shop
-  annotations:
-    alb.ingress.kubernetes.io/target-type: ip
-    alb.ingress.kubernetes.io/scheme: internet-facing
-    alb.ingress.kubernetes.io/listen-ports: '[{\"HTTP\": PORT}]'
-spec:
-  ingressClassName: alb
-  defaultBackend: {service: {name: web, port: {number: 80}}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop, uid: 11111111-1111-1111-1111-111111111111}
-spec:
-  ports: [{port: 80, targetPort: 8080}]
-";
-
-fn on(port: &str) -> Stack {
-    steps::built(&PORT.replace("PORT", port))
+/// Returns the stack of the sample, open to all, with these ports.
+fn on(ports: &str) -> Stack {
+    let settings = format!(
+        "alb.ingress.kubernetes.io/target-type: ip, alb.ingress.kubernetes.io/scheme: internet-facing, \
+         alb.ingress.kubernetes.io/listen-ports: '[{ports}]'"
+    );
+    steps::built(&SAMPLE.replace("alb.ingress.kubernetes.io/target-type: ip", &settings))
 }
+
+const OLD: &str = r#"{"HTTP": 80}"#;
+const NEW: &str = r#"{"HTTP": 8080}"#;
 
 fn listed(plan: &Plan) -> String {
     let steps = plan.steps.iter().map(|step| step.action.to_string());
@@ -47,7 +34,7 @@ fn serving(before: &Stack) -> Aws {
 
 #[test]
 fn a_listener_and_its_sources_stay_until_clients_use_the_one_on_the_other_port() {
-    let (before, after) = (on("80"), on("8080"));
+    let (before, after) = (on(OLD), on(NEW));
     let mut aws = serving(&before);
     let first = plan(&after, &aws.observed);
     insta::assert_snapshot!(listed(&first), @"
@@ -72,19 +59,30 @@ fn a_listener_and_its_sources_stay_until_clients_use_the_one_on_the_other_port()
 
 #[test]
 fn a_listener_that_nothing_replaces_goes_at_once() {
-    let both = steps::built(&PORT.replace("[{\"HTTP\": PORT}]", "[{\"HTTP\": 80}, {\"HTTP\": 8080}]"));
-    let aws = serving(&both);
-    let only = plan(&on("80"), &aws.observed);
+    let aws = serving(&on(&format!("{OLD}, {NEW}")));
+    let only = plan(&on(OLD), &aws.observed);
     assert!(only.steps.iter().any(|step| matches!(step.action, StepAction::DeleteListener { port: 8080, .. })));
     assert!(only.waits.is_empty());
 }
 
 #[test]
 fn where_aws_has_no_room_for_another_listener_none_is_retained() {
-    let mut aws = serving(&on("80"));
+    let mut aws = serving(&on(OLD));
     aws.observed.room.listeners = Some(1);
-    let planned = plan(&on("8080"), &aws.observed);
+    let planned = plan(&on(NEW), &aws.observed);
     assert!(planned.steps.iter().any(|step| matches!(step.action, StepAction::DeleteListener { port: 80, .. })));
+}
+
+#[test]
+fn a_quota_that_is_reached_closes_no_port_before_its_listener_is_gone() {
+    let mut aws = serving(&on(OLD));
+    aws.observed.room.rules = Some(100);
+    insta::assert_snapshot!(listed(&plan(&on(NEW), &aws.observed)), @"
+    create listener HTTP 8080
+    open security group sg-1: tcp 8080 from 0.0.0.0/0
+    delete listener 80 with its rules
+    close security group sg-1: tcp 80 from 0.0.0.0/0
+    ");
 }
 
 #[test]
