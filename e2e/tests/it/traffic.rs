@@ -1,4 +1,4 @@
-//! What clients see of changes, in short: a few scenarios of `traffic`, with little load; and that they find out who is wrong.
+//! A few scenarios of `traffic`, with little load: changes lose nothing, and wrong orders are found out.
 
 use std::path::Path;
 use std::time::Duration;
