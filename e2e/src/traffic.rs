@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, reason = "the table is for a person")]
 
 mod behind;
-mod client;
+pub(crate) mod client;
 pub(crate) mod controllers;
 mod manifests;
 mod published;

@@ -314,14 +314,12 @@ pub(super) fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hyper::HeaderMap;
-    use hyper::body::Bytes;
-    use hyper::header::{HeaderName, HeaderValue};
     use serde_json::json;
 
     use super::*;
     use crate::lab::cluster::documents;
     use crate::lab::workspace;
+    use crate::traffic::client::tests::answer;
 
     fn routes(port_offset: u16) -> Vec<Route> {
         let mut objects = Vec::new();
@@ -360,19 +358,6 @@ mod tests {
             "https://example.com:10443/",
         ];
         assert_eq!(urls(commands(10_000)), expected);
-    }
-
-    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Answer {
-        let headers =
-            headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        Answer {
-            status,
-            headers: headers.collect::<HeaderMap>(),
-            body: Bytes::from_static(body.as_bytes()),
-            certificate: None,
-            address: Ipv4Addr::LOCALHOST,
-            redirected: false,
-        }
     }
 
     #[test]

@@ -308,7 +308,7 @@ pub(super) struct Setting {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::Ipv4Addr;
 
     use hyper::HeaderMap;
@@ -316,7 +316,8 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Answer {
+    /// Returns an answer with these headers, under a certificate `one`.
+    pub(crate) fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Answer {
         let headers =
             headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         Answer {
