@@ -1,6 +1,6 @@
 //! Fixtures for the tests of this crate and of those above.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -8,7 +8,10 @@ use crate::{
     api::{crd, kubernetes as wire},
     desired::BuildConfig,
     facts::{Fact, Subnet, SubnetQuery},
-    model::{LoadBalancerKind, ObjectName, Scheme, SubnetId, TargetHealth, Value, VpcId},
+    model::{
+        Action, Attributes, Cause, Listener, ListenerProtocol, LoadBalancerKind, ObjectName, ObjectReference,
+        ResourceId, Scheme, SubnetId, Tags, TargetHealth, Value, VpcId,
+    },
     plan::{Plan, Step, Wait},
     snapshot::{Loaded, Node, Pod, Readiness, Service, Snapshot, TargetGroupBinding, from_documents},
 };
@@ -104,6 +107,41 @@ pub fn pod(address: &str) -> Pod {
 #[must_use]
 pub fn health(state: &str) -> TargetHealth {
     TargetHealth { state: state.into(), reason: None, description: None, zone: None }
+}
+
+/// Returns a listener of a load balancer that answers 404.
+#[must_use]
+pub fn listener(port: u16) -> Listener {
+    let object = ObjectReference::ingress(&name("web"));
+    Listener {
+        port,
+        protocol: ListenerProtocol::Http,
+        default_action: Action::FixedResponse { content_type: None, message_body: None, status_code: "404".to_owned() },
+        default_authentication: None,
+        default_certificate: None,
+        certificates: BTreeSet::new(),
+        certificates_after_apply: None,
+        mutual_authentication: None,
+        ssl_policy: None,
+        alpn_policy: None,
+        attributes: Attributes::new(),
+        attribute_causes: BTreeMap::new(),
+        rules: Vec::new(),
+        shares: BTreeMap::new(),
+        tags: Tags::new(),
+        cause: Cause { object, generation: 1, field: "spec".to_owned() },
+    }
+}
+
+/// Returns a plan that no planner has made, whose rules come to lead to target groups that are not healthy.
+#[must_use]
+pub fn plan_in_spite_of(
+    unhealthy: impl IntoIterator<Item = ResourceId>,
+    waits: impl IntoIterator<Item = Wait>,
+) -> Plan {
+    let mut plan = Plan::of(Vec::new(), waits);
+    plan.unhealthy = unhealthy.into_iter().collect();
+    plan
 }
 
 /// Returns a plan that no planner has made.

@@ -291,22 +291,24 @@ impl Records {
         waits.iter().map(|(stack, waits)| (stack.clone(), waits.iter().map(age).collect())).collect()
     }
 
-    /// Remembers the waits of a stack with their ages, if others wait than before. It is written soon.
+    /// Remembers the waits of a stack with their ages, if they differ from those before. It is written soon.
     pub(crate) fn note_waits(&self, stack: &StackId, ages: &BTreeMap<Wait, Duration>) {
         let now = seconds_now();
         let mut waits = self.own_waits();
         let known = waits.get(stack).map(Vec::as_slice).unwrap_or_default();
-        if known.iter().map(|(wait, _)| wait).eq(ages.keys()) {
+        let since: Vec<_> = ages.iter().map(|(wait, age)| (wait.clone(), now.saturating_sub(age.as_secs()))).collect();
+        // Both clocks are read in whole seconds.
+        let same = |((one, at), (other, then)): (&(Wait, u64), &(Wait, u64))| one == other && at.abs_diff(*then) <= 2;
+        if known.len() == since.len() && known.iter().zip(&since).all(same) {
             return;
         }
-        let since: Vec<_> = ages.iter().map(|(wait, age)| (wait.clone(), now.saturating_sub(age.as_secs()))).collect();
         match since.is_empty() {
             true => waits.remove(stack),
             false => waits.insert(stack.clone(), since.clone()),
         };
         drop(waits);
-        // What waits is not in its desired state.
-        if self.are_kept() && !self.is_clean(stack) {
+        // What waits is not in its desired state, also where a plan has no steps.
+        if self.are_kept() && !(since.is_empty() && self.is_clean(stack)) {
             let tag_keys = self.tag_keys(stack);
             let record = StackRecord { stack: stack.clone(), clean: None, tag_keys, waits: since };
             let is_empty = record.tag_keys.is_none() && record.waits.is_empty();

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
+    hash::BuildHasher as _,
 };
 
 use albatross_aws::AwsError;
@@ -290,8 +291,8 @@ pub(crate) async fn plan<R: StackReader>(
         match plan::plan(stack, &observed) {
             Planned::Ready(plan) => return Ok((plan, observed)),
             Planned::Need(reads) => {
-                for group in &reads.health {
-                    let count = if healthy.len() < MOST_LOOKS { look(reader, group).await } else { 0 };
+                for group in in_turns(&reads.health) {
+                    let count = if healthy.len() < MOST_LOOKS { look(reader, group).await } else { None };
                     healthy.insert(group.clone(), count);
                 }
                 if reads.states {
@@ -305,12 +306,24 @@ pub(crate) async fn plan<R: StackReader>(
     }
 }
 
-/// Returns the number of healthy targets of a target group. What cannot be read is not healthy, and holds nothing else up.
-async fn look<R: StackReader>(reader: &R, group: &TargetGroupArn) -> usize {
-    reader.healthy(group).await.unwrap_or_else(|error| {
-        tracing::warn!(target_group = %group, "the health of its targets cannot be read, so rules wait: {error}");
-        0
-    })
+/// Returns target groups in another order each time if one pass does not look at all, so that none is left out for ever.
+fn in_turns(groups: &BTreeSet<TargetGroupArn>) -> Vec<&TargetGroupArn> {
+    let mut groups: Vec<_> = groups.iter().collect();
+    if groups.len() > MOST_LOOKS {
+        let order = std::hash::RandomState::new();
+        groups.sort_by_cached_key(|group| order.hash_one(group));
+    }
+    groups
+}
+
+/// Returns the number of healthy targets of a target group. That it cannot be read holds nothing else up.
+async fn look<R: StackReader>(reader: &R, group: &TargetGroupArn) -> Option<usize> {
+    let answer = reader.healthy(group).await;
+    answer
+        .inspect_err(|error| {
+            tracing::warn!(target_group = %group, "the health of its targets cannot be read, so rules wait: {error}");
+        })
+        .ok()
 }
 
 /// Carries a plan out, after proving that everything that it treats as deleted is deleted.

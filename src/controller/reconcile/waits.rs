@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use albatross_core::{
     model::{LoadBalancerArn, ResourceId, StackId},
-    plan::{Wait, waits_text},
+    plan::{Plan, Wait, waits_text},
 };
 
 /// A binding is gone seconds after its targets are deregistered; one that is not for minutes has another owner's finalizer, or
@@ -163,17 +163,34 @@ impl Waits {
         expired
     }
 
-    /// Begins the waits of a plan that is about to be carried out. None ends, as the plan may fail.
-    pub(crate) fn begin(&self, stack: &StackId, wanted: &BTreeSet<Wait>) {
-        if wanted.is_empty() {
-            return;
-        }
+    /// Begins the waits of a plan that is about to be carried out and may fail. Those for targets begin, and those that it has
+    /// no more end; the time of a listener begins with each attempt to create another. A load balancer's begins only after the
+    /// plan, when what takes over is complete. No hold ends: it may be over only for what this plan is to delete.
+    pub(crate) fn begin(&self, stack: &StackId, plan: &Plan) {
         let new = Waiting { since: Instant::now(), reported: false };
         let mut all = self.waits();
         let waits = all.entry(stack.clone()).or_default();
-        for wait in wanted {
-            waits.entry(wait.clone()).or_insert(new);
+        waits.retain(|wait, _| match wait {
+            Wait::Ready(id) => plan.waits().contains(wait) || plan.unhealthy().contains(id),
+            _ => true,
+        });
+        for wait in plan.waits() {
+            match wait {
+                Wait::RetainListener(_) if plan.creates_listener() => drop(waits.insert(wait.clone(), new)),
+                Wait::RetainOld(_) => {}
+                _ => {
+                    waits.entry(wait.clone()).or_insert(new);
+                }
+            }
         }
+        if waits.is_empty() {
+            all.remove(stack);
+        }
+    }
+
+    /// Ends all waits of a stack.
+    pub(crate) fn end(&self, stack: &StackId) {
+        self.waits().remove(stack);
     }
 
     /// Ends the waits for healthy targets of a stack that cannot be built: what it is to lead to is not known.
@@ -184,8 +201,8 @@ impl Waits {
     }
 
     /// Records what the latest plan of a stack waits for, once it is carried out. Each wait keeps its time while it lasts.
-    pub(crate) fn note(&self, stack: &StackId, wanted: &BTreeSet<Wait>) -> Due {
-        let now = Instant::now();
+    pub(crate) fn note(&self, stack: &StackId, plan: &Plan) -> Due {
+        let (wanted, now) = (plan.waits(), Instant::now());
         let mut all = self.waits();
         let before = all.remove(stack).unwrap_or_default();
         if wanted.is_empty() && before.is_empty() {
@@ -196,11 +213,8 @@ impl Waits {
         };
         let pace = all.values().flatten().filter(|(wait, waiting)| young(wait, waiting)).count();
         let mut due = Due::default();
-        let over = before.iter().filter(|(wait, waiting)| {
-            matches!(wait, Wait::Ready(_)) && !young(wait, waiting) && !wanted.contains(wait)
-        });
-        let over: Vec<&Wait> = over.map(|(wait, _)| wait).collect();
-        due.reports.extend(waits_text(over).iter().map(|text| unhealthy(text, self.holds.healthy_within)));
+        let unhealthy: Vec<Wait> = plan.unhealthy().iter().cloned().map(Wait::Ready).collect();
+        due.reports.extend(waits_text(&unhealthy).iter().map(|text| still_unhealthy(text, self.holds.healthy_within)));
         let new = Waiting { since: now, reported: false };
         let mut waits: BTreeMap<Wait, Waiting> =
             wanted.iter().map(|wait| (wait.clone(), before.get(wait).copied().unwrap_or(new))).collect();
@@ -368,7 +382,7 @@ fn reported(wait: &Wait, text: &str) -> String {
 }
 
 /// Returns the message about targets that rules lead to although they are not healthy.
-fn unhealthy(text: &str, waited: Duration) -> String {
+fn still_unhealthy(text: &str, waited: Duration) -> String {
     format!(
         "{text} for {} s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health \
          (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups",
@@ -381,7 +395,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use albatross_core::model::{ObjectName, ResourceId};
+    use albatross_core::{
+        model::{ObjectName, ResourceId},
+        plan::{Step, StepAction},
+        testing::{listener, plan_in_spite_of, plan_of},
+    };
 
     const HOLD: Duration = Duration::from_secs(120);
 
@@ -394,7 +412,7 @@ mod tests {
     }
 
     fn note(waits: &Waits, wanted: &[Wait]) -> Due {
-        waits.note(&web(), &wanted.iter().cloned().collect())
+        waits.note(&web(), &plan_of(Vec::new(), wanted.iter().cloned()))
     }
 
     fn again(after: Duration) -> Due {
@@ -454,26 +472,62 @@ mod tests {
         assert_eq!(waits.expired(&web()).health, BTreeSet::new());
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(waits.expired(&web()).health, BTreeSet::from([ResourceId::of_tag("shop/a-a:80")]));
-        let due = note(&waits, std::slice::from_ref(&b));
+        // Its rules come to lead there all the same, in one plan.
+        let a = ResourceId::of_tag("shop/a-a:80");
+        let due = waits.note(&web(), &plan_in_spite_of([a], [b]));
         insta::assert_snapshot!(due.reports.join("\n"), @"waiting for the targets of target group shop/a-a:80 to be healthy for 300 s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
         // A stack that cannot be built waits for no targets.
         waits.end_health(&web());
         assert_eq!((note(&waits, &[]), waits.all()), (Due::default(), vec![]));
     }
 
+    fn begin(waits: &Waits, wanted: &[Wait]) {
+        waits.begin(&web(), &plan_of(Vec::new(), wanted.iter().cloned()));
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_wait_begins_before_its_plan_is_carried_out_and_ends_after_it() {
-        let waits = waits_with_holds();
-        let (old, port) = (Wait::RetainOld(LoadBalancerArn::new("arn:old")), Wait::RetainListener(80));
-        waits.begin(&web(), &BTreeSet::from([old.clone()]));
+    async fn the_hold_of_a_load_balancer_begins_when_a_plan_has_succeeded_and_ends_with_one() {
+        let (waits, old) = (waits_with_holds(), Wait::RetainOld(LoadBalancerArn::new("arn:old")));
+        // The new one is not complete, as something fails.
+        begin(&waits, std::slice::from_ref(&old));
         tokio::time::advance(HOLD).await;
-        // The plan that deletes the old load balancer fails: it may still go.
-        waits.begin(&web(), &BTreeSet::from([port]));
+        begin(&waits, std::slice::from_ref(&old));
+        assert_eq!((waits.expired(&web()), waits.all()), (Expired::default(), vec![]));
+        assert_eq!(note(&waits, std::slice::from_ref(&old)), again(HOLD));
+        tokio::time::advance(HOLD).await;
+        // The plan that deletes it fails: it may still go.
+        begin(&waits, &[]);
         assert_eq!(waits.expired(&web()).load_balancers.len(), 1);
-        tokio::time::advance(Duration::from_secs(30)).await;
-        assert_eq!(waits.expired(&web()).listeners, BTreeMap::from([(80, true)]));
         note(&waits, &[]);
         assert_eq!(waits.expired(&web()).load_balancers.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_listener_begins_with_each_attempt_to_create_the_other() {
+        let (waits, stack) = (waits_with_holds(), [Wait::RetainListener(80)]);
+        let action = StepAction::CreateListener { load_balancer: None, listener: Box::new(listener(443)) };
+        let creating = plan_of(vec![Step { cause: listener(443).cause, action }], stack.clone());
+        waits.begin(&web(), &creating);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(waits.expired(&web()).listeners, BTreeMap::from([(80, true)]));
+        waits.begin(&web(), &creating);
+        assert_eq!(waits.expired(&web()).listeners, BTreeMap::from([(80, false)]));
+        // A plan that creates none lets it run, also when the one before failed after it had created one.
+        tokio::time::advance(Duration::from_secs(30)).await;
+        begin(&waits, &stack);
+        assert_eq!(waits.expired(&web()).listeners, BTreeMap::from([(80, true)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_plan_no_longer_waits_for_is_forgotten_also_when_it_fails() {
+        let waits = waits_with_holds();
+        begin(&waits, &[ready("shop/a-a:80"), ready("shop/b-b:80")]);
+        tokio::time::advance(DEADLINE).await;
+        // Another backend, and one that is led to all the same by this plan.
+        let b = ResourceId::of_tag("shop/b-b:80");
+        waits.begin(&web(), &plan_in_spite_of([b.clone()], [ready("shop/c-c:80")]));
+        assert_eq!(waits.expired(&web()).health, BTreeSet::from([b]));
+        assert_eq!(waits.all().len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
@@ -481,12 +535,12 @@ mod tests {
         let waits = waits_with_holds();
         for number in 0..20 {
             let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
-            waits.note(&stack, &BTreeSet::from([ready("shop/a-a:80")]));
+            waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]));
         }
         assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(Duration::from_secs(10)));
         for number in 20..1000 {
             let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
-            waits.note(&stack, &BTreeSet::from([ready("shop/a-a:80")]));
+            waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]));
         }
         assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(LONGEST_LOOK));
         tokio::time::advance(DEADLINE).await;

@@ -34,9 +34,9 @@ pub struct ObservedStack {
     /// ended.
     #[serde(skip)]
     pub retained_ports: BTreeMap<u16, bool>,
-    /// The number of healthy targets of target groups, as far as it was read for this plan.
+    /// The number of healthy targets of the target groups that were asked for this plan; `None` where AWS did not tell.
     #[serde(skip)]
-    pub healthy: BTreeMap<TargetGroupArn, usize>,
+    pub healthy: BTreeMap<TargetGroupArn, Option<usize>>,
     /// True if the states of the load balancers were read for this plan.
     #[serde(skip)]
     pub states_are_read: bool,

@@ -106,7 +106,9 @@ fn subject(wait: &Wait) -> Option<String> {
 fn until(waits: &BTreeSet<Wait>) -> Vec<String> {
     by_kind(waits, |waits| match waits.first() {
         Some(Wait::BindingGone(_)) => format!("until the TargetGroupBindings are gone: {}", named(waits, subject)),
-        Some(Wait::Mended(_)) => "until frozen members are mended, before the old load balancer goes".to_owned(),
+        Some(Wait::Mended(_)) => {
+            "until members that are frozen or wait for targets are served, before the old load balancer goes".to_owned()
+        }
         Some(Wait::Protected(_)) => "until the old load balancer is no longer protected from deletion".to_owned(),
         Some(Wait::RetainOld(_)) => "before the old load balancer goes, for clients to find the new one".to_owned(),
         Some(Wait::LetIn(_)) => format!(
@@ -131,7 +133,7 @@ pub fn waits_text<'a>(waits: impl IntoIterator<Item = &'a Wait>) -> Vec<String> 
     by_kind(waits, |waits| match waits.first() {
         Some(Wait::BindingGone(_)) => format!("waiting for {} to be gone", named(waits, binding)),
         Some(Wait::Mended(_)) => format!(
-            "waiting for the frozen members to be mended before {}, replaced by another load balancer, goes",
+            "waiting for members that are frozen or wait for targets before {}, replaced by another load balancer, goes",
             named(waits, subject)
         ),
         Some(Wait::Protected(_)) => format!(

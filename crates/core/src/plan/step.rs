@@ -27,6 +27,9 @@ pub struct Plan {
     /// The members that wait for targets: not all of their rules are as desired.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) held_members: BTreeSet<ObjectReference>,
+    /// The target groups that rules come to lead to although their targets are not healthy, since that took too long.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) unhealthy: BTreeSet<ResourceId>,
 }
 
 impl Plan {
@@ -37,7 +40,13 @@ impl Plan {
 
     /// Returns a plan of these steps. Other crates have it for their tests, through [`crate::testing`].
     pub(crate) fn of(steps: Vec<Step>, waits: impl IntoIterator<Item = Wait>) -> Self {
-        Self { steps, waits: waits.into_iter().collect(), passed_over: BTreeSet::new(), held_members: BTreeSet::new() }
+        Self {
+            steps,
+            waits: waits.into_iter().collect(),
+            passed_over: BTreeSet::new(),
+            held_members: BTreeSet::new(),
+            unhealthy: BTreeSet::new(),
+        }
     }
 
     /// Returns the steps, in the order in which they run.
@@ -62,6 +71,19 @@ impl Plan {
     #[must_use]
     pub fn held_members(&self) -> &BTreeSet<ObjectReference> {
         &self.held_members
+    }
+
+    /// Returns the target groups that rules come to lead to although their targets are not healthy, since that took too
+    /// long.
+    #[must_use]
+    pub fn unhealthy(&self) -> &BTreeSet<ResourceId> {
+        &self.unhealthy
+    }
+
+    /// Returns true if the plan creates a listener.
+    #[must_use]
+    pub fn creates_listener(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, StepAction::CreateListener { .. }))
     }
 
     /// Returns true if nothing is to be done, waited for or passed over.
@@ -92,8 +114,8 @@ pub enum Wait {
     BindingGone(ObjectName),
     /// The load balancer that takes over from another serves.
     LoadBalancerActive,
-    /// The load balancer that replaces this one has all that it leads to: it lacks the resources of frozen members until
-    /// they are mended.
+    /// The load balancer that replaces this one has all that it leads to: it lacks the resources of members that are frozen
+    /// or wait for targets.
     Mended(LoadBalancerArn),
     /// Clients have had the time to find the load balancer that replaces this one, which may go then.
     #[serde(rename = "Hold")]

@@ -292,3 +292,34 @@ fn promises_are_written_at_a_rate_that_the_api_server_can_take() {
     let pauses = [0, 1024, 256 * 1024, 960 * 1024].map(pause);
     assert_eq!(pauses, [0, 3906, 1_000_000, 3_750_000].map(Duration::from_micros));
 }
+
+#[tokio::test]
+async fn waits_outlive_the_process_also_of_a_stack_that_was_in_its_desired_state() {
+    let stored = Stored::default();
+    let fake = server(&stored, |_| None).await;
+    let first = records(&fake, "first").await;
+    first.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
+    first.flush().await.unwrap();
+    let ready = |name: &str| Wait::Ready(albatross_core::model::ResourceId::of_tag(name));
+    let aged = |wait: Wait, seconds| BTreeMap::from([(wait, Duration::from_secs(seconds))]);
+    first.note_waits(&stack("web"), &aged(ready("shop/a-a:80"), 100));
+    assert!(!first.is_clean(&stack("web")), "a change waits");
+    first.flush().await.unwrap();
+    writes(&fake);
+    // The same wait, a moment later, is no other; with another beginning it is.
+    first.note_waits(&stack("web"), &aged(ready("shop/a-a:80"), 101));
+    first.flush().await.unwrap();
+    assert_eq!(writes(&fake).len(), 0);
+    first.note_waits(&stack("web"), &aged(ready("shop/a-a:80"), 40));
+    first.flush().await.unwrap();
+    assert_eq!(writes(&fake).len(), 1);
+
+    let second = records(&fake, "second").await;
+    let [(of, waits)] = second.waits().try_into().unwrap();
+    let [(wait, age)] = waits.try_into().unwrap();
+    assert_eq!((of, wait), (stack("web"), ready("shop/a-a:80")));
+    assert!((40..60).contains(&age.as_secs()), "{age:?}");
+    second.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
+    second.flush().await.unwrap();
+    assert_eq!(records(&fake, "third").await.waits(), vec![]);
+}

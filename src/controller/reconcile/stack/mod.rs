@@ -55,7 +55,7 @@ impl Controller {
         }
         let broken = membership.broken.first().map(ToString::to_string);
         if membership.served().next().is_none() && membership.leaving.is_empty() {
-            self.waits.note(stack, &BTreeSet::new());
+            self.waits.end(stack);
             self.records.note_waits(stack, &BTreeMap::new());
             self.waits.unblocked(&stack.object().to_string());
             self.step_history.remove(stack);
@@ -182,6 +182,7 @@ impl Controller {
         // Without a desired stack, the observed resources stay as they are.
         let Some(stack) = &built.stack else {
             self.waits.end_health(group);
+            self.records.note_waits(group, &self.waits.ages(group));
             return Ok(reported.unwrap_or(Outcome::Done));
         };
         let observed = pass::observe(self, group, room).await?;
@@ -193,7 +194,7 @@ impl Controller {
         let reported = self.report_repeats(group, membership, &repeated).or(reported);
         let (frozen, absent) = (&built.frozen, &built.absent);
         let change = Change { membership, stack, frozen, absent, observed: &observed, plan: &plan };
-        self.waits.begin(group, plan.waits());
+        self.waits.begin(group, &plan);
         self.records.note_waits(group, &self.waits.ages(group));
         match pass::carry_out(self, &change).await? {
             // The watch lags behind and will queue the stack again; this retry is only a safeguard.
@@ -213,7 +214,7 @@ impl Controller {
 
     /// Records the plan's waits. Returns the outcome of the pass, with a retry at the time when a wait ends.
     fn after_waits(&self, group: &StackId, membership: &Membership, plan: &Plan, outcome: Outcome) -> Outcome {
-        let Due { again, reports } = self.waits.note(group, plan.waits());
+        let Due { again, reports } = self.waits.note(group, plan);
         self.records.note_waits(group, &self.waits.ages(group));
         if again == Some(waits::DEADLINE) && plan.waits().iter().any(|wait| matches!(wait, plan::Wait::LetIn(_))) {
             self.queue.add(Key::NodeRules);

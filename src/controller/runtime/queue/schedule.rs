@@ -328,6 +328,10 @@ impl Schedule {
             }
         };
         let longest = self.longest_pause.remove(key);
+        if let Some(ran) = ran.as_ref().filter(|_| longest.is_some() && !self.wanted.contains_key(key)) {
+            // Somebody's change waits for it, whatever the reason of this pass was.
+            self.want(key, Wanted { cause: QueueReason::Change, ..ran.wanted.clone() });
+        }
         let after = longest.map(|longest| after.map_or(longest, |after: Duration| after.min(longest))).or(after);
         if ran.is_some_and(|ran| ran.again) {
             self.hurry(key.clone(), now);

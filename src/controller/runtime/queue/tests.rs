@@ -425,16 +425,21 @@ fn what_is_due_is_not_put_off_by_a_failure() {
         (Outcome::NeedsCorrection("wrong".to_owned()), Some(7), Some(7)),
         (Outcome::Done, Some(7), Some(7)),
         (Outcome::Done, None, None),
-        (Outcome::Again(seconds(2)), Some(7), Some(2)),
+        (Outcome::Again(seconds(2)), Some(8), Some(2)),
     ] {
         let mut schedule = Schedule::default();
         schedule.failures.insert(key.clone(), (5, "refused".to_owned()));
-        schedule.wants(key.clone(), QueueReason::Change, now);
+        let reason =
+            if longest.is_some_and(|longest| longest == 7) { QueueReason::Resync } else { QueueReason::Change };
+        schedule.wants(key.clone(), reason, now);
         schedule.take(now).unwrap();
         schedule.longest_pause.extend(longest.map(|longest| (key.clone(), seconds(longest))));
         schedule.done(&key, &outcome, now);
         let due = schedule.delayed.first_key_value().map(|((due, _), _)| *due - now);
         assert_eq!(due, pause.map(seconds), "{outcome:?}, {longest:?}");
         assert!(schedule.longest_pause.is_empty());
+        if longest.is_some() {
+            assert_eq!(schedule.take(now + seconds(60)), Ok((key.clone(), QueueReason::Change)));
+        }
     }
 }

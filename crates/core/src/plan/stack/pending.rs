@@ -36,12 +36,13 @@ fn unmet() -> Vec<Condition> {
     ]
 }
 
-/// Returns true if a rule parks target groups.
+/// Returns true if a rule parks target groups: it has these conditions alone, which no rule of an Ingress has, whose rules
+/// all have a path or a host.
 pub(in crate::plan) fn is_parking(rule: &ObservedRule) -> bool {
-    let is_header = |condition: &Condition| matches!(condition, Condition::HttpHeader { name, .. } if name.eq_ignore_ascii_case(HEADER));
-    let is_nobody =
-        |condition: &Condition| matches!(condition, Condition::SourceIp { values } if values.as_slice() == [NOBODY]);
-    rule.conditions.iter().any(is_header) && rule.conditions.iter().any(is_nobody)
+    let unmet = unmet();
+    PARKED.contains(&rule.priority)
+        && rule.conditions.len() == unmet.len()
+        && unmet.iter().all(|condition| rule.conditions.contains(condition))
 }
 
 /// Returns the rules of a listener that requests can match.
@@ -77,8 +78,10 @@ impl Candidate<'_> {
 /// The rules, default actions and target groups that wait.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// The target groups that are not ready.
+    /// The target groups that something held leads to. Those that are ready wait with the others: what holds them needs all.
     pub(super) groups: BTreeSet<ResourceId>,
+    /// The target groups that are led to although their targets are not healthy, since that took too long.
+    pub(super) unhealthy: BTreeSet<ResourceId>,
     /// By port, the members whose rules stay as they are.
     held: BTreeMap<u16, BTreeSet<ObjectReference>>,
     /// The ports whose default action stays as it is.
@@ -136,6 +139,15 @@ impl Pending {
         if health.is_empty() { Ok(pending) } else { Err(Box::new(Reads { health, ..Reads::default() })) }
     }
 
+    /// Returns true if a place stays as it is.
+    fn holds(&self, place: &Candidate<'_>) -> bool {
+        let port = place.listener.port;
+        match place.rule {
+            Some(rule) => self.held(port).is_some_and(|held| held.contains(&rule.cause.object)),
+            None => self.holds_default(port),
+        }
+    }
+
     /// Returns the members whose rules on a port stay as they are.
     pub(super) fn held(&self, port: u16) -> Option<&BTreeSet<ObjectReference>> {
         self.held.get(&port)
@@ -157,15 +169,19 @@ impl<'a> Search<'a> {
         let mut pending = Pending::default();
         // After AWS has refused more of something, none is parked: what was parked makes room.
         let by_health = self.observed.room == KnownLimits::default();
-        let unready: Vec<&ResourceId> =
-            candidates.iter().filter(|(id, places)| !self.is_ready(id, places, by_health)).map(|(id, _)| *id).collect();
+        let (mut unready, mut overdue) = (Vec::new(), BTreeSet::new());
+        for (id, places) in candidates {
+            match self.is_ready(id, places, by_health) {
+                true => {}
+                false if self.observed.health_overdue.contains(id) => drop(overdue.insert((*id).clone())),
+                false => unready.push(*id),
+            }
+        }
         if by_health && self.balancer.kind == LoadBalancerKind::Application {
             pending.park = self.parking(candidates, &unready);
         }
         for id in unready {
-            let Some(places) = candidates.get(id) else { continue };
-            pending.groups.insert(id.clone());
-            for place in places {
+            for place in candidates.get(id).into_iter().flatten() {
                 let port = place.listener.port;
                 match place.rule {
                     Some(rule) => {
@@ -176,6 +192,10 @@ impl<'a> Search<'a> {
             }
         }
         self.hold_defaults_of_members(&mut pending);
+        let is_held = |place: &Candidate<'_>| pending.holds(place);
+        let waiting = candidates.iter().filter(|(_, places)| places.iter().any(is_held));
+        pending.groups = waiting.map(|(id, _)| (*id).clone()).collect();
+        pending.unhealthy = overdue.into_iter().filter(|id| !pending.groups.contains(id)).collect();
         pending
     }
 
@@ -222,42 +242,38 @@ impl<'a> Search<'a> {
     }
 
     /// Returns true if a target group can take its requests: its desired targets are registered, and as many of them are
-    /// healthy as in the target groups before, or all; if it has none, nothing is healthy before either.
+    /// healthy as in the target groups before, or all; if it has none, nothing is healthy before either. What could not be
+    /// read proves neither.
     fn is_ready(&mut self, id: &ResourceId, places: &[Candidate<'a>], by_health: bool) -> bool {
         let Some(group) = self.matched.get(id) else { return false };
-        if self.observed.health_overdue.contains(id) {
-            return true;
-        }
         let mut bindings = self.observed.bindings.iter().filter(|b| b.target_group == group.arn && !b.deleting);
         let Some(desired) = bindings.find_map(|binding| binding.registered) else { return false };
         if !by_health || self.balancer.kind == LoadBalancerKind::Network {
             return true;
         }
-        let replaced: BTreeSet<&TargetGroupArn> =
-            places.iter().flat_map(|place| place.replaced.iter().copied()).collect();
-        if desired == 0 {
-            // Its pods may come with it. Where nothing answers before, nothing is lost.
-            let before: Vec<Option<usize>> = replaced.into_iter().map(|arn| self.healthy(arn)).collect();
-            return before.into_iter().all(|before| before == Some(0));
-        }
-        if !self.balancer.target_groups().any(|named| *named == group.arn) {
+        if desired > 0 && !self.balancer.target_groups().any(|named| *named == group.arn) {
             return false;
         }
-        let Some(healthy) = self.healthy(&group.arn) else { return false };
-        if healthy == 0 || healthy >= desired {
+        let healthy = if desired == 0 { Some(0) } else { self.healthy(&group.arn) };
+        let Some(healthy) = healthy else { return false };
+        // Pods may come with their Ingress. Where nothing answers before, nothing is lost.
+        if desired > 0 && (healthy == 0 || healthy >= desired) {
             return healthy >= desired;
         }
+        let replaced: BTreeSet<&TargetGroupArn> =
+            places.iter().flat_map(|place| place.replaced.iter().copied()).collect();
+        // All are asked for, so that one pass reads them together.
         let before: Vec<Option<usize>> = replaced.into_iter().map(|arn| self.healthy(arn)).collect();
         before.into_iter().all(|before| before.is_some_and(|before| healthy >= before))
     }
 
-    /// Returns the number of healthy targets, or marks it as unknown.
+    /// Returns the number of healthy targets, or marks it as unknown; `None` also where it could not be read.
     fn healthy(&mut self, arn: &TargetGroupArn) -> Option<usize> {
-        let healthy = self.observed.healthy.get(arn).copied();
-        if healthy.is_none() {
+        let read = self.observed.healthy.get(arn).copied();
+        if read.is_none() {
             self.unknown.insert(arn.clone());
         }
-        healthy
+        read.flatten()
     }
 
     /// Returns the steps that park the target groups which nothing names.

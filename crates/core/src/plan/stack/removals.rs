@@ -34,14 +34,14 @@ impl<'a> Planner<'a> {
     ) -> (Vec<&'a ObservedLoadBalancer>, BTreeSet<&'a TargetGroupArn>) {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
-        let none_frozen = self.frozen_resources.none_frozen();
-        let due = |old: &ObservedLoadBalancer| serves && none_frozen && observed.expired.contains(&old.arn);
+        let is_whole = self.frozen_resources.none_frozen() && self.pending.groups.is_empty();
+        let due = |old: &ObservedLoadBalancer| serves && is_whole && observed.expired.contains(&old.arn);
         let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotect;
         let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
         self.plan.waits.extend(kept.iter().map(|old| match () {
             () if !serves => Wait::LoadBalancerActive,
             // Its time begins when clients may find the other one complete.
-            () if !none_frozen => Wait::Mended(old.arn.clone()),
+            () if !is_whole => Wait::Mended(old.arn.clone()),
             () if due(old) => Wait::Protected(old.arn.clone()),
             () => Wait::RetainOld(old.arn.clone()),
         }));

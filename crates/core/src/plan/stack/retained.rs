@@ -17,5 +17,7 @@ pub(in crate::plan) fn ports(stack: &Stack, observed: &ObservedStack) -> BTreeSe
     let unasked = ObservedLoadBalancer::known_listeners(balancer)
         .map(|listener| listener.port)
         .filter(|port| !stack.listeners.contains_key(port));
-    unasked.filter(|port| observed.retained_ports.get(port).map_or(gets_another, |is_over| !is_over)).collect()
+    // Its time counts from when the other listener is there.
+    let is_running = |port: &u16| observed.retained_ports.get(port).is_some_and(|is_over| !is_over);
+    unasked.filter(|port| gets_another || is_running(port)).collect()
 }

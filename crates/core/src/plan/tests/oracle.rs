@@ -65,7 +65,7 @@ fn holds(condition: &Condition, index: usize) -> bool {
         Condition::HostHeader { values, .. } => values.iter().any(|value| glob(value.as_bytes(), host.as_bytes())),
         Condition::PathPattern { values, .. } => values.iter().any(|value| glob(value.as_bytes(), path.as_bytes())),
         Condition::HttpHeader { name, values, .. } => {
-            // The rules that park target groups.
+            // No client sends what rules that park target groups ask for.
             if name == "x-albatross-parked" {
                 return false;
             }

@@ -6,6 +6,7 @@ use super::{
     aws::Aws,
     oracle::{Probes, probe},
     plan,
+    replaced::public,
     rules::{Pair, first_seed, forward, listener, pair, path, rule, stack, tried},
     stacks::SAMPLE,
 };
@@ -93,7 +94,10 @@ impl World {
                     self.looks += reads.health.len();
                     for arn in reads.health {
                         let healthy = if self.healthy.contains(&arn) { TARGETS } else { 0 };
-                        assert!(self.aws.observed.healthy.insert(arn, healthy).is_none(), "nothing is read twice");
+                        assert!(
+                            self.aws.observed.healthy.insert(arn, Some(healthy)).is_none(),
+                            "nothing is read twice"
+                        );
                     }
                 }
             }
@@ -308,7 +312,7 @@ fn what_has_no_targets_or_has_waited_long_enough_is_not_waited_for() {
     let overdue = BTreeSet::from([id(&TargetGroupArn::new("arn:green"))]);
     assert!(!waits(&parked(&|observed| observed.health_overdue.clone_from(&overdue))));
     // Without targets, the old ones serve on as long as one of them is healthy: pods may come with their Ingress.
-    let without_targets = |old_healthy: usize| {
+    let without_targets = |old_healthy: Option<usize>| {
         let mut world = World::of(&with("arn:red"));
         let first = world.plan(&after);
         world.aws.run(&after, &first);
@@ -317,7 +321,9 @@ fn what_has_no_targets_or_has_waited_long_enough_is_not_waited_for() {
             world.aws.observed.target_groups.iter().map(|group| (group.arn.clone(), old_healthy)).collect();
         plan(&after, &world.aws.observed)
     };
-    assert!(waits(&without_targets(1)) && !waits(&without_targets(0)));
+    assert!(waits(&without_targets(Some(1))) && !waits(&without_targets(Some(0))));
+    // That AWS does not tell proves nothing.
+    assert!(waits(&without_targets(None)));
     // What is still being registered is waited for, and nobody asks for its health.
     let registering = parked(&|observed| observed.bindings.iter_mut().for_each(|b| b.registered = None));
     assert!(waits(&registering) && registering.steps.is_empty());
@@ -333,6 +339,89 @@ fn a_load_balancer_that_is_not_active_answers_nobody() {
     assert!(reads.states && reads.health.is_empty());
     observed.states_are_read = true;
     assert_eq!(plan(&with("arn:green"), observed).waits.iter().filter(|w| matches!(w, Wait::Ready(_))).count(), 0);
+}
+
+/// A stack whose paths lead to these target groups, one path each.
+fn with_paths(arns: &[&str]) -> Stack {
+    let rule = |arn: &&str| rule(vec![path(&[&format!("/{}", arn.trim_start_matches("arn:"))])], forward(arn));
+    own(stack(arns.iter().map(rule).collect(), forward("arn:blue")))
+}
+
+#[test]
+fn target_groups_that_become_healthy_one_after_the_other_stay_parked_until_all_are() {
+    let new = ["arn:a", "arn:b", "arn:c", "arn:d", "arn:e", "arn:f", "arn:g"];
+    let (before, after) = (with_paths(&[]), with_paths(&new));
+    let mut world = World::of(&before);
+    for healthy in 0..new.len() {
+        let planned = world.plan(&after);
+        let parked = planned.steps.iter().filter(|step| matches!(step.action, StepAction::CreateRule { .. })).count();
+        assert_eq!((parked, planned.waits.len()), (if healthy == 0 { 2 } else { 0 }, new.len()), "{planned:?}");
+        assert!(healthy == 0 || planned.steps.is_empty(), "{planned:?}");
+        world.aws.run(&after, &planned);
+        world.register();
+        // The last one first.
+        let arn = |name: &str| {
+            let mut groups = world.aws.observed.target_groups.iter();
+            groups.find(|group| group.resource() == Some(id(&TargetGroupArn::new(name)))).unwrap().arn.clone()
+        };
+        let next = arn(new[new.len() - 1 - healthy]);
+        world.healthy.insert(next);
+    }
+    let planned = world.plan(&after);
+    assert!(planned.waits.is_empty(), "{planned:?}");
+    world.aws.run(&after, &planned);
+    assert!(world.plan(&after).is_complete());
+}
+
+#[test]
+fn a_member_is_held_until_the_last_of_its_deadlines_and_what_is_not_healthy_is_told() {
+    let (before, after) = (with_paths(&[]), with_paths(&["arn:a", "arn:b"]));
+    let mut world = World::of(&before);
+    let first = world.plan(&after);
+    world.aws.run(&after, &first);
+    world.register();
+    let resource = |name: &str| id(&TargetGroupArn::new(name));
+    world.aws.observed.health_overdue = BTreeSet::from([resource("arn:a")]);
+    let one = world.plan(&after);
+    assert_eq!(one.waits, first.waits, "the wait that is over stays, so that its time does not begin anew");
+    assert!(one.steps.is_empty() && one.unhealthy.is_empty(), "{one:?}");
+    world.aws.observed.health_overdue.insert(resource("arn:b"));
+    let both = world.plan(&after);
+    assert!(both.waits.is_empty() && both.held_members.is_empty(), "{both:?}");
+    assert_eq!(both.unhealthy, BTreeSet::from([resource("arn:a"), resource("arn:b")]));
+}
+
+#[test]
+fn a_rule_that_only_looks_like_parking_is_a_rule() {
+    let parked = ["x-albatross-parked".to_owned(), "192.0.2.0/32".to_owned()];
+    let [name, block] = parked;
+    let alike = vec![
+        path(&["/a"]),
+        Condition::HttpHeader { name, values: vec!["*".to_owned()], regex_values: Vec::new() },
+        Condition::SourceIp { values: vec![block] },
+    ];
+    let wanted = own(stack(vec![rule(alike, forward("arn:blue"))], forward("arn:blue")));
+    let mut world = World::of(&wanted);
+    assert_eq!(world.plan(&wanted), Plan::empty());
+}
+
+#[test]
+fn an_old_load_balancer_stays_while_a_member_of_the_new_one_waits_for_targets() {
+    let before = with("arn:red");
+    let mut world = World::of(&before);
+    // Another one takes over, and is complete.
+    let old = world.aws.observed.load_balancers[0].arn.clone();
+    let after = public(before);
+    let made = world.plan(&after);
+    world.aws.run(&after, &made);
+    world.register();
+    world.become_healthy();
+    world.aws.observed.load_balancers.iter_mut().for_each(|balancer| balancer.state = LoadBalancerState::Active);
+    assert_eq!(world.plan(&after).waits, BTreeSet::from([Wait::RetainOld(old.clone())]));
+    world.aws.observed.expired = BTreeSet::from([old.clone()]);
+    let swapped = world.plan(&public(with("arn:green")));
+    assert!(swapped.waits.contains(&Wait::Mended(old)), "{swapped:?}");
+    assert!(!swapped.steps.iter().any(|step| matches!(step.action, StepAction::DeleteLoadBalancer { .. })));
 }
 
 #[test]
@@ -405,13 +494,13 @@ fn a_more_specific_path_waits_for_targets_while_another_rule_answers_it() {
     let mut world = World::of(&before);
     let first = world.plan(&after);
     world.aws.run(&after, &first);
-    let waits = |aws: &Aws, old_healthy: usize| {
+    let waits = |aws: &Aws, old_healthy: Option<usize>| {
         let mut observed = aws.observed.clone();
         observed.bindings.iter_mut().for_each(|b| b.registered = Some(0));
         observed.healthy = observed.target_groups.iter().map(|group| (group.arn.clone(), old_healthy)).collect();
         plan(&after, &observed).waits.iter().any(|wait| matches!(wait, Wait::Ready(_)))
     };
-    assert!(waits(&world.aws, 1) && !waits(&world.aws, 0));
+    assert!(waits(&world.aws, Some(1)) && !waits(&world.aws, Some(0)));
 }
 
 #[test]
@@ -426,9 +515,17 @@ fn as_many_targets_are_healthy_as_were_before_or_all() {
         groups.find(|group| group.name == name).unwrap().arn.clone()
     };
     let (old, new) = (arn("red"), arn("green"));
-    for (desired, healthy, before, is_ready) in
-        [(4, 1, 2, false), (4, 2, 2, true), (4, 3, 2, true), (2, 2, 5, true), (2, 1, 0, true), (2, 0, 0, false)]
-    {
+    let all = |count: usize| Some(count);
+    for (desired, healthy, before, is_ready) in [
+        (4, all(1), all(2), false),
+        (4, all(2), all(2), true),
+        (4, all(3), all(2), true),
+        (2, all(2), all(5), true),
+        (2, all(1), all(0), true),
+        (2, all(0), all(0), false),
+        (2, all(1), None, false),
+        (2, None, all(0), false),
+    ] {
         let mut observed = world.aws.observed.clone();
         observed.bindings.iter_mut().for_each(|binding| binding.registered = Some(desired));
         observed.healthy = BTreeMap::from([(new.clone(), healthy), (old.clone(), before)]);
@@ -436,7 +533,7 @@ fn as_many_targets_are_healthy_as_were_before_or_all() {
         assert_eq!(
             !waits.iter().any(|wait| matches!(wait, Wait::Ready(_))),
             is_ready,
-            "{healthy} of {desired}, before {before}"
+            "{healthy:?} of {desired}, before {before:?}"
         );
     }
 }

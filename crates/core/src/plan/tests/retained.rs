@@ -58,6 +58,16 @@ fn a_listener_and_its_sources_stay_until_clients_use_the_one_on_the_other_port()
 }
 
 #[test]
+fn the_time_of_a_listener_counts_from_when_the_other_one_is_there() {
+    let mut aws = serving(&on(OLD));
+    // Creating the other one has failed for that long.
+    aws.observed.retained_ports = BTreeMap::from([(80, true)]);
+    let planned = plan(&on(NEW), &aws.observed);
+    assert!(planned.creates_listener() && planned.waits.contains(&Wait::RetainListener(80)));
+    assert!(!planned.steps.iter().any(|step| matches!(step.action, StepAction::DeleteListener { .. })));
+}
+
+#[test]
 fn a_listener_that_nothing_replaces_goes_at_once() {
     let aws = serving(&on(&format!("{OLD}, {NEW}")));
     let only = plan(&on(OLD), &aws.observed);

@@ -1,6 +1,6 @@
 //! Changes of rules, one step at a time: every request is answered as before or as after, wherever the plan stops.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{
     aws::Aws,
@@ -208,24 +208,7 @@ pub(super) fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReferenc
         tags: Tags::new(),
         cause: cause("spec"),
     });
-    let listener = Listener {
-        port: 80,
-        protocol: ListenerProtocol::Http,
-        alpn_policy: None,
-        attributes: Attributes::new(),
-        attribute_causes: BTreeMap::new(),
-        shares: BTreeMap::new(),
-        default_action,
-        default_authentication: None,
-        certificates_after_apply: None,
-        mutual_authentication: None,
-        default_certificate: None,
-        certificates: BTreeSet::new(),
-        ssl_policy: None,
-        rules,
-        tags: Tags::new(),
-        cause: cause("spec"),
-    };
+    let listener = Listener { default_action, rules, cause: cause("spec"), ..crate::testing::listener(80) };
     stack.listeners.insert(80, listener);
     stack
 }
