@@ -169,7 +169,7 @@ impl Process {
             max_targets: 0,
             gate_pause: albatross::controller::reconcile::targets::GATE_PAUSE,
             sync_period: audit,
-            holds: Holds { load_balancer: Duration::ZERO, ..Holds::DEFAULT },
+            holds: Holds { load_balancer: Duration::from_secs(20), ..Holds::DEFAULT },
             certificate_authorities: std::collections::BTreeSet::new(),
             secrets_label: None,
             lease_namespace: LEASE.0.to_owned(),

@@ -516,6 +516,7 @@ fn every_value_is_described() {
             "healthProbeBindAddr",
             "logFormat",
             "networkPolicy",
+            "propagationTime",
             "replacedListenerHold",
             "replacedLoadBalancerHold",
             "targetHealthDeadline",

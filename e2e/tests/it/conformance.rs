@@ -38,8 +38,11 @@ fn cases_end_in_the_expected_state() {
         }
         let kubeconfig = format!("--kubeconfig={}", account.kubeconfig.display());
         let election = ["--enable-leader-election=true", "--leader-election-namespace=kube-system"];
-        let flags =
-            [&election[..], &["--replaced-load-balancer-hold=0", "--replaced-listener-hold=0", &kubeconfig]].concat();
+        let flags = [
+            &election[..],
+            &["--replaced-load-balancer-hold=0", "--replaced-listener-hold=0", "--propagation-time=0", &kubeconfig],
+        ]
+        .concat();
         stage.start_controller(&flags).await?;
         let controller = stage.controller.as_ref().context("no controller")?;
         wait_until(SOON, "the controller to lead", async || {

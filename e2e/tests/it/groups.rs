@@ -257,9 +257,11 @@ async fn host(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
 }
 
 #[test]
-fn who_moves_to_another_group_is_served_by_the_old_one_until_the_new_one_is_published() {
+fn who_moves_to_another_group_is_served_by_the_old_one_until_clients_have_found_the_new_one() {
     run(async {
-        let stage = Stage::shared().await?;
+        let mut stage = Stage::without_controller().await?;
+        // Long enough to be seen.
+        stage.start_controller(&["--replaced-load-balancer-hold=8s", "--propagation-time=4s"]).await?;
         let namespace = "movers";
         stage.cluster.namespace(namespace).await?;
         apply(&stage, namespace, &[service("web"), deployment("web", 1)]).await?;
@@ -289,15 +291,20 @@ fn who_moves_to_another_group_is_served_by_the_old_one_until_the_new_one_is_publ
 
         stage.proxy.set_faults(Faults::default());
         rules_become(&stage, "new", &[line("b"), line("c")]).await?;
+        ensure!(host(&stage, namespace, "b").await? == before, "the name is published before the rule is everywhere");
+        let after = host(&stage, namespace, "c").await?;
+        wait_until(SOON, "the new name to be published", async || Ok(host(&stage, namespace, "b").await? == after))
+            .await?;
+        ensure!(rules(&stage, "old", 80).await? == [line("a"), line("b")], "clients that know the old name are lost");
         rules_become(&stage, "old", &[line("a")]).await?;
-        ensure!(
-            host(&stage, namespace, "b").await? == host(&stage, namespace, "c").await?,
-            "the status is not the new group's"
-        );
 
-        // The last member takes the old group with it.
+        // The last member takes the old group with it, in its time.
         apply(&stage, namespace, &[member("new", "a", &[], &["web"])]).await?;
-        rules_become(&stage, "new", &[line("a"), line("b"), line("c")]).await?;
+        wait_until(WITH_RETRIES, "the last one to be published", async || {
+            Ok(host(&stage, namespace, "a").await? == after)
+        })
+        .await?;
+        ensure!(rules(&stage, "old", 80).await? == [line("a")], "the old load balancer is gone at once");
         wait_until(WITH_RETRIES, "the old group to be gone", async || {
             Ok(!Snapshot::take(&stage).await?.stacks.contains_key("ingress:old"))
         })

@@ -43,6 +43,8 @@ pub struct Holds {
     pub listener: Duration,
     /// `--target-health-deadline`
     pub healthy_within: Duration,
+    /// `--propagation-time`
+    pub propagation: Duration,
 }
 
 impl Holds {
@@ -51,12 +53,17 @@ impl Holds {
         load_balancer: Duration::from_secs(300),
         listener: Duration::from_secs(30),
         healthy_within: Duration::from_secs(300),
+        propagation: Duration::from_secs(15),
     };
 
     /// Nothing is held, and no health awaited.
     #[cfg(test)]
-    pub(crate) const NONE: Self =
-        Self { load_balancer: Duration::ZERO, listener: Duration::ZERO, healthy_within: Duration::ZERO };
+    pub(crate) const NONE: Self = Self {
+        load_balancer: Duration::ZERO,
+        listener: Duration::ZERO,
+        healthy_within: Duration::ZERO,
+        propagation: Duration::ZERO,
+    };
 }
 
 /// The waits, by stack, and the deletions that AWS does not carry out.
@@ -110,12 +117,16 @@ pub(crate) struct Expired {
     pub load_balancers: BTreeSet<LoadBalancerArn>,
     /// The ports whose listeners are retained, each with true if it may go.
     pub listeners: BTreeMap<u16, bool>,
+    /// The ports of new listeners that redirects wait for, each with true if they may lead there.
+    pub opened: BTreeMap<u16, bool>,
     /// The target groups that rules have waited for long enough.
     pub health: BTreeSet<ResourceId>,
     /// True if rules do not wait for healthy targets.
     pub awaits_nothing: bool,
     /// True if listeners are not retained.
     pub retains_nothing: bool,
+    /// True if redirects do not wait for new listeners.
+    pub opens_at_once: bool,
 }
 
 impl Waits {
@@ -139,6 +150,7 @@ impl Waits {
         let mut expired = Expired {
             awaits_nothing: self.holds.healthy_within.is_zero(),
             retains_nothing: self.holds.listener.is_zero(),
+            opens_at_once: self.holds.propagation.is_zero(),
             ..Expired::default()
         };
         for (wait, waiting) in self.waits().get(stack).into_iter().flatten() {
@@ -151,20 +163,25 @@ impl Waits {
                 Wait::RetainListener(port) => {
                     expired.listeners.insert(*port, waited >= self.holds.listener);
                 }
+                Wait::Opened(port) => {
+                    expired.opened.insert(*port, waited >= self.holds.propagation);
+                }
                 Wait::Ready(id) if waited >= self.holds.healthy_within => drop(expired.health.insert(id.clone())),
                 Wait::Ready(_)
                 | Wait::RetainOld(_)
                 | Wait::BindingGone(_)
                 | Wait::LoadBalancerActive
                 | Wait::Mended(_)
-                | Wait::LetIn(_) => {}
+                | Wait::LetIn(_)
+                | Wait::Arrived(_)
+                | Wait::Moved(_) => {}
             }
         }
         expired
     }
 
     /// Begins the waits of a plan that is about to be carried out and may fail. Those for targets begin, and those that it has
-    /// no more end; the time of a listener begins with each attempt to create another. A load balancer's begins only after the
+    /// no more end; the times of a new listener and of the one before begin with each attempt to create one. A load balancer's begins only after the
     /// plan, when what takes over is complete. No hold ends: it may be over only for what this plan is to delete.
     pub(crate) fn begin(&self, stack: &StackId, plan: &Plan) {
         let new = Waiting { since: Instant::now(), reported: false };
@@ -176,7 +193,9 @@ impl Waits {
         });
         for wait in plan.waits() {
             match wait {
-                Wait::RetainListener(_) if plan.creates_listener() => drop(waits.insert(wait.clone(), new)),
+                Wait::RetainListener(_) | Wait::Opened(_) if plan.creates_listener() => {
+                    waits.insert(wait.clone(), new);
+                }
                 Wait::RetainOld(_) => {}
                 _ => {
                     waits.entry(wait.clone()).or_insert(new);
@@ -186,6 +205,26 @@ impl Waits {
         if waits.is_empty() {
             all.remove(stack);
         }
+    }
+
+    /// Returns true while a wait of a stack runs whose time alone decides. The first call begins it, and so does one with
+    /// `anew`; it is there until a plan is noted that does not keep it.
+    pub(crate) fn runs(&self, stack: &StackId, wait: &Wait, anew: bool) -> bool {
+        let limit = match wait {
+            Wait::Arrived(_) => self.holds.propagation,
+            Wait::Moved(_) => self.holds.load_balancer,
+            _ => Duration::ZERO,
+        };
+        if limit.is_zero() {
+            return false;
+        }
+        let new = Waiting { since: Instant::now(), reported: false };
+        let mut all = self.waits();
+        let waiting = all.entry(stack.clone()).or_default().entry(wait.clone()).or_insert(new);
+        if anew {
+            *waiting = new;
+        }
+        waiting.since.elapsed() < limit
     }
 
     /// Ends all waits of a stack.
@@ -200,14 +239,17 @@ impl Waits {
         }
     }
 
-    /// Records what the latest plan of a stack waits for, once it is carried out. Each wait keeps its time while it lasts.
-    pub(crate) fn note(&self, stack: &StackId, plan: &Plan) -> Due {
-        let (wanted, now) = (plan.waits(), Instant::now());
+    /// Records what the latest plan of a stack waits for, once it is carried out. Each wait keeps its time while it lasts;
+    /// those of `kept` that have begun stay besides.
+    pub(crate) fn note(&self, stack: &StackId, plan: &Plan, kept: &BTreeSet<Wait>) -> Due {
+        let now = Instant::now();
         let mut all = self.waits();
         let before = all.remove(stack).unwrap_or_default();
-        if wanted.is_empty() && before.is_empty() {
+        if plan.waits().is_empty() && before.is_empty() {
             return Due::default();
         }
+        let kept = kept.iter().filter(|wait| before.contains_key(wait));
+        let wanted: BTreeSet<&Wait> = plan.waits().iter().chain(kept).collect();
         let young = |wait: &Wait, waiting: &Waiting| {
             matches!(wait, Wait::Ready(_)) && now.duration_since(waiting.since) < self.holds.healthy_within
         };
@@ -217,7 +259,7 @@ impl Waits {
         due.reports.extend(waits_text(&unhealthy).iter().map(|text| still_unhealthy(text, self.holds.healthy_within)));
         let new = Waiting { since: now, reported: false };
         let mut waits: BTreeMap<Wait, Waiting> =
-            wanted.iter().map(|wait| (wait.clone(), before.get(wait).copied().unwrap_or(new))).collect();
+            wanted.into_iter().map(|wait| (wait.clone(), before.get(wait).copied().unwrap_or(new))).collect();
         let mut late: Vec<Wait> = Vec::new();
         for (wait, waiting) in &mut waits {
             let step = self.step(wait, now.duration_since(waiting.since), waiting.reported, pace);
@@ -243,11 +285,15 @@ impl Waits {
     /// waited for in all.
     fn step(&self, wait: &Wait, waited: Duration, reported: bool, pace: usize) -> StepOfWait {
         let later = |again| StepOfWait { again: Some(again), is_late: false };
+        let once = |hold: Duration| StepOfWait { again: hold.checked_sub(waited), is_late: false };
         let left = DEADLINE.saturating_sub(waited);
         let is_late = left.is_zero() && !reported;
         match wait {
             Wait::RetainOld(_) => later(self.holds.load_balancer.saturating_sub(waited)),
             Wait::RetainListener(_) => later(self.holds.listener.saturating_sub(waited)),
+            // What it was for may wait for more.
+            Wait::Opened(_) | Wait::Arrived(_) => once(self.holds.propagation),
+            Wait::Moved(_) => once(self.holds.load_balancer),
             Wait::Protected(_) => StepOfWait { again: Some(DEADLINE), is_late: !reported },
             // No watch tells the state of a load balancer, or the health of a target.
             Wait::LoadBalancerActive if left.is_zero() => StepOfWait { again: Some(LOOK_SELDOM), is_late },
@@ -350,7 +396,16 @@ struct StepOfWait {
 
 /// Returns true if a wait ends when its time has passed.
 fn is_timed(wait: &Wait) -> bool {
-    matches!(wait, Wait::RetainOld(_) | Wait::Protected(_) | Wait::RetainListener(_) | Wait::Ready(_))
+    match wait {
+        Wait::RetainOld(_)
+        | Wait::Protected(_)
+        | Wait::RetainListener(_)
+        | Wait::Ready(_)
+        | Wait::Opened(_)
+        | Wait::Arrived(_)
+        | Wait::Moved(_) => true,
+        Wait::BindingGone(_) | Wait::LoadBalancerActive | Wait::Mended(_) | Wait::LetIn(_) => false,
+    }
 }
 
 fn same_kind(one: &Wait, other: &Wait) -> bool {
@@ -412,7 +467,7 @@ mod tests {
     }
 
     fn note(waits: &Waits, wanted: &[Wait]) -> Due {
-        waits.note(&web(), &plan_of(Vec::new(), wanted.iter().cloned()))
+        waits.note(&web(), &plan_of(Vec::new(), wanted.iter().cloned()), &BTreeSet::new())
     }
 
     fn again(after: Duration) -> Due {
@@ -474,7 +529,7 @@ mod tests {
         assert_eq!(waits.expired(&web()).health, BTreeSet::from([ResourceId::of_tag("shop/a-a:80")]));
         // Its rules come to lead there all the same, in one plan.
         let a = ResourceId::of_tag("shop/a-a:80");
-        let due = waits.note(&web(), &plan_in_spite_of([a], [b]));
+        let due = waits.note(&web(), &plan_in_spite_of([a], [b]), &BTreeSet::new());
         insta::assert_snapshot!(due.reports.join("\n"), @"waiting for the targets of target group shop/a-a:80 to be healthy for 300 s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
         // A stack that cannot be built waits for no targets.
         waits.end_health(&web());
@@ -519,6 +574,51 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_wait_that_time_alone_ends_runs_once_while_it_is_kept() {
+        let waits = Waits::new(Holds { load_balancer: HOLD, ..Holds::DEFAULT });
+        let (moved, arrived) = (Wait::Moved(ObjectName::new("shop", "a")), Wait::Arrived(ObjectName::new("shop", "b")));
+        let kept = BTreeSet::from([moved.clone(), arrived.clone()]);
+        let keep = |waits: &Waits| waits.note(&web(), &plan_of(Vec::new(), []), &kept).again;
+        // What has not begun is not kept.
+        assert_eq!((keep(&waits), waits.all()), (None, vec![]));
+        assert!(waits.runs(&web(), &moved, false) && waits.runs(&web(), &arrived, false));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(keep(&waits), Some(Duration::from_secs(5)));
+        // The member's rules have changed again.
+        assert!(waits.runs(&web(), &arrived, true));
+        tokio::time::advance(Duration::from_secs(14)).await;
+        assert!(waits.runs(&web(), &arrived, false));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!waits.runs(&web(), &arrived, false));
+        assert_eq!(keep(&waits), Some(Duration::ZERO));
+        let after = Waits::new(Holds { load_balancer: HOLD, ..Holds::DEFAULT });
+        after.restore(&web(), waits.ages(&web()));
+        tokio::time::advance(HOLD).await;
+        assert!(!waits.runs(&web(), &moved, false) && !after.runs(&web(), &moved, false));
+        // It is over for as long as it is kept.
+        assert_eq!(keep(&waits), None);
+        assert!(!waits.runs(&web(), &moved, false));
+        note(&waits, &[]);
+        assert!(waits.runs(&web(), &moved, false));
+        assert!(!Waits::new(Holds::NONE).runs(&web(), &moved, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_new_listener_that_redirects_wait_for_begins_with_it() {
+        let (waits, opened) = (waits_with_holds(), [Wait::Opened(443)]);
+        let action = StepAction::CreateListener { load_balancer: None, listener: Box::new(listener(443)) };
+        let creating = plan_of(vec![Step { cause: listener(443).cause, action }], opened.clone());
+        waits.begin(&web(), &creating);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        waits.begin(&web(), &creating);
+        assert_eq!(waits.expired(&web()).opened, BTreeMap::from([(443, false)]));
+        assert_eq!(note(&waits, &opened), again(Duration::from_secs(15)));
+        tokio::time::advance(Duration::from_secs(15)).await;
+        begin(&waits, &opened);
+        assert_eq!(waits.expired(&web()).opened, BTreeMap::from([(443, true)]));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_a_plan_no_longer_waits_for_is_forgotten_also_when_it_fails() {
         let waits = waits_with_holds();
         begin(&waits, &[ready("shop/a-a:80"), ready("shop/b-b:80")]);
@@ -535,12 +635,12 @@ mod tests {
         let waits = waits_with_holds();
         for number in 0..20 {
             let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
-            waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]));
+            waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]), &BTreeSet::new());
         }
         assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(Duration::from_secs(10)));
         for number in 20..1000 {
             let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
-            waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]));
+            waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]), &BTreeSet::new());
         }
         assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(LONGEST_LOOK));
         tokio::time::advance(DEADLINE).await;

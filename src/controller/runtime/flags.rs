@@ -65,12 +65,17 @@ pub struct ControllerFlags {
     /// Interval at which everything is compared with AWS again, as `10h`, `30m`
     #[arg(long, env = "SYNC_PERIOD", default_value = "10h", value_parser = duration)]
     pub sync_period: Duration,
-    /// Time for which a load balancer whose scheme was changed continues to serve next to its replacement, as `5m`, `0`
+    /// Time for which a load balancer whose scheme was changed continues to serve next to its replacement, and an Ingress that has
+    /// moved to another group on its former load balancer, as `5m`, `0`
     #[arg(long, env = "REPLACED_LOAD_BALANCER_HOLD", default_value = "5m", value_parser = duration_or_zero)]
     pub replaced_load_balancer_hold: Duration,
     /// Time for which a listener continues to serve after one on another port was created, as `30s`, `0`
     #[arg(long, env = "REPLACED_LISTENER_HOLD", default_value = "30s", value_parser = duration_or_zero)]
     pub replaced_listener_hold: Duration,
+    /// Time after which a change is taken to be in effect on all nodes of a load balancer, before redirects to a new listener
+    /// and before the host name of another group's load balancer is published, as `15s`; 0 is no wait
+    #[arg(long, env = "PROPAGATION_TIME", default_value = "15s", value_parser = duration_or_zero)]
+    pub propagation_time: Duration,
     /// Longest time for which rules wait until the targets that they are to lead to are healthy, as `5m`; 0 is no wait
     #[arg(long, env = "TARGET_HEALTH_DEADLINE", default_value = "5m", value_parser = duration_or_zero)]
     pub target_health_deadline: Duration,

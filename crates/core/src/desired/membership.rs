@@ -16,6 +16,8 @@ pub struct Membership {
     pub leaving: Vec<ObjectName>,
     /// The members of `leaving` that now belong to another group.
     pub moving: BTreeSet<ObjectName>,
+    /// The members that another group serves, while clients may still come here for them. The reconciler adds them.
+    pub followed: BTreeSet<ObjectName>,
     /// The reasons why an object that carries the finalizer, or requests this group, can be neither served nor released.
     pub broken: Vec<Diagnostic>,
 }

@@ -34,6 +34,12 @@ pub struct ObservedStack {
     /// ended.
     #[serde(skip)]
     pub retained_ports: BTreeMap<u16, bool>,
+    /// The ports of new listeners that redirects wait for, each with true if it has had the time to be everywhere.
+    #[serde(skip)]
+    pub opened_ports: BTreeMap<u16, bool>,
+    /// True if redirects wait until a new listener has had the time to be everywhere.
+    #[serde(skip)]
+    pub awaits_opening: bool,
     /// The number of healthy targets of the target groups that were asked for this plan; `None` where AWS did not tell.
     #[serde(skip)]
     pub healthy: BTreeMap<TargetGroupArn, Option<usize>>,

@@ -19,7 +19,7 @@ pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectRefe
         // Deletions are planned after that.
         Wait::LetIn(_) => true,
         // A rule without a known owner stays while a member waits, and it may be this member's.
-        Wait::Ready(_) => own.may_have_rules(),
+        Wait::Ready(_) | Wait::Opened(_) => own.may_have_rules(),
         _ => false,
     });
     waits || plan.steps.iter().any(|step| own.taken_by(&step.action))

@@ -94,10 +94,10 @@ fn named<'a>(waits: &[&'a Wait], name: impl Fn(&'a Wait) -> Option<String>) -> S
 /// Returns what a wait is about, without its kind.
 fn subject(wait: &Wait) -> Option<String> {
     match wait {
-        Wait::BindingGone(name) | Wait::LetIn(name) => Some(name.to_string()),
+        Wait::BindingGone(name) | Wait::LetIn(name) | Wait::Arrived(name) | Wait::Moved(name) => Some(name.to_string()),
         Wait::Mended(arn) | Wait::RetainOld(arn) | Wait::Protected(arn) => Some(arn.to_string()),
         Wait::Ready(resource) => Some(resource.to_string()),
-        Wait::RetainListener(port) => Some(port.to_string()),
+        Wait::RetainListener(port) | Wait::Opened(port) => Some(port.to_string()),
         Wait::LoadBalancerActive => None,
     }
 }
@@ -121,6 +121,18 @@ fn until(waits: &BTreeSet<Wait>) -> Vec<String> {
         ),
         Some(Wait::RetainListener(_)) => {
             format!("before the old listeners go, for clients to use the new ones: {}", named(waits, subject))
+        }
+        Some(Wait::Opened(_)) => {
+            format!(
+                "until the new listeners are everywhere, before requests are redirected to them: {}",
+                named(waits, subject)
+            )
+        }
+        Some(Wait::Arrived(_)) => {
+            format!("until the rules of members from other load balancers are everywhere: {}", named(waits, subject))
+        }
+        Some(Wait::Moved(_)) => {
+            format!("before the rules of members that have moved go, for clients to follow: {}", named(waits, subject))
         }
         Some(Wait::LoadBalancerActive) | None => "until the new load balancer serves".to_owned(),
     })
@@ -152,6 +164,20 @@ pub fn waits_text<'a>(waits: impl IntoIterator<Item = &'a Wait>) -> Vec<String> 
         }
         Some(Wait::RetainListener(_)) => {
             format!("waiting for clients to use the new listener before the one on port {} goes", named(waits, subject))
+        }
+        Some(Wait::Opened(_)) => format!(
+            "waiting for the new listener on port {} to be on all nodes of the load balancer before requests are redirected to it",
+            named(waits, subject)
+        ),
+        Some(Wait::Arrived(_)) => format!(
+            "waiting for the rules of {} to be on all nodes of the load balancer before its host name is published",
+            named(waits, subject)
+        ),
+        Some(Wait::Moved(_)) => {
+            format!(
+                "waiting for clients to find the other load balancer of {} before its rules here go",
+                named(waits, subject)
+            )
         }
         Some(Wait::LoadBalancerActive) | None => "waiting for the new load balancer to serve".to_owned(),
     })

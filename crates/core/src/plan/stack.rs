@@ -148,6 +148,7 @@ impl<'a> Planner<'a> {
             self.plan.held_members = self.pending.members();
             self.plan.unhealthy = std::mem::take(&mut self.pending.unhealthy);
             self.plan.waits.extend(self.pending.groups.iter().cloned().map(Wait::Ready));
+            self.plan.waits.extend(self.pending.opening.iter().copied().map(Wait::Opened));
             self.plan.waits.extend(self.retained_ports.iter().copied().map(Wait::RetainListener));
             let opening = std::mem::take(&mut self.opening);
             if !self.closed.is_empty() {

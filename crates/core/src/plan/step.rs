@@ -128,6 +128,14 @@ pub enum Wait {
     Ready(ResourceId),
     /// Clients have had the time to use the listener that a listener on this port was replaced by.
     RetainListener(u16),
+    /// The new listener on this port has had the time to be on all nodes of the load balancer: redirects can lead there
+    /// then.
+    Opened(u16),
+    /// The rules of this member, which comes from another load balancer, have had the time to be on all nodes of this one:
+    /// its host name can be published then.
+    Arrived(ObjectName),
+    /// Clients have had the time to find the load balancer of another stack, which this member has moved to.
+    Moved(ObjectName),
 }
 
 /// A call that changes something, with its cause.

@@ -8,6 +8,7 @@ mod aws;
 mod frozen;
 mod leaving;
 mod limits;
+mod opening;
 mod oracle;
 mod pending;
 mod quotas;

@@ -28,7 +28,7 @@ use albatross_core::{
     dependents::Key,
     desired::{self, Membership},
     model::{KnownLimits, ObjectName, StackId},
-    plan::{self, Plan},
+    plan::{self, Plan, Wait},
     snapshot::Snapshot,
 };
 
@@ -131,8 +131,9 @@ impl Controller {
         Ok(Some(tightened_limits))
     }
 
-    /// Freezes the members that have moved to another group but still show this stack's load balancer in their status:
-    /// the other group does not serve them yet.
+    /// Freezes the members that have moved to another group but still show this stack's load balancer in their status: the
+    /// other group does not serve them yet. Those that show another one stay as long as a replaced load balancer does, since
+    /// clients have to find it.
     async fn freeze_unserved(&self, stack: &StackId, membership: &mut Membership) -> Result<(), PassError> {
         if membership.moving.is_empty() {
             return Ok(());
@@ -140,11 +141,16 @@ impl Controller {
         let observed = self.inventory.observe(stack).await?;
         let hosts: Vec<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
         for name in membership.moving.clone() {
-            let shows = |s: &Snapshot| {
-                desired::member(s, stack, &name)
-                    .is_some_and(|member| member.status.iter().any(|entry| hosts.contains(&entry.hostname)))
-            };
-            if self.with_snapshot(shows) {
+            let shown: Vec<String> = self.with_snapshot(|s: &Snapshot| {
+                let member = desired::member(s, stack, &name);
+                member.map(|m| m.status.iter().map(|entry| entry.hostname.clone()).collect()).unwrap_or_default()
+            });
+            let is_here = shown.iter().any(|host| hosts.contains(host));
+            let is_followed = !is_here && !shown.is_empty() && !hosts.is_empty();
+            if is_followed {
+                membership.followed.insert(name.clone());
+            }
+            if is_here || is_followed && self.waits.runs(stack, &Wait::Moved(name.clone()), false) {
                 membership.freeze_moving(&name);
             }
         }
@@ -204,19 +210,26 @@ impl Controller {
         }
         self.waits.unblocked(&group.object().to_string());
         let publishing = self.publish(&change);
-        let outcome = self.timed(group, "dns_resolve_and_update_status", publishing).await?;
-        let outcome = self.after_waits(group, membership, &plan, outcome);
+        let (outcome, kept) = self.timed(group, "dns_resolve_and_update_status", publishing).await?;
+        let outcome = self.after_waits(group, membership, &plan, &kept, outcome);
         Ok(match reported {
             Some(reported) if outcome == Outcome::Done || matches!(reported, Outcome::Failed(_)) => reported,
             _ => outcome,
         })
     }
 
-    /// Records the plan's waits. Returns the outcome of the pass, with a retry at the time when a wait ends.
-    fn after_waits(&self, group: &StackId, membership: &Membership, plan: &Plan, outcome: Outcome) -> Outcome {
-        let Due { again, reports } = self.waits.note(group, plan);
+    /// Records the plan's waits, and `kept`. Returns the outcome of the pass, with a retry at the time when a wait ends.
+    fn after_waits(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        plan: &Plan,
+        kept: &BTreeSet<Wait>,
+        outcome: Outcome,
+    ) -> Outcome {
+        let Due { again, reports } = self.waits.note(group, plan, kept);
         self.records.note_waits(group, &self.waits.ages(group));
-        if again == Some(waits::DEADLINE) && plan.waits().iter().any(|wait| matches!(wait, plan::Wait::LetIn(_))) {
+        if again == Some(waits::DEADLINE) && plan.waits().iter().any(|wait| matches!(wait, Wait::LetIn(_))) {
             self.queue.add(Key::NodeRules);
         }
         for message in reports {

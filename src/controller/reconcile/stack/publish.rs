@@ -17,7 +17,7 @@ use albatross_core::{
     dependents::{self, Key},
     desired::{self, Membership},
     model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId},
-    plan::{self, Planned},
+    plan::{self, Planned, Wait},
     snapshot::Ingress,
 };
 
@@ -42,13 +42,15 @@ impl Controller {
     }
 
     /// Publishes the load balancer's host name on the members whose status differs. A member that waits for targets gets it
-    /// when its rules are there: clients come with the name, and another group lets go of a member that has moved.
+    /// when its rules are there, and one that another load balancer serves when they are everywhere: clients come with the
+    /// name, and another group lets go of a member that has moved. Returns the waits for that.
     pub(super) async fn write_status(
         &self,
         change: &Change<'_>,
         observed: &ObservedStack,
-    ) -> Result<(), KubernetesError> {
+    ) -> Result<BTreeSet<Wait>, KubernetesError> {
         let Change { membership, stack, plan, .. } = *change;
+        let mut arriving = BTreeSet::new();
         if let Some(balancer) = stack.load_balancer.as_ref().and_then(|wanted| observed.published(wanted)) {
             let hostname = balancer.dns_name.to_lowercase();
             match &stack.id {
@@ -56,14 +58,22 @@ impl Controller {
                     let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
                     let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
                     let ports: Vec<u16> = ports.into_iter().collect();
-                    let shows = |name: &ObjectName| {
-                        let is_it = |i: &Ingress| i.status.iter().any(|entry| entry.hostname == hostname);
-                        self.with_snapshot(|snapshot| snapshot.ingresses.get(name).is_some_and(is_it))
-                    };
+                    let hosts: BTreeSet<String> =
+                        observed.load_balancers.iter().map(|balancer| balancer.dns_name.to_lowercase()).collect();
                     for name in membership.served() {
                         let member = stack.id.member(name);
-                        let waits = plan.held_members().contains(&member) && !shows(name);
+                        let shown = |i: &Ingress| i.status.iter().map(|entry| entry.hostname.clone()).collect();
+                        let shown: BTreeSet<String> =
+                            self.with_snapshot(|snapshot| snapshot.ingresses.get(name).map(shown)).unwrap_or_default();
+                        let waits = plan.held_members().contains(&member) && !shown.contains(&hostname);
                         if waits || stack.frozen.members.contains(&member) {
+                            continue;
+                        }
+                        let changes = plan.steps().iter().any(|step| step.cause.object == member);
+                        let arrived = Wait::Arrived(name.clone());
+                        let is_elsewhere = !shown.is_empty() && shown.is_disjoint(&hosts);
+                        if is_elsewhere && self.waits.runs(&stack.id, &arrived, changes) {
+                            arriving.insert(arrived);
                             continue;
                         }
                         self.write_ingress_status(name, &hostname, &ports).await?;
@@ -72,7 +82,7 @@ impl Controller {
                 StackId::Service(name) => self.write_service_status(name, &hostname).await?,
             }
         }
-        Ok(())
+        Ok(arriving)
     }
 
     /// Publishes the load balancer's host name on an Ingress.
@@ -122,14 +132,27 @@ impl Controller {
         Ok(())
     }
 
-    /// Writes the status of the members, releases leaving members, and records the event of success.
-    pub(super) async fn publish(&self, change: &Change<'_>) -> Result<Outcome, PassError> {
+    /// Writes the status of the members, releases leaving members, and records the event of success. Returns also the waits
+    /// that go on besides those of the plan.
+    pub(super) async fn publish(&self, change: &Change<'_>) -> Result<(Outcome, BTreeSet<Wait>), PassError> {
+        let observed = self.observe_after(change).await?;
+        let mut kept = self.write_status(change, &observed).await?;
+        kept.extend(change.membership.followed.iter().cloned().map(Wait::Moved));
+        let outcome = self.finish(change, observed, kept.is_empty()).await?;
+        Ok((outcome, kept))
+    }
+
+    /// Records the state, if no more is to be done and nothing is waited for, and releases leaving members.
+    async fn finish(
+        &self,
+        change: &Change<'_>,
+        mut observed: ObservedStack,
+        waits_no_more: bool,
+    ) -> Result<Outcome, PassError> {
         let Change { membership, stack, plan, .. } = *change;
         let group = &stack.id;
-        let mut observed = self.observe_after(change).await?;
-        self.write_status(change, &observed).await?;
         let next = plan::plan(stack, &observed);
-        let complete = matches!(&next, Planned::Ready(next) if next.is_complete());
+        let complete = waits_no_more && matches!(&next, Planned::Ready(next) if next.is_complete());
         if !membership.members.is_empty() && complete {
             if group.is_shared() {
                 observed.member_resources = plan::member_resources(stack, &observed);
@@ -197,6 +220,7 @@ impl Controller {
             self.clear_status(group, name).await?;
             self.kubernetes.remove_finalizer(&group.member(name), &finalizer).await?;
         }
+        self.waits.end(group);
         self.records.remove(group);
         self.step_history.remove(group);
         self.inventory.remember_member_resources(group, Vec::new());

@@ -74,6 +74,8 @@ impl StackReader for Controller {
         observed.expired = expired.load_balancers;
         observed.retained_ports = expired.listeners;
         observed.retains_listeners = !expired.retains_nothing;
+        observed.opened_ports = expired.opened;
+        observed.awaits_opening = !expired.opens_at_once;
         observed.awaits_health = !expired.awaits_nothing;
         observed.health_overdue = expired.health;
         observed.bindings = self.with_snapshot(|snapshot| {

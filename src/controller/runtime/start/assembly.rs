@@ -103,6 +103,7 @@ impl Settings {
                 load_balancer: flags.replaced_load_balancer_hold,
                 listener: flags.replaced_listener_hold,
                 healthy_within: flags.target_health_deadline,
+                propagation: flags.propagation_time,
             },
             certificate_authorities: flags.certificate_authorities(),
             secrets_label: flags.secrets_label()?,

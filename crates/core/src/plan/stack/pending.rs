@@ -5,6 +5,9 @@
 //! group, that group is *parked*: named by a rule at the bottom that no request matches. The rules of the Ingress that leads
 //! there, and its default action, stay as they are until the group is ready, as those of a frozen member do; those of others
 //! go on. A Network Load Balancer has no rules: there the targets are only awaited to be registered.
+//!
+//! A listener that comes to redirect to a new one stays as it is, with all that the group has on it, until the new one has
+//! had the time to be on all nodes of the load balancer and its target groups are ready: a client may be sent to any node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +17,7 @@ use crate::model::{
     TargetGroupArn, TargetGroupReference, WeightedTargetGroup,
 };
 use crate::plan::{
+    order,
     rules::{same_conditions, step},
     step::{ListenerReference, Reads, Step, StepAction},
 };
@@ -67,6 +71,8 @@ struct Candidate<'a> {
     rule: Option<&'a Rule>,
     /// The target groups whose requests it takes over.
     replaced: Vec<&'a TargetGroupArn>,
+    /// True if it leads there by a redirect to another listener, which names the target group.
+    by_redirect: bool,
 }
 
 impl Candidate<'_> {
@@ -86,6 +92,8 @@ pub(super) struct Pending {
     held: BTreeMap<u16, BTreeSet<ObjectReference>>,
     /// The ports whose default action stays as it is.
     defaults: BTreeSet<u16>,
+    /// The new listeners that others are to redirect to, which may not be on all nodes yet.
+    pub(super) opening: BTreeSet<u16>,
     /// The rules that park target groups.
     pub(super) park: Vec<Step>,
 }
@@ -119,10 +127,11 @@ impl Pending {
         matched: &BTreeMap<ResourceId, &ObservedTargetGroup>,
     ) -> Result<Self, Box<Reads>> {
         let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
-        let Some(balancer) = balancer.filter(|_| observed.awaits_health) else { return Ok(Self::default()) };
+        let Some(balancer) = balancer else { return Ok(Self::default()) };
         let mut search = Search { stack, observed, balancer, matched, unknown: BTreeSet::new() };
-        let candidates = search.candidates();
-        if candidates.is_empty() {
+        let candidates = if observed.awaits_health { search.candidates() } else { BTreeMap::new() };
+        let opening = search.opening();
+        if candidates.is_empty() && opening.is_empty() {
             return Ok(Self::default());
         }
         if !balancer.is_active() {
@@ -134,7 +143,7 @@ impl Pending {
                 Err(Box::new(Reads { states: true, ..Reads::default() }))
             };
         }
-        let pending = search.pending(&candidates);
+        let pending = search.pending(&candidates, opening);
         let health = search.unknown;
         if health.is_empty() { Ok(pending) } else { Err(Box::new(Reads { health, ..Reads::default() })) }
     }
@@ -158,6 +167,11 @@ impl Pending {
         self.held.values().flatten().cloned().collect()
     }
 
+    /// Returns true if nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.opening.is_empty()
+    }
+
     /// Returns true if the default action on a port stays as it is.
     pub(super) fn holds_default(&self, port: u16) -> bool {
         self.defaults.contains(&port)
@@ -165,8 +179,14 @@ impl Pending {
 }
 
 impl<'a> Search<'a> {
-    fn pending(&mut self, candidates: &BTreeMap<&'a ResourceId, Vec<Candidate<'a>>>) -> Pending {
+    fn pending(
+        &mut self,
+        candidates: &BTreeMap<&'a ResourceId, Vec<Candidate<'a>>>,
+        opening: BTreeMap<u16, BTreeSet<u16>>,
+    ) -> Pending {
         let mut pending = Pending::default();
+        pending.defaults.extend(opening.keys());
+        pending.opening = opening.into_values().flatten().collect();
         // After AWS has refused more of something, none is parked: what was parked makes room.
         let by_health = self.observed.room == KnownLimits::default();
         let (mut unready, mut overdue) = (Vec::new(), BTreeSet::new());
@@ -199,10 +219,15 @@ impl<'a> Search<'a> {
         pending
     }
 
-    /// Holds the default action of a member together with its rules, and the rules with the default action.
+    /// Holds the default action of a member together with its rules, and the rules with the default action; of a listener
+    /// that comes to redirect to another, those of all.
     fn hold_defaults_of_members(&self, pending: &mut Pending) {
         for listener in self.stack.listeners.values() {
             let port = listener.port;
+            if pending.defaults.contains(&port) && !self.new_redirects(listener).is_empty() {
+                let members = listener.shares.keys().chain(listener.rules.iter().map(|rule| &rule.cause.object));
+                pending.held.entry(port).or_default().extend(members.cloned());
+            }
             let owner = self.stack.requesters.default_action.get(&port).unwrap_or(&listener.cause).object.clone();
             let is_held = pending.held.get(&port).is_some_and(|held| held.contains(&owner));
             if pending.defaults.contains(&port) {
@@ -213,14 +238,69 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Returns the target groups that get no requests yet and shall get some by a listener that serves.
-    fn candidates(&self) -> BTreeMap<&'a ResourceId, Vec<Candidate<'a>>> {
+    /// Returns the other listeners of the stack to which a listener that serves comes to redirect.
+    fn new_redirects(&self, listener: &Listener) -> BTreeSet<u16> {
+        let Some(existing) = self.balancer.listener(listener.port) else { return BTreeSet::new() };
+        let now = order::redirects_now(existing);
+        let wanted = order::redirects(listener).into_iter();
+        wanted.filter(|port| !now.contains(port) && self.stack.listeners.contains_key(port)).collect()
+    }
+
+    /// Returns, by the port of a listener that serves, the ports that it comes to redirect to and that are not on all nodes
+    /// of the load balancer for sure. After AWS has refused more of something, nothing waits for them.
+    fn opening(&self) -> BTreeMap<u16, BTreeSet<u16>> {
+        if !self.observed.awaits_opening || self.observed.room != KnownLimits::default() {
+            return BTreeMap::new();
+        }
+        let is_new = |port: &u16| {
+            self.balancer.listener(*port).is_none() || self.observed.opened_ports.get(port) == Some(&false)
+        };
+        let listeners = self.stack.listeners.values();
+        let opening = listeners.map(|listener| {
+            let ports = self.new_redirects(listener).into_iter().filter(is_new).collect::<BTreeSet<_>>();
+            (listener.port, ports)
+        });
+        opening.filter(|(_, ports)| !ports.is_empty()).collect()
+    }
+
+    /// Returns the target groups that get requests by the listeners that `of` holds for.
+    fn serving(&self, of: impl Fn(&ObservedListener) -> bool) -> BTreeSet<&'a TargetGroupArn> {
         let rules = |listener: &'a ObservedListener| listener.rules.iter().filter(|rule| !is_parking(rule));
-        let mut serving: BTreeSet<&TargetGroupArn> = BTreeSet::new();
-        for listener in self.balancer.known_listeners() {
+        let mut serving = BTreeSet::new();
+        for listener in self.balancer.known_listeners().filter(|listener| of(listener)) {
             let actions = rules(listener).flat_map(|rule| &rule.actions).chain(&listener.default_actions);
             serving.extend(actions.flat_map(with_weight));
         }
+        serving
+    }
+
+    /// Adds the target groups that get requests only by the new redirects of other listeners.
+    fn behind_redirects(&self, candidates: &mut BTreeMap<&'a ResourceId, Vec<Candidate<'a>>>) {
+        for listener in self.stack.listeners.values() {
+            let ports = self.new_redirects(listener);
+            let Some(existing) = self.balancer.listener(listener.port).filter(|_| !ports.is_empty()) else { continue };
+            let serving = self.serving(|other| !ports.contains(&other.port));
+            let of_rules = existing.rules.iter().filter(|rule| !is_parking(rule)).flat_map(|rule| &rule.actions);
+            let replaced: Vec<_> = of_rules.chain(&existing.default_actions).flat_map(with_weight).collect();
+            let led_to = ports.iter().filter_map(|port| self.stack.listeners.get(port));
+            let actions = led_to.flat_map(|to| to.rules.iter().map(|rule| &rule.action).chain([&to.default_action]));
+            for reference in actions.flat_map(with_weight) {
+                let TargetGroupReference::Own(id) = reference else { continue };
+                if !self.matched.get(id).is_some_and(|group| serving.contains(&group.arn)) {
+                    candidates.entry(id).or_default().push(Candidate {
+                        listener,
+                        rule: None,
+                        replaced: replaced.clone(),
+                        by_redirect: true,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Returns the target groups that get no requests yet and shall get some by a listener that serves.
+    fn candidates(&self) -> BTreeMap<&'a ResourceId, Vec<Candidate<'a>>> {
+        let serving = self.serving(|_| true);
         let mut candidates: BTreeMap<&'a ResourceId, Vec<Candidate<'a>>> = BTreeMap::new();
         for listener in self.stack.listeners.values() {
             // With another protocol, the action may have to change in the same call.
@@ -234,10 +314,11 @@ impl<'a> Search<'a> {
                         continue;
                     }
                     let replaced = answering(rule, existing).into_iter().flat_map(with_weight).collect();
-                    candidates.entry(id).or_default().push(Candidate { listener, rule, replaced });
+                    candidates.entry(id).or_default().push(Candidate { listener, rule, replaced, by_redirect: false });
                 }
             }
         }
+        self.behind_redirects(&mut candidates);
         candidates
     }
 
@@ -287,7 +368,8 @@ impl<'a> Search<'a> {
         // One action leads to target groups of one protocol version and of one object, so that a refusal is that one's.
         let mut together: BTreeMap<_, Vec<(&'a ResourceId, &Candidate<'a>)>> = BTreeMap::new();
         for id in unready.iter().copied().filter(|id| !is_named(id)) {
-            let Some(place) = candidates.get(id).and_then(|places| places.first()) else { continue };
+            let mut places = candidates.get(id).into_iter().flatten();
+            let Some(place) = places.find(|place| !place.by_redirect) else { continue };
             let version = self.stack.target_groups.get(id).and_then(|group| group.protocol_version);
             let key = (place.listener.port, &place.cause().object, version.map(|version| version.as_str()));
             together.entry(key).or_default().push((id, place));

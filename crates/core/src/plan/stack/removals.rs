@@ -34,7 +34,7 @@ impl<'a> Planner<'a> {
     ) -> (Vec<&'a ObservedLoadBalancer>, BTreeSet<&'a TargetGroupArn>) {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
-        let is_whole = self.frozen_resources.none_frozen() && self.pending.groups.is_empty();
+        let is_whole = self.frozen_resources.none_frozen() && self.pending.is_empty();
         let due = |old: &ObservedLoadBalancer| serves && is_whole && observed.expired.contains(&old.arn);
         let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotect;
         let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
@@ -100,9 +100,8 @@ impl<'a> Planner<'a> {
         let waiting = surplus.iter().map(|group| &group.arn).filter(|arn| bound.contains(arn));
         // What stays although another one is to take its place has that one's resource id.
         let matched: BTreeSet<&TargetGroupArn> = self.matched.values().map(|group| &group.arn).collect();
-        let stays_for_now = |arn: &&TargetGroupArn| {
-            !matched.contains(arn) && (retained.contains(arn) || !self.pending.groups.is_empty())
-        };
+        let stays_for_now =
+            |arn: &&TargetGroupArn| !matched.contains(arn) && (retained.contains(arn) || !self.pending.is_empty());
         let staying = wanted.iter().copied().filter(stays_for_now);
         self.plan.passed_over = replaced.iter().copied().chain(waiting).chain(staying).cloned().collect();
         if self.stack.security_group.is_none() && self.plan.waits.is_empty() && self.frozen_resources.none_frozen() {

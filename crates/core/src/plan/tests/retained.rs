@@ -20,7 +20,7 @@ fn on(ports: &str) -> Stack {
 const OLD: &str = r#"{"HTTP": 80}"#;
 const NEW: &str = r#"{"HTTP": 8080}"#;
 
-fn listed(plan: &Plan) -> String {
+pub(super) fn listed(plan: &Plan) -> String {
     let steps = plan.steps.iter().map(|step| step.action.to_string());
     steps.chain(plan.waits.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n")
 }

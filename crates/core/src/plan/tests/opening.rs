@@ -1,0 +1,159 @@
+//! Redirects wait for the listeners that they lead to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    aws::Aws,
+    frozen::{self, owner},
+    plan,
+    retained::listed,
+    steps,
+};
+use crate::{
+    model::*,
+    plan::{Plan, Planned, Reads, Wait},
+};
+
+const BEFORE: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: web
+  namespace: shop
+  annotations:
+    alb.ingress.kubernetes.io/target-type: ip
+    alb.ingress.kubernetes.io/scheme: internet-facing
+spec:
+  ingressClassName: alb
+  rules:
+  - http:
+      paths:
+      - {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop, uid: 11111111-1111-1111-1111-111111111111}
+spec:
+  ports: [{port: 80, targetPort: 8080}, {port: 81, targetPort: 8081}]
+"#;
+
+/// The annotations of HTTPS with a redirect from HTTP.
+const SECURE: &str = r#"
+    alb.ingress.kubernetes.io/listen-ports: '[{"HTTP": 80}, {"HTTPS": 443}]'
+    alb.ingress.kubernetes.io/certificate-arn: arn:aws:acm:eu-west-1:111122223333:certificate/a
+    alb.ingress.kubernetes.io/ssl-redirect: "443""#;
+
+/// Returns the stack with HTTPS and a redirect.
+fn secure(manifests: &str) -> Stack {
+    let scheme = "\n    alb.ingress.kubernetes.io/scheme: internet-facing";
+    steps::built(&manifests.replace(scheme, &format!("{scheme}{SECURE}")))
+}
+
+fn serving(before: &Stack) -> Aws {
+    let mut aws = Aws::with(before);
+    aws.observed.awaits_opening = true;
+    aws.observed.states_are_read = true;
+    aws.observed.load_balancers.iter_mut().for_each(|balancer| balancer.state = LoadBalancerState::Active);
+    aws
+}
+
+const OPENED: &str = "(waiting for the new listener on port 443 to be on all nodes of the load balancer before requests are \
+                      redirected to it)";
+
+#[test]
+fn a_redirect_waits_until_its_new_listener_is_everywhere() {
+    let after = secure(BEFORE);
+    let mut aws = serving(&steps::built(BEFORE));
+    let first = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&first), @"
+    create listener HTTPS 443
+    create rule 1 of listener 443: path is /*
+    open security group sg-1: tcp 443 from 0.0.0.0/0
+    (waiting for the new listener on port 443 to be on all nodes of the load balancer before requests are redirected to it)
+    ");
+    aws.run(&after, &first);
+    // A restart without the record: it has been there for long.
+    assert!(!plan(&after, &aws.observed).waits.contains(&Wait::Opened(443)));
+    aws.observed.opened_ports = BTreeMap::from([(443, false)]);
+    assert_eq!(listed(&plan(&after, &aws.observed)), OPENED);
+    aws.observed.opened_ports = BTreeMap::from([(443, true)]);
+    let last = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&last), @"
+    change listener 80: default redirect to HTTPS://#{host}:443/#{path}?#{query} (HTTP_301)
+    delete rule 1 of listener 80
+    ");
+    aws.run(&after, &last);
+    aws.observed.opened_ports.clear();
+    assert_eq!(plan(&after, &aws.observed), Plan::empty());
+}
+
+#[test]
+fn a_redirect_waits_for_nothing_that_is_not_new_or_not_wished_or_has_no_room() {
+    let after = secure(BEFORE);
+    let waits = |change: &dyn Fn(&mut ObservedStack)| {
+        let mut aws = serving(&steps::built(BEFORE));
+        change(&mut aws.observed);
+        plan(&after, &aws.observed).waits
+    };
+    assert_eq!(waits(&|_| {}), BTreeSet::from([Wait::Opened(443)]));
+    assert_eq!(waits(&|observed| observed.awaits_opening = false), BTreeSet::new());
+    assert_eq!(waits(&|observed| observed.room.rules = Some(1)), BTreeSet::new());
+    let provisioning = LoadBalancerState::Provisioning;
+    let is_new = |observed: &mut ObservedStack| observed.load_balancers.iter_mut().for_each(|b| b.state = provisioning);
+    assert_eq!(waits(&is_new), BTreeSet::new());
+    // Nothing exists.
+    assert_eq!(
+        plan(&after, &ObservedStack { awaits_opening: true, ..ObservedStack::default() }).waits,
+        BTreeSet::new()
+    );
+}
+
+#[test]
+fn a_redirect_waits_for_the_targets_that_its_listener_leads_to() {
+    let after = secure(&BEFORE.replace("number: 80", "number: 81"));
+    let mut aws = serving(&steps::built(BEFORE));
+    aws.observed.awaits_health = true;
+    let first = plan(&after, &aws.observed);
+    aws.run(&after, &first);
+    aws.observed.bindings.iter_mut().for_each(|binding| binding.registered = Some(2));
+    aws.observed.opened_ports = BTreeMap::from([(443, true)]);
+    let group = |number: &str| {
+        let id = ResourceId::of_tag(format!("shop/web-web:{number}"));
+        let mut groups = aws.observed.target_groups.iter();
+        (groups.find(|group| group.resource().as_ref() == Some(&id)).unwrap().arn.clone(), id)
+    };
+    let ((old, _), (new, id)) = (group("80"), group("81"));
+    let Planned::Need(reads) = super::super::plan(&after, &aws.observed) else { panic!("it does not ask") };
+    assert_eq!(reads, Reads { health: BTreeSet::from([new.clone()]), ..Reads::default() });
+    aws.observed.healthy = BTreeMap::from([(new.clone(), Some(1)), (old.clone(), Some(2))]);
+    let waiting = plan(&after, &aws.observed);
+    assert_eq!((waiting.steps, waiting.waits), (Vec::new(), BTreeSet::from([Wait::Ready(id)])));
+    aws.observed.healthy = BTreeMap::from([(new, Some(2)), (old, Some(2))]);
+    insta::assert_snapshot!(listed(&plan(&after, &aws.observed)), @"
+    change listener 80: default redirect to HTTPS://#{host}:443/#{path}?#{query} (HTTP_301)
+    delete rule 1 of listener 80
+    delete TargetGroupBinding shop/k8s-shop-web-8b744f0654
+    (waiting for TargetGroupBinding shop/k8s-shop-web-8b744f0654 to be gone)
+    ");
+}
+
+#[test]
+fn all_members_keep_what_they_have_on_a_listener_that_waits_to_redirect() {
+    let built = |members: &[(&str, &str)]| frozen::built(members, &[], &ObservedStack::default());
+    let before = built(&[("a", ""), ("b", "")]);
+    let mut aws = serving(&before);
+    let after = built(&[("a", SECURE), ("b", "")]);
+    let held = plan(&after, &aws.observed);
+    assert_eq!(held.waits, BTreeSet::from([Wait::Opened(443)]));
+    assert_eq!(held.held_members, BTreeSet::from([owner("a"), owner("b")]));
+    let http = |aws: &Aws| aws.observed.load_balancers[0].listener(80).unwrap().clone();
+    let is_now = http(&aws);
+    aws.run(&after, &held);
+    assert_eq!(http(&aws), is_now);
+    aws.observed.opened_ports = BTreeMap::from([(443, true)]);
+    let last = plan(&after, &aws.observed);
+    aws.run(&after, &last);
+    assert!(http(&aws).rules.is_empty());
+    // What only HTTP led to goes.
+    aws.settle(&after, 2);
+}
