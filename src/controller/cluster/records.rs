@@ -291,7 +291,8 @@ impl Records {
         waits.iter().map(|(stack, waits)| (stack.clone(), waits.iter().map(age).collect())).collect()
     }
 
-    /// Remembers the waits of a stack with their ages, if they differ from those before. It is written soon.
+    /// Remembers the waits of a stack with their ages, if they differ from those before. It is written soon. A stack that waits
+    /// for something in AWS is not clean.
     pub(crate) fn note_waits(&self, stack: &StackId, ages: &BTreeMap<Wait, Duration>) {
         let now = seconds_now();
         let mut waits = self.own_waits();
@@ -307,15 +308,33 @@ impl Records {
             false => waits.insert(stack.clone(), since.clone()),
         };
         drop(waits);
-        // What waits is not in its desired state, also where a plan has no steps.
-        if self.are_kept() && !(since.is_empty() && self.is_clean(stack)) {
-            let tag_keys = self.tag_keys(stack);
-            let record = StackRecord { stack: stack.clone(), clean: None, tag_keys, waits: since };
-            let is_empty = record.tag_keys.is_none() && record.waits.is_empty();
-            if self.set(stack, Some(record).filter(|_| !is_empty)) {
-                self.changes.notify_one();
-            }
+        if !self.are_kept() {
+            return;
         }
+        let (was_clean, stays) = (self.is_clean(stack), since.iter().all(|(wait, _)| !wait.is_of_plan()));
+        let before = self.packed(stack).filter(|_| was_clean && stays).and_then(|packed| record::unpack(&packed));
+        let clean = before.and_then(|record| record.clean);
+        let becomes_dirty = was_clean && clean.is_none();
+        let record = StackRecord { stack: stack.clone(), clean, tag_keys: self.tag_keys(stack), waits: since };
+        let is_empty = record.tag_keys.is_none() && record.waits.is_empty();
+        if self.set(stack, Some(record).filter(|_| !is_empty)) {
+            if becomes_dirty {
+                self.must_be_written(stack);
+            }
+            self.changes.notify_one();
+        }
+    }
+
+    fn packed(&self, stack: &StackId) -> Option<Vec<u8>> {
+        let key = record::key(stack);
+        self.shards().of(record::shard(&key)).records.get(&key).map(|entry| entry.packed.clone())
+    }
+
+    /// Notes that the record of a stack is to be written before AWS is changed.
+    fn must_be_written(&self, stack: &StackId) {
+        let mut shards = self.shards();
+        let shard = shards.of(record::shard(&record::key(stack)));
+        shard.marked_dirty = shard.changed;
     }
 
     /// Returns the tags of a stack that are the controller's own; `None` where nothing is remembered of the stack.
@@ -342,9 +361,7 @@ impl Records {
         if (tag_keys.is_some() || self.is_clean(stack))
             && self.set(stack, Some(StackRecord { stack: stack.clone(), clean: None, tag_keys, waits }))
         {
-            let mut shards = self.shards();
-            let shard = shards.of(shard);
-            shard.marked_dirty = shard.changed;
+            self.must_be_written(stack);
         }
         // A mark that was removed before may not be written yet; new marks can wait.
         let is_pending = |shard: &Shard| shard.marked_dirty > shard.written;
@@ -355,10 +372,14 @@ impl Records {
     /// on the tags that it has are the controller's own.
     pub(crate) fn mark_clean(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
         self.own_tags().insert(stack.clone(), tag_keys.clone());
-        self.own_waits().remove(stack);
+        let mut waits = self.own_waits().remove(stack).unwrap_or_default();
+        waits.retain(|(wait, _)| !wait.is_of_plan());
+        if !waits.is_empty() {
+            self.own_waits().insert(stack.clone(), waits.clone());
+        }
         if self.are_kept() {
             let clean = Some(Clean::of(observed));
-            let record = StackRecord { stack: stack.clone(), clean, tag_keys: Some(tag_keys), waits: Vec::new() };
+            let record = StackRecord { stack: stack.clone(), clean, tag_keys: Some(tag_keys), waits };
             if self.set(stack, Some(record)) {
                 self.changes.notify_one();
             }

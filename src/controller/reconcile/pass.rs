@@ -29,7 +29,7 @@ use albatross_core::{
 const ROUNDS: usize = 8;
 
 /// The most target groups whose health one pass reads; each is a call.
-const MOST_LOOKS: usize = 50;
+const MOST_LOOKS: usize = 200;
 
 /// The objects of the cluster, and the settings with which they are read.
 pub(crate) trait ClusterView {
@@ -273,7 +273,7 @@ pub(crate) async fn plan<R: StackReader>(
     stack: &Stack,
     mut observed: ObservedStack,
 ) -> Result<(Plan, ObservedStack), AwsError> {
-    let (id, room) = (&stack.id, observed.room);
+    let (id, room, arriving) = (&stack.id, observed.room, observed.arriving.clone());
     // As AWS has it in this pass.
     let (mut healthy, mut states_are_read) = (BTreeMap::new(), false);
     loop {
@@ -286,6 +286,7 @@ pub(crate) async fn plan<R: StackReader>(
                 observed = observe_within(reader, id, room).await?;
             }
         }
+        observed.arriving.clone_from(&arriving);
         observed.healthy.clone_from(&healthy);
         observed.states_are_read = states_are_read;
         match plan::plan(stack, &observed) {

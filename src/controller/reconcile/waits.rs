@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use albatross_core::{
     model::{LoadBalancerArn, ResourceId, StackId},
-    plan::{Plan, Wait, waits_text},
+    plan::{Plan, Step, StepAction, Wait, waits_text},
 };
 
 /// A binding is gone seconds after its targets are deregistered; one that is not for minutes has another owner's finalizer, or
@@ -29,7 +29,9 @@ const LOOK_FIRST: Duration = Duration::from_secs(2);
 /// (10 Describe calls a second for an account and region): two calls a second in all.
 const LOOK_SHARE: Duration = Duration::from_millis(500);
 /// The longest time between two looks, however many are waited for.
-const LONGEST_LOOK: Duration = Duration::from_secs(15);
+const LONGEST_LOOK: Duration = Duration::from_secs(120);
+/// The shortest pause until a stack that waits is looked at again.
+const SOONEST: Duration = Duration::from_secs(1);
 /// The time that is left at least of a wait for healthy targets that an earlier process began: nobody has registered any
 /// since.
 const LEFT_AFTER_RESTART: Duration = Duration::from_secs(60);
@@ -85,6 +87,7 @@ struct Blocked {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     since: Instant,
+    /// That it takes too long, to people; or that it is over, to the pass that asked.
     reported: bool,
 }
 
@@ -108,6 +111,8 @@ pub(crate) struct Due {
     pub again: Option<Duration>,
     /// The messages of waits that take too long, each to be reported now.
     pub reports: Vec<String>,
+    /// The target groups that rules lead to although their targets are not healthy, each to be reported to its Ingress.
+    pub unhealthy: BTreeSet<ResourceId>,
 }
 
 /// The waits that are over for a stack, although nothing has happened but that time has passed.
@@ -130,6 +135,12 @@ pub(crate) struct Expired {
 }
 
 impl Waits {
+    /// Returns the longest time that rules wait for healthy targets.
+    #[must_use]
+    pub(crate) fn healthy_within(&self) -> Duration {
+        self.holds.healthy_within
+    }
+
     /// Returns the waits of a process: none.
     #[must_use]
     pub(crate) fn new(holds: Holds) -> Self {
@@ -153,7 +164,7 @@ impl Waits {
             opens_at_once: self.holds.propagation.is_zero(),
             ..Expired::default()
         };
-        for (wait, waiting) in self.waits().get(stack).into_iter().flatten() {
+        for (wait, waiting) in self.waits().get_mut(stack).into_iter().flatten() {
             let waited = waiting.since.elapsed();
             match wait {
                 Wait::RetainOld(arn) if waited >= self.holds.load_balancer => {
@@ -164,7 +175,8 @@ impl Waits {
                     expired.listeners.insert(*port, waited >= self.holds.listener);
                 }
                 Wait::Opened(port) => {
-                    expired.opened.insert(*port, waited >= self.holds.propagation);
+                    waiting.reported = waited >= self.holds.propagation;
+                    expired.opened.insert(*port, waiting.reported);
                 }
                 Wait::Ready(id) if waited >= self.holds.healthy_within => drop(expired.health.insert(id.clone())),
                 Wait::Ready(_)
@@ -180,9 +192,9 @@ impl Waits {
         expired
     }
 
-    /// Begins the waits of a plan that is about to be carried out and may fail. Those for targets begin, and those that it has
-    /// no more end; the times of a new listener and of the one before begin with each attempt to create one. A load balancer's begins only after the
-    /// plan, when what takes over is complete. No hold ends: it may be over only for what this plan is to delete.
+    /// Begins the waits of a plan that is about to be carried out and may fail. Those for targets end if it has them no more. A
+    /// load balancer's begins only after the plan, when what takes over is complete. No hold ends: it may be over only for
+    /// what this plan is to delete.
     pub(crate) fn begin(&self, stack: &StackId, plan: &Plan) {
         let new = Waiting { since: Instant::now(), reported: false };
         let mut all = self.waits();
@@ -193,9 +205,6 @@ impl Waits {
         });
         for wait in plan.waits() {
             match wait {
-                Wait::RetainListener(_) | Wait::Opened(_) if plan.creates_listener() => {
-                    waits.insert(wait.clone(), new);
-                }
                 Wait::RetainOld(_) => {}
                 _ => {
                     waits.entry(wait.clone()).or_insert(new);
@@ -205,6 +214,39 @@ impl Waits {
         if waits.is_empty() {
             all.remove(stack);
         }
+    }
+
+    /// Begins the times of listeners anew, after these steps: clients may use a new listener from now on, and its rules are on
+    /// their way to the nodes of the load balancer.
+    pub(crate) fn carried_out(&self, stack: &StackId, steps: &[Step]) {
+        let created: BTreeSet<u16> = steps.iter().filter_map(|step| step.action.creates_on()).collect();
+        let is_new = steps.iter().any(|step| matches!(step.action, StepAction::CreateListener { .. }));
+        let mut all = self.waits();
+        for (wait, waiting) in all.get_mut(stack).into_iter().flatten() {
+            let begins = match wait {
+                Wait::RetainListener(_) => is_new,
+                Wait::Opened(port) => created.contains(port),
+                _ => false,
+            };
+            if begins {
+                *waiting = Waiting { since: Instant::now(), reported: false };
+            }
+        }
+    }
+
+    /// Returns when to look again at waits that have begun and that go on besides those of a plan; others that time alone
+    /// decides end.
+    pub(crate) fn keep(&self, stack: &StackId, kept: &BTreeSet<Wait>) -> Option<Duration> {
+        let mut all = self.waits();
+        let waits = all.get_mut(stack)?;
+        waits.retain(|wait, _| wait.is_of_plan() || kept.contains(wait));
+        let again =
+            |(wait, waiting): (&Wait, &Waiting)| self.step(wait, waiting.since.elapsed(), waiting.reported, 0).again;
+        let again = waits.iter().filter(|(wait, _)| !wait.is_of_plan()).filter_map(again).min();
+        if waits.is_empty() {
+            all.remove(stack);
+        }
+        again.map(|again| again.max(SOONEST))
     }
 
     /// Returns true while a wait of a stack runs whose time alone decides. The first call begins it, and so does one with
@@ -224,7 +266,8 @@ impl Waits {
         if anew {
             *waiting = new;
         }
-        waiting.since.elapsed() < limit
+        waiting.reported = waiting.since.elapsed() >= limit;
+        !waiting.reported
     }
 
     /// Ends all waits of a stack.
@@ -253,10 +296,9 @@ impl Waits {
         let young = |wait: &Wait, waiting: &Waiting| {
             matches!(wait, Wait::Ready(_)) && now.duration_since(waiting.since) < self.holds.healthy_within
         };
-        let pace = all.values().flatten().filter(|(wait, waiting)| young(wait, waiting)).count();
-        let mut due = Due::default();
-        let unhealthy: Vec<Wait> = plan.unhealthy().iter().cloned().map(Wait::Ready).collect();
-        due.reports.extend(waits_text(&unhealthy).iter().map(|text| still_unhealthy(text, self.holds.healthy_within)));
+        let pace = all.values().flatten().filter(|(wait, waiting)| young(wait, waiting)).count()
+            + wanted.iter().filter(|wait| matches!(wait, Wait::Ready(_))).count();
+        let mut due = Due { unhealthy: plan.unhealthy().clone(), ..Due::default() };
         let new = Waiting { since: now, reported: false };
         let mut waits: BTreeMap<Wait, Waiting> =
             wanted.into_iter().map(|wait| (wait.clone(), before.get(wait).copied().unwrap_or(new))).collect();
@@ -278,6 +320,7 @@ impl Waits {
         if !waits.is_empty() {
             all.insert(stack.clone(), waits);
         }
+        due.again = due.again.map(|again| again.max(SOONEST));
         due
     }
 
@@ -285,13 +328,16 @@ impl Waits {
     /// waited for in all.
     fn step(&self, wait: &Wait, waited: Duration, reported: bool, pace: usize) -> StepOfWait {
         let later = |again| StepOfWait { again: Some(again), is_late: false };
-        let once = |hold: Duration| StepOfWait { again: hold.checked_sub(waited), is_late: false };
+        // A pass that has not seen that it is over comes again; what it was for may wait for more.
+        let once = |hold: Duration| StepOfWait {
+            again: Some(hold.saturating_sub(waited)).filter(|_| !reported),
+            is_late: false,
+        };
         let left = DEADLINE.saturating_sub(waited);
         let is_late = left.is_zero() && !reported;
         match wait {
             Wait::RetainOld(_) => later(self.holds.load_balancer.saturating_sub(waited)),
             Wait::RetainListener(_) => later(self.holds.listener.saturating_sub(waited)),
-            // What it was for may wait for more.
             Wait::Opened(_) | Wait::Arrived(_) => once(self.holds.propagation),
             Wait::Moved(_) => once(self.holds.load_balancer),
             Wait::Protected(_) => StepOfWait { again: Some(DEADLINE), is_late: !reported },
@@ -302,7 +348,9 @@ impl Waits {
                 let pause = if waited < LOOK * 2 { LOOK_FIRST } else { LOOK };
                 let share = LOOK_SHARE.saturating_mul(u32::try_from(pace).unwrap_or(u32::MAX));
                 let pause = pause.max(share.min(LONGEST_LOOK));
-                later(pause.min(self.holds.healthy_within.saturating_sub(waited)))
+                let left = self.holds.healthy_within.saturating_sub(waited);
+                // What has waited long enough may wait for others.
+                later(if left.is_zero() { pause } else { pause.min(left) })
             }
             // A watch tells the end.
             Wait::BindingGone(_) | Wait::LetIn(_) | Wait::Mended(_) => {
@@ -436,8 +484,10 @@ fn reported(wait: &Wait, text: &str) -> String {
     format!("{text} for {} minutes; {hint}", DEADLINE.as_secs() / 60)
 }
 
-/// Returns the message about targets that rules lead to although they are not healthy.
-fn still_unhealthy(text: &str, waited: Duration) -> String {
+/// Returns the message about targets that rules lead to although they are not healthy, after `waited`.
+pub(crate) fn still_unhealthy(groups: impl IntoIterator<Item = ResourceId>, waited: Duration) -> String {
+    let waits: Vec<Wait> = groups.into_iter().map(Wait::Ready).collect();
+    let text = waits_text(&waits).join("; ");
     format!(
         "{text} for {} s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health \
          (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups",
@@ -452,7 +502,6 @@ mod tests {
     use super::*;
     use albatross_core::{
         model::{ObjectName, ResourceId},
-        plan::{Step, StepAction},
         testing::{listener, plan_in_spite_of, plan_of},
     };
 
@@ -471,7 +520,7 @@ mod tests {
     }
 
     fn again(after: Duration) -> Due {
-        Due { again: Some(after), reports: Vec::new() }
+        Due { again: Some(after), ..Due::default() }
     }
 
     fn ready(name: &str) -> Wait {
@@ -530,7 +579,8 @@ mod tests {
         // Its rules come to lead there all the same, in one plan.
         let a = ResourceId::of_tag("shop/a-a:80");
         let due = waits.note(&web(), &plan_in_spite_of([a], [b]), &BTreeSet::new());
-        insta::assert_snapshot!(due.reports.join("\n"), @"waiting for the targets of target group shop/a-a:80 to be healthy for 300 s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
+        let message = still_unhealthy(due.unhealthy, waits.healthy_within());
+        insta::assert_snapshot!(message, @"waiting for the targets of target group shop/a-a:80 to be healthy for 300 s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
         // A stack that cannot be built waits for no targets.
         waits.end_health(&web());
         assert_eq!((note(&waits, &[]), waits.all()), (Due::default(), vec![]));
@@ -558,19 +608,52 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_of_a_listener_begins_with_each_attempt_to_create_the_other() {
-        let (waits, stack) = (waits_with_holds(), [Wait::RetainListener(80)]);
+    async fn the_times_of_listeners_begin_when_another_one_is_created_or_gets_rules() {
+        let (waits, both) = (waits_with_holds(), [Wait::RetainListener(80), Wait::Opened(443)]);
         let action = StepAction::CreateListener { load_balancer: None, listener: Box::new(listener(443)) };
-        let creating = plan_of(vec![Step { cause: listener(443).cause, action }], stack.clone());
-        waits.begin(&web(), &creating);
+        let create = [Step { cause: listener(443).cause, action }];
+        let states = |waits: &Waits| (waits.expired(&web()).listeners[&80], waits.expired(&web()).opened[&443]);
+        begin(&waits, &both);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(waits.expired(&web()).listeners, BTreeMap::from([(80, true)]));
-        waits.begin(&web(), &creating);
-        assert_eq!(waits.expired(&web()).listeners, BTreeMap::from([(80, false)]));
-        // A plan that creates none lets it run, also when the one before failed after it had created one.
-        tokio::time::advance(Duration::from_secs(30)).await;
-        begin(&waits, &stack);
-        assert_eq!(waits.expired(&web()).listeners, BTreeMap::from([(80, true)]));
+        assert_eq!(states(&waits), (true, true));
+        // Attempts that AWS refuses begin nothing anew, and what they retain goes meanwhile.
+        begin(&waits, &both);
+        waits.carried_out(&web(), &[]);
+        assert_eq!(states(&waits), (true, true));
+        waits.carried_out(&web(), &create);
+        assert_eq!(states(&waits), (false, false));
+        // It counts although the rest of the plan failed.
+        tokio::time::advance(Duration::from_secs(15)).await;
+        begin(&waits, &both);
+        assert_eq!(states(&waits), (false, true));
+        assert_eq!(note(&waits, &both), again(Duration::from_secs(15)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_waited_long_enough_and_waits_for_others_is_not_looked_at_all_the_time() {
+        let waits = waits_with_holds();
+        note(&waits, &[ready("shop/a-a:80")]);
+        tokio::time::advance(DEADLINE).await;
+        assert_eq!(note(&waits, &[ready("shop/a-a:80"), ready("shop/b-b:80")]), again(LOOK_FIRST));
+        // Whatever is due at once has a pause.
+        note(&waits, &[Wait::RetainListener(80)]);
+        tokio::time::advance(DEADLINE).await;
+        assert_eq!(note(&waits, &[Wait::RetainListener(80)]), again(SOONEST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_that_did_not_see_the_end_of_a_wait_comes_again() {
+        let (waits, moved) = (waits_with_holds(), Wait::Moved(ObjectName::new("shop", "a")));
+        let kept = BTreeSet::from([moved.clone()]);
+        assert!(waits.runs(&web(), &moved, false));
+        tokio::time::advance(HOLD).await;
+        assert_eq!(waits.note(&web(), &plan_of(Vec::new(), []), &kept), again(SOONEST));
+        assert_eq!(waits.keep(&web(), &kept), Some(SOONEST));
+        assert!(!waits.runs(&web(), &moved, false));
+        assert_eq!(waits.keep(&web(), &kept), None);
+        // Who is no longer on the way begins anew another time.
+        waits.keep(&web(), &BTreeSet::new());
+        assert_eq!(waits.all(), vec![]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -590,7 +673,7 @@ mod tests {
         assert!(waits.runs(&web(), &arrived, false));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!waits.runs(&web(), &arrived, false));
-        assert_eq!(keep(&waits), Some(Duration::ZERO));
+        assert_eq!(keep(&waits), Some(HOLD - Duration::from_secs(25)));
         let after = Waits::new(Holds { load_balancer: HOLD, ..Holds::DEFAULT });
         after.restore(&web(), waits.ages(&web()));
         tokio::time::advance(HOLD).await;
@@ -601,21 +684,6 @@ mod tests {
         note(&waits, &[]);
         assert!(waits.runs(&web(), &moved, false));
         assert!(!Waits::new(Holds::NONE).runs(&web(), &moved, false));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_time_of_a_new_listener_that_redirects_wait_for_begins_with_it() {
-        let (waits, opened) = (waits_with_holds(), [Wait::Opened(443)]);
-        let action = StepAction::CreateListener { load_balancer: None, listener: Box::new(listener(443)) };
-        let creating = plan_of(vec![Step { cause: listener(443).cause, action }], opened.clone());
-        waits.begin(&web(), &creating);
-        tokio::time::advance(Duration::from_secs(10)).await;
-        waits.begin(&web(), &creating);
-        assert_eq!(waits.expired(&web()).opened, BTreeMap::from([(443, false)]));
-        assert_eq!(note(&waits, &opened), again(Duration::from_secs(15)));
-        tokio::time::advance(Duration::from_secs(15)).await;
-        begin(&waits, &opened);
-        assert_eq!(waits.expired(&web()).opened, BTreeMap::from([(443, true)]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -637,7 +705,7 @@ mod tests {
             let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
             waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]), &BTreeSet::new());
         }
-        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(Duration::from_secs(10)));
+        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(Duration::from_millis(10_500)));
         for number in 20..1000 {
             let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
             waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]), &BTreeSet::new());

@@ -124,7 +124,7 @@ fn until(waits: &BTreeSet<Wait>) -> Vec<String> {
         }
         Some(Wait::Opened(_)) => {
             format!(
-                "until the new listeners are everywhere, before requests are redirected to them: {}",
+                "until these listeners are everywhere, before requests are redirected to them: {}",
                 named(waits, subject)
             )
         }
@@ -166,7 +166,7 @@ pub fn waits_text<'a>(waits: impl IntoIterator<Item = &'a Wait>) -> Vec<String> 
             format!("waiting for clients to use the new listener before the one on port {} goes", named(waits, subject))
         }
         Some(Wait::Opened(_)) => format!(
-            "waiting for the new listener on port {} to be on all nodes of the load balancer before requests are redirected to it",
+            "waiting for the listener on port {}, as it is now, to be on all nodes of the load balancer before requests are redirected to it",
             named(waits, subject)
         ),
         Some(Wait::Arrived(_)) => format!(

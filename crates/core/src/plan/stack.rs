@@ -58,6 +58,8 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         Ok(pending) => pending,
         Err(reads) => return Planned::Need(*reads),
     };
+    let mut retained_ports = retained::ports(stack, observed);
+    retained_ports.extend(&pending.led_to);
     let mut planner = Planner {
         stack,
         observed,
@@ -65,7 +67,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         frozen_resources: FrozenResources::new(&stack.frozen, &observed.member_resources),
         frozen_target_groups: BTreeSet::new(),
         pending,
-        retained_ports: retained::ports(stack, observed),
+        retained_ports,
         plan: Plan::empty(),
         going: BTreeSet::new(),
         closed: BTreeSet::new(),
@@ -148,8 +150,9 @@ impl<'a> Planner<'a> {
             self.plan.held_members = self.pending.members();
             self.plan.unhealthy = std::mem::take(&mut self.pending.unhealthy);
             self.plan.waits.extend(self.pending.groups.iter().cloned().map(Wait::Ready));
+            self.plan.waits.extend(self.pending.activation.then_some(Wait::LoadBalancerActive));
             self.plan.waits.extend(self.pending.opening.iter().copied().map(Wait::Opened));
-            self.plan.waits.extend(self.retained_ports.iter().copied().map(Wait::RetainListener));
+            self.plan.waits.extend(retained::ports(stack, self.observed).into_iter().map(Wait::RetainListener));
             let opening = std::mem::take(&mut self.opening);
             if !self.closed.is_empty() {
                 // With other security groups, the load balancer would not reach its targets, and the steps after may
@@ -160,6 +163,9 @@ impl<'a> Planner<'a> {
                 let stays: BTreeSet<&TargetGroupArn> = self.matched.values().map(|group| &group.arn).collect();
                 let others = self.observed.target_groups.iter().map(|group| &group.arn);
                 self.plan.passed_over = others.filter(|arn| !stays.contains(arn)).cloned().collect();
+                // No rule changes yet.
+                let unhealthy = std::mem::take(&mut self.plan.unhealthy);
+                self.plan.waits.extend(unhealthy.into_iter().map(Wait::Ready));
                 return;
             }
             self.plan.steps.extend(opening);

@@ -80,12 +80,6 @@ impl Plan {
         &self.unhealthy
     }
 
-    /// Returns true if the plan creates a listener.
-    #[must_use]
-    pub fn creates_listener(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step.action, StepAction::CreateListener { .. }))
-    }
-
     /// Returns true if nothing is to be done, waited for or passed over.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -136,6 +130,14 @@ pub enum Wait {
     Arrived(ObjectName),
     /// Clients have had the time to find the load balancer of another stack, which this member has moved to.
     Moved(ObjectName),
+}
+
+impl Wait {
+    /// Returns true if a plan has such a wait. The others depend on what members publish, which no plan knows.
+    #[must_use]
+    pub fn is_of_plan(&self) -> bool {
+        !matches!(self, Self::Arrived(_) | Self::Moved(_))
+    }
 }
 
 /// A call that changes something, with its cause.
@@ -520,6 +522,29 @@ impl StepAction {
                 | Self::CreateSecurityGroup(_)
                 | Self::RevokeIngress { .. }
                 | Self::DeleteSecurityGroup(_)
+                | Self::SetRulePriorities { .. }
+        )
+    }
+
+    /// Returns the port of the listener that the step creates, or creates a rule on.
+    #[must_use]
+    pub fn creates_on(&self) -> Option<u16> {
+        match self {
+            Self::CreateListener { listener, .. } => Some(listener.port),
+            Self::CreateRule { port, .. } => Some(*port),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the step changes the answers of a listener, but for what goes.
+    #[must_use]
+    pub fn changes_answers(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateListener { .. }
+                | Self::ModifyListener { .. }
+                | Self::CreateRule { .. }
+                | Self::ModifyRule { .. }
                 | Self::SetRulePriorities { .. }
         )
     }

@@ -223,8 +223,9 @@ pub fn read(header: &Header, contents: &Contents) -> Read {
             Some(record) if key(&record.stack) == *name => {
                 if counts {
                     read.records.insert(name.clone(), record);
-                } else if record.tag_keys.is_some() {
-                    read.records.insert(name.clone(), StackRecord { clean: None, waits: Vec::new(), ..record });
+                } else if record.tag_keys.is_some() || !record.waits.is_empty() {
+                    // Times do not depend on who wrote them.
+                    read.records.insert(name.clone(), StackRecord { clean: None, ..record });
                 }
             }
             _ => read.unreadable.push(name.clone()),
@@ -242,7 +243,8 @@ pub fn pack(record: &StackRecord) -> Vec<u8> {
 }
 
 /// Returns the record that [`pack`] has written, or nothing where it was something else.
-fn unpack(packed: &[u8]) -> Option<StackRecord> {
+#[must_use]
+pub fn unpack(packed: &[u8]) -> Option<StackRecord> {
     let mut text = Vec::new();
     DeflateDecoder::new(packed).take(LONGEST_TEXT).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()

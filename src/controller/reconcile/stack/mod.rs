@@ -27,9 +27,9 @@ use albatross_aws::AwsError;
 use albatross_core::{
     dependents::Key,
     desired::{self, Membership},
-    model::{KnownLimits, ObjectName, StackId},
+    model::{KnownLimits, ObjectName, ObjectReference, ObservedStack, ResourceId, Stack, StackId},
     plan::{self, Plan, Wait},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, StatusEntry},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +136,7 @@ impl Controller {
     /// clients have to find it.
     async fn freeze_unserved(&self, stack: &StackId, membership: &mut Membership) -> Result<(), PassError> {
         if membership.moving.is_empty() {
+            self.waits.keep(stack, &BTreeSet::new());
             return Ok(());
         }
         let observed = self.inventory.observe(stack).await?;
@@ -146,7 +147,10 @@ impl Controller {
                 member.map(|m| m.status.iter().map(|entry| entry.hostname.clone()).collect()).unwrap_or_default()
             });
             let is_here = shown.iter().any(|host| hosts.contains(host));
-            let is_followed = !is_here && !shown.is_empty() && !hosts.is_empty();
+            // Anybody may write a group's finalizer.
+            let member = stack.member(&name);
+            let was_here = !stack.is_shared() || observed.member_resources.iter().any(|held| held.member == member);
+            let is_followed = !is_here && was_here && !shown.is_empty() && !hosts.is_empty();
             if is_followed {
                 membership.followed.insert(name.clone());
             }
@@ -155,6 +159,22 @@ impl Controller {
             }
         }
         Ok(())
+    }
+
+    /// Returns the members whose status names the load balancer of another stack.
+    fn arriving(&self, membership: &Membership, stack: &Stack, observed: &ObservedStack) -> BTreeSet<ObjectReference> {
+        let hosts: BTreeSet<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
+        let is_elsewhere =
+            |status: &[StatusEntry]| !status.is_empty() && !status.iter().any(|entry| hosts.contains(&entry.hostname));
+        let arrives = |name: &&ObjectName| {
+            self.with_snapshot(|snapshot| snapshot.ingresses.get(*name).is_some_and(|i| is_elsewhere(&i.status)))
+        };
+        if matches!(stack.id, StackId::Service(_)) {
+            return BTreeSet::new();
+        }
+        let served = membership.served().map(|name| (name, stack.id.member(name)));
+        let served = served.filter(|(_, member)| !stack.frozen.members.contains(member));
+        served.filter(|(name, _)| arrives(name)).map(|(_, member)| member).collect()
     }
 
     /// Returns true if a step failed permanently and the error belongs to one of several members.
@@ -187,11 +207,18 @@ impl Controller {
         let reported = self.report_built(group, membership, &built);
         // Without a desired stack, the observed resources stay as they are.
         let Some(stack) = &built.stack else {
-            self.waits.end_health(group);
+            if built.unavailable.is_empty() {
+                self.waits.end_health(group);
+            }
+            let followed = membership.followed.iter().cloned().map(Wait::Moved).collect();
+            if let Some(again) = self.waits.keep(group, &followed) {
+                self.queue.run_within(&Key::Stack(group.clone()), again);
+            }
             self.records.note_waits(group, &self.waits.ages(group));
             return Ok(reported.unwrap_or(Outcome::Done));
         };
-        let observed = pass::observe(self, group, room).await?;
+        let mut observed = pass::observe(self, group, room).await?;
+        observed.arriving = self.arriving(membership, stack, &observed);
         if refused.is_empty() {
             self.step_history.begin(stack);
         }
@@ -227,7 +254,7 @@ impl Controller {
         kept: &BTreeSet<Wait>,
         outcome: Outcome,
     ) -> Outcome {
-        let Due { again, reports } = self.waits.note(group, plan, kept);
+        let Due { again, reports, unhealthy } = self.waits.note(group, plan, kept);
         self.records.note_waits(group, &self.waits.ages(group));
         if again == Some(waits::DEADLINE) && plan.waits().iter().any(|wait| matches!(wait, Wait::LetIn(_))) {
             self.queue.add(Key::NodeRules);
@@ -236,6 +263,19 @@ impl Controller {
             tracing::warn!(%group, "{message}");
             for subject in self.subjects(group, &[&*membership.members, &membership.leaving].concat()) {
                 self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
+            }
+        }
+        for name in membership.served() {
+            let member = group.member(name);
+            // Of a Service alone, all are its own.
+            let of_it = |id: &&ResourceId| id.may_be_of(&member) || matches!(group, StackId::Service(_));
+            let its: BTreeSet<ResourceId> = unhealthy.iter().filter(of_it).cloned().collect();
+            if !its.is_empty() {
+                let message = waits::still_unhealthy(its, self.waits.healthy_within());
+                tracing::warn!(%group, "{message}");
+                for subject in self.subjects(group, std::slice::from_ref(name)) {
+                    self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
+                }
             }
         }
         if let Some(again) = again {

@@ -17,7 +17,7 @@ use albatross_core::{
     dependents::{self, Key},
     desired::{self, Membership},
     model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId},
-    plan::{self, Planned, Wait},
+    plan::{self, Planned, Step, Wait},
     snapshot::Ingress,
 };
 
@@ -58,23 +58,27 @@ impl Controller {
                     let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
                     let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
                     let ports: Vec<u16> = ports.into_iter().collect();
-                    let hosts: BTreeSet<String> =
-                        observed.load_balancers.iter().map(|balancer| balancer.dns_name.to_lowercase()).collect();
+                    let lets_in = plan.waits().iter().any(|wait| matches!(wait, Wait::LetIn(_)));
                     for name in membership.served() {
                         let member = stack.id.member(name);
                         let shown = |i: &Ingress| i.status.iter().map(|entry| entry.hostname.clone()).collect();
                         let shown: BTreeSet<String> =
                             self.with_snapshot(|snapshot| snapshot.ingresses.get(name).map(shown)).unwrap_or_default();
-                        let waits = plan.held_members().contains(&member) && !shown.contains(&hostname);
-                        if waits || stack.frozen.members.contains(&member) {
+                        // Until targets let the load balancer in, no rule changes.
+                        let waits = plan.held_members().contains(&member) || lets_in;
+                        if waits && !shown.contains(&hostname) || stack.frozen.members.contains(&member) {
                             continue;
                         }
-                        let changes = plan.steps().iter().any(|step| step.cause.object == member);
-                        let arrived = Wait::Arrived(name.clone());
-                        let is_elsewhere = !shown.is_empty() && shown.is_disjoint(&hosts);
-                        if is_elsewhere && self.waits.runs(&stack.id, &arrived, changes) {
-                            arriving.insert(arrived);
-                            continue;
+                        if observed.arriving.contains(&member) {
+                            if !balancer.is_active() {
+                                continue;
+                            }
+                            let changes = |step: &Step| step.cause.object == member && step.action.changes_answers();
+                            let arrived = Wait::Arrived(name.clone());
+                            if self.waits.runs(&stack.id, &arrived, plan.steps().iter().any(changes)) {
+                                arriving.insert(arrived);
+                                continue;
+                            }
                         }
                         self.write_ingress_status(name, &hostname, &ports).await?;
                     }
@@ -138,33 +142,39 @@ impl Controller {
         let observed = self.observe_after(change).await?;
         let mut kept = self.write_status(change, &observed).await?;
         kept.extend(change.membership.followed.iter().cloned().map(Wait::Moved));
-        let outcome = self.finish(change, observed, kept.is_empty()).await?;
+        let outcome = self.finish(change, &kept, observed).await?;
         Ok((outcome, kept))
     }
 
-    /// Records the state, if no more is to be done and nothing is waited for, and releases leaving members.
+    /// Records the state, if no more is to be done in AWS, and releases leaving members.
     async fn finish(
         &self,
         change: &Change<'_>,
+        arriving: &BTreeSet<Wait>,
         mut observed: ObservedStack,
-        waits_no_more: bool,
     ) -> Result<Outcome, PassError> {
         let Change { membership, stack, plan, .. } = *change;
         let group = &stack.id;
         let next = plan::plan(stack, &observed);
-        let complete = waits_no_more && matches!(&next, Planned::Ready(next) if next.is_complete());
+        let complete = matches!(&next, Planned::Ready(next) if next.is_complete());
+        // What waits keeps nobody's resources without an owner.
+        let is_done = matches!(&next, Planned::Ready(next) if next.steps().is_empty());
+        if !membership.members.is_empty() && is_done && group.is_shared() {
+            observed.member_resources = plan::member_resources(stack, &observed, plan.held_members());
+            self.inventory.remember_member_resources(group, observed.member_resources.clone());
+        }
         if !membership.members.is_empty() && complete {
-            if group.is_shared() {
-                observed.member_resources = plan::member_resources(stack, &observed);
-                self.inventory.remember_member_resources(group, observed.member_resources.clone());
-            }
             let tag_keys = plan::tag_keys(stack, &observed);
             self.records.mark_clean(group, &observed, tag_keys);
         }
         if !plan.steps().is_empty() {
             let frozen = &stack.frozen.members;
-            let served: Vec<_> =
-                membership.served().filter(|name| !frozen.contains(&group.member(name))).cloned().collect();
+            let is_done = |name: &&ObjectName| {
+                let member = group.member(name);
+                let waits = plan.held_members().contains(&member) || arriving.contains(&Wait::Arrived((*name).clone()));
+                !frozen.contains(&member) && !waits
+            };
+            let served: Vec<_> = membership.served().filter(is_done).cloned().collect();
             for subject in self.subjects(group, &served) {
                 self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
             }

@@ -151,6 +151,7 @@ impl PlanApplier for Controller {
             Err(error) => error.carried_out.iter().filter_map(|place| plan.steps().get(*place).cloned()).collect(),
         };
         self.step_history.remember(group, &carried_out);
+        self.waits.carried_out(group, &carried_out);
         for step in &carried_out {
             self.metrics.plan_step(step.action.kind());
             if current_priority() == Priority::Audit {
@@ -174,9 +175,9 @@ impl PlanApplier for Controller {
 impl Controller {
     /// Returns the observed state of a stack after a plan, with what was read for it.
     pub(super) async fn observe_after(&self, change: &Change<'_>) -> Result<ObservedStack, AwsError> {
-        let (healthy, states_are_read) = (change.observed.healthy.clone(), change.observed.states_are_read);
+        let ObservedStack { healthy, arriving, states_are_read, .. } = change.observed.clone();
         let observed = self.observe_completely(&change.stack.id).await?;
-        Ok(ObservedStack { healthy, states_are_read, ..observed })
+        Ok(ObservedStack { healthy, arriving, states_are_read, ..observed })
     }
 
     /// Returns the observed state of a stack, including the state that is not read from AWS.

@@ -1,6 +1,6 @@
 //! The work during one term of the lease.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
@@ -9,6 +9,7 @@ use crate::controller::{
     Controller,
     runtime::{lease::Leadership, metrics::Metrics, queue::Queue},
 };
+use albatross_core::{desired, model::StackId};
 
 /// The time for running passes to end before the lease is released, within the termination grace period of a pod.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
@@ -44,8 +45,11 @@ pub async fn lead(
         () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
         clean_records = controller.records.load(term) => controller.inventory.add_records(clean_records),
     }
+    let there: BTreeSet<StackId> = controller.with_snapshot(|snapshot| desired::possible_stacks(snapshot).collect());
     for (stack, ages) in controller.records.waits() {
-        controller.waits.restore(&stack, ages);
+        if there.contains(&stack) {
+            controller.waits.restore(&stack, ages);
+        }
     }
     controller.targets.begin(controller.records.terms());
     controller.queue.begin_term();

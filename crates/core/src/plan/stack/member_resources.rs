@@ -5,11 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{ListenerResources, MemberResources, ObjectReference, ObservedRule, ObservedStack, RuleArn, Stack};
 use crate::plan::rules::same_conditions;
 
-/// Returns the resources of each member of a group, once no changes are left. Frozen members keep their recorded
-/// resources.
+/// Returns the resources of each member of a group, once no changes are left but those of members that are `held`. Those and
+/// frozen members keep their recorded resources.
 #[must_use]
-pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberResources> {
-    let frozen = |resources: &&MemberResources| stack.frozen.members.contains(&resources.member);
+pub fn member_resources(
+    stack: &Stack,
+    observed: &ObservedStack,
+    held: &BTreeSet<ObjectReference>,
+) -> Vec<MemberResources> {
+    let frozen = |resources: &&MemberResources| {
+        stack.frozen.members.contains(&resources.member) || held.contains(&resources.member)
+    };
     let mut member_resources: BTreeMap<ObjectReference, MemberResources> = observed
         .member_resources
         .iter()

@@ -8,6 +8,8 @@
 //!
 //! A listener that comes to redirect to a new one stays as it is, with all that the group has on it, until the new one has
 //! had the time to be on all nodes of the load balancer and its target groups are ready: a client may be sent to any node.
+//!
+//! A member that another load balancer serves waits for its targets on new listeners too: its name is published after that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,6 +96,10 @@ pub(super) struct Pending {
     defaults: BTreeSet<u16>,
     /// The new listeners that others are to redirect to, which may not be on all nodes yet.
     pub(super) opening: BTreeSet<u16>,
+    /// The ports that requests are redirected to by what stays as it is.
+    pub(super) led_to: BTreeSet<u16>,
+    /// True if members come from another load balancer, and this one does not serve yet.
+    pub(super) activation: bool,
     /// The rules that park target groups.
     pub(super) park: Vec<Step>,
 }
@@ -131,12 +137,13 @@ impl Pending {
         let mut search = Search { stack, observed, balancer, matched, unknown: BTreeSet::new() };
         let candidates = if observed.awaits_health { search.candidates() } else { BTreeMap::new() };
         let opening = search.opening();
-        if candidates.is_empty() && opening.is_empty() {
+        let arrives = !observed.arriving.is_empty();
+        if candidates.is_empty() && opening.is_empty() && (!arrives || balancer.is_active()) {
             return Ok(Self::default());
         }
         if !balancer.is_active() {
             // Before it is active, a load balancer answers nobody. The state that is known may be that of its creation.
-            let none = Self::default();
+            let none = Self { activation: arrives, ..Self::default() };
             return if observed.states_are_read {
                 Ok(none)
             } else {
@@ -212,6 +219,8 @@ impl<'a> Search<'a> {
             }
         }
         self.hold_defaults_of_members(&mut pending);
+        let kept = pending.held.keys().chain(&pending.defaults).filter_map(|port| self.balancer.listener(*port));
+        pending.led_to = kept.flat_map(order::redirects_now).collect();
         let is_held = |place: &Candidate<'_>| pending.holds(place);
         let waiting = candidates.iter().filter(|(_, places)| places.iter().any(is_held));
         pending.groups = waiting.map(|(id, _)| (*id).clone()).collect();
@@ -253,7 +262,11 @@ impl<'a> Search<'a> {
             return BTreeMap::new();
         }
         let is_new = |port: &u16| {
-            self.balancer.listener(*port).is_none() || self.observed.opened_ports.get(port) == Some(&false)
+            let existing = self.balancer.listener(*port);
+            let is_there =
+                |rule: &Rule| existing.is_some_and(|e| e.rules.iter().any(|other| same_conditions(rule, other)));
+            let lacks_rules = || !self.stack.listeners.get(port).is_none_or(|to| to.rules.iter().all(is_there));
+            existing.is_none() || self.observed.opened_ports.get(port) == Some(&false) || lacks_rules()
         };
         let listeners = self.stack.listeners.values();
         let opening = listeners.map(|listener| {
@@ -305,15 +318,21 @@ impl<'a> Search<'a> {
         for listener in self.stack.listeners.values() {
             // With another protocol, the action may have to change in the same call.
             let same = |existing: &&ObservedListener| existing.protocol == Some(listener.protocol);
-            let Some(existing) = self.balancer.listener(listener.port).filter(same) else { continue };
+            let existing = self.balancer.listener(listener.port).filter(same);
             let of_rules = listener.rules.iter().map(|rule| (Some(rule), &rule.action));
             for (rule, action) in of_rules.chain([(None, &listener.default_action)]) {
+                let owner = rule.map_or(&listener.cause.object, |rule| &rule.cause.object);
+                let arrives = self.observed.arriving.contains(owner);
+                if existing.is_none() && !arrives {
+                    continue;
+                }
                 for reference in with_weight(action) {
                     let TargetGroupReference::Own(id) = reference else { continue };
-                    if self.matched.get(id).is_some_and(|group| serving.contains(&group.arn)) {
+                    if !arrives && self.matched.get(id).is_some_and(|group| serving.contains(&group.arn)) {
                         continue;
                     }
-                    let replaced = answering(rule, existing).into_iter().flat_map(with_weight).collect();
+                    let before = existing.map(|existing| answering(rule, existing)).unwrap_or_default();
+                    let replaced = before.into_iter().flat_map(with_weight).collect();
                     candidates.entry(id).or_default().push(Candidate { listener, rule, replaced, by_redirect: false });
                 }
             }

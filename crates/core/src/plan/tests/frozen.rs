@@ -104,7 +104,7 @@ pub(super) fn agreed(members: &[(&str, &str)], remembered: bool) -> Aws {
     let stack = built(members, &[], &ObservedStack::default());
     let mut aws = Aws::with(&stack);
     if remembered {
-        aws.observed.member_resources = member_resources(&stack, &aws.observed);
+        aws.observed.member_resources = member_resources(&stack, &aws.observed, &BTreeSet::new());
     }
     aws
 }
@@ -133,7 +133,7 @@ fn a_member_that_breaks_changes_nothing() {
         assert_eq!(stack.frozen.members, [owner("b")].into());
         assert_eq!(plan(&stack, &aws.observed).steps, vec![], "remembered: {remembered}");
         // The owners are known by then, of resources in the stack at least.
-        let known = member_resources(&stack, &aws.observed);
+        let known = member_resources(&stack, &aws.observed, &BTreeSet::new());
         assert_eq!(known.iter().any(|resources| resources.member == owner("b")), remembered);
         let counts: Vec<usize> = known.iter().map(|resources| resources.rules.len()).collect();
         assert_eq!(counts, if remembered { vec![2, 4, 2] } else { vec![2, 2] });
@@ -173,7 +173,7 @@ fn a_mistake_in_its_order_or_a_move_to_another_group_moves_none_of_its_rules() {
     let stack = built_as(&now, &aws.observed, of);
     aws.settle(&stack, 2);
     assert_eq!(rules(&aws.observed, 80), ["/d", "/d/say", "/a", "/a/say", "/b", "/b/say", "/c", "/c/say"]);
-    aws.observed.member_resources = member_resources(&stack, &aws.observed);
+    aws.observed.member_resources = member_resources(&stack, &aws.observed, &BTreeSet::new());
     assert_eq!(plan(&stack, &aws.observed).steps, vec![]);
 }
 
@@ -219,7 +219,7 @@ fn others_come_and_go_beside_it() {
     assert_eq!(rules(&aws.observed, 8080), ["/b", "/b/say"]);
     assert_eq!(target_groups(&aws.observed), ["a", "aa", "b", "d"].map(|m| format!("shop/{m}-web:80")).into());
     // It is fixed, and everything agrees again.
-    aws.observed.member_resources = member_resources(&stack, &aws.observed);
+    aws.observed.member_resources = member_resources(&stack, &aws.observed, &BTreeSet::new());
     let stack = built(&[("a", ""), ("aa", ""), ("b", PORTS), ("d", "")], &[], &aws.observed);
     assert_eq!(plan(&stack, &aws.observed).steps, vec![]);
     // Or it goes.
@@ -263,7 +263,7 @@ fn a_rule_like_its_own_is_not_taken_from_it() {
     wanted.conditions.clone_from(&taken.conditions);
     wanted.action = taken.actions[0].try_map(|_| Err(())).unwrap();
     aws.settle(&stack, 1);
-    aws.observed.member_resources = member_resources(&stack, &aws.observed);
+    aws.observed.member_resources = member_resources(&stack, &aws.observed, &BTreeSet::new());
     assert_eq!(held(&aws.observed, "b"), before);
     assert_eq!(aws.observed.load_balancers[0].listener(80).unwrap().rules.len(), 6);
 }

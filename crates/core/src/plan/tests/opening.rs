@@ -57,8 +57,8 @@ fn serving(before: &Stack) -> Aws {
     aws
 }
 
-const OPENED: &str = "(waiting for the new listener on port 443 to be on all nodes of the load balancer before requests are \
-                      redirected to it)";
+const OPENED: &str = "(waiting for the listener on port 443, as it is now, to be on all nodes of the load balancer before requests \
+                      are redirected to it)";
 
 #[test]
 fn a_redirect_waits_until_its_new_listener_is_everywhere() {
@@ -69,7 +69,7 @@ fn a_redirect_waits_until_its_new_listener_is_everywhere() {
     create listener HTTPS 443
     create rule 1 of listener 443: path is /*
     open security group sg-1: tcp 443 from 0.0.0.0/0
-    (waiting for the new listener on port 443 to be on all nodes of the load balancer before requests are redirected to it)
+    (waiting for the listener on port 443, as it is now, to be on all nodes of the load balancer before requests are redirected to it)
     ");
     aws.run(&after, &first);
     // A restart without the record: it has been there for long.
@@ -156,4 +156,80 @@ fn all_members_keep_what_they_have_on_a_listener_that_waits_to_redirect() {
     assert!(http(&aws).rules.is_empty());
     // What only HTTP led to goes.
     aws.settle(&after, 2);
+}
+
+#[test]
+fn a_redirect_waits_for_the_rules_of_a_listener_that_was_there_before() {
+    let path = "      - {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}\n";
+    let more = BEFORE.replace(
+        path,
+        &format!(
+            "      - {{path: /new, pathType: Exact, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}\n{path}"
+        ),
+    );
+    let ports = "alb.ingress.kubernetes.io/ssl-redirect: \"443\"";
+    let mut before = secure(BEFORE);
+    let plain = steps::built(BEFORE);
+    *before.listeners.get_mut(&80).unwrap() = plain.listeners[&80].clone();
+    assert!(SECURE.contains(ports));
+    let after = secure(&more);
+    let mut aws = serving(&before);
+    let first = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&first), @"
+    create rule 2 of listener 443: path is /new
+    put 2 rules of listener 443 in order (1 of them new)
+    (waiting for the listener on port 443, as it is now, to be on all nodes of the load balancer before requests are redirected to it)
+    ");
+    aws.run(&after, &first);
+    aws.observed.opened_ports = BTreeMap::from([(443, true)]);
+    assert!(plan(&after, &aws.observed).waits.is_empty());
+}
+
+#[test]
+fn the_port_that_a_waiting_listener_redirects_to_stays() {
+    let moved = SECURE.replace("{\"HTTPS\": 443}", "{\"HTTPS\": 8443}").replace("\"443\"", "\"8443\"");
+    let scheme = "\n    alb.ingress.kubernetes.io/scheme: internet-facing";
+    let after = steps::built(&BEFORE.replace(scheme, &format!("{scheme}{moved}")));
+    let mut aws = serving(&secure(BEFORE));
+    let first = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&first), @"
+    create listener HTTPS 8443
+    create rule 1 of listener 8443: path is /*
+    open security group sg-1: tcp 8443 from 0.0.0.0/0
+    (waiting for the listener on port 8443, as it is now, to be on all nodes of the load balancer before requests are redirected to it)
+    ");
+    aws.run(&after, &first);
+    aws.observed.opened_ports = BTreeMap::from([(8443, true)]);
+    insta::assert_snapshot!(listed(&plan(&after, &aws.observed)), @"
+    change listener 80: default redirect to HTTPS://#{host}:8443/#{path}?#{query} (HTTP_301)
+    delete listener 443 with its rules
+    close security group sg-1: tcp 443 from 0.0.0.0/0
+    ");
+}
+
+#[test]
+fn who_arrives_from_another_load_balancer_waits_for_its_targets_and_the_load_balancer() {
+    let after = secure(BEFORE);
+    let mut aws = serving(&steps::built(BEFORE));
+    aws.observed.awaits_opening = false;
+    aws.observed.awaits_health = true;
+    let member = ObjectReference::ingress(&frozen::name("web"));
+    aws.observed.arriving = BTreeSet::from([member.clone()]);
+    aws.observed.bindings.iter_mut().for_each(|binding| binding.registered = Some(2));
+    let group = aws.observed.target_groups[0].arn.clone();
+    let planned = |observed: &ObservedStack| plan(&after, observed).held_members;
+    aws.observed.healthy = BTreeMap::from([(group.clone(), Some(0))]);
+    assert_eq!(planned(&aws.observed), BTreeSet::from([member.clone()]));
+    aws.observed.healthy = BTreeMap::from([(group, Some(2))]);
+    assert_eq!(planned(&aws.observed), BTreeSet::new());
+    // Its own rules are there, and it is not published yet.
+    let first = plan(&after, &aws.observed);
+    aws.run(&after, &first);
+    aws.observed.healthy.values_mut().for_each(|healthy| *healthy = Some(0));
+    assert_eq!(planned(&aws.observed), BTreeSet::from([member]));
+    aws.observed.load_balancers.iter_mut().for_each(|balancer| balancer.state = LoadBalancerState::Provisioning);
+    assert_eq!(plan(&after, &aws.observed).waits, BTreeSet::from([Wait::LoadBalancerActive]));
+    aws.observed.states_are_read = false;
+    let reads = Reads { states: true, ..Reads::default() };
+    assert_eq!(super::super::plan(&after, &aws.observed), Planned::Need(reads));
 }
