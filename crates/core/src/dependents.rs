@@ -239,6 +239,10 @@ impl Dependents for EndpointSlice {
     }
 }
 
+fn is_of(endpoint: &EndpointAddress, pod: &ObjectName) -> bool {
+    endpoint.pod.as_ref().is_some_and(|reference| reference.name == pod.name)
+}
+
 impl Dependents for Pod {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let namespace = &change.name.namespace;
@@ -246,7 +250,7 @@ impl Dependents for Pod {
             return BTreeSet::new();
         }
         in_namespace(&snapshot.endpoint_slices, namespace)
-            .filter(|(_, slice)| slice.endpoints.iter().any(|e| e.pod.as_ref() == Some(&change.name.name)))
+            .filter(|(_, slice)| slice.endpoints.iter().any(|e| is_of(e, &change.name)))
             .flat_map(|(_, slice)| bindings_of(snapshot, &ObjectName::new(namespace, &slice.service)))
             .collect()
     }
@@ -314,7 +318,10 @@ pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::tags, snapshot::PodPort};
+    use crate::{
+        model::tags,
+        snapshot::{PodPort, PodReference},
+    };
 
     const SHOP: &str = r#"
 apiVersion: networking.k8s.io/v1
@@ -478,7 +485,7 @@ spec: {{namespaceSelector: {{matchLabels: {{team: a}}}}}}
             address: address.to_owned(),
             ready: Some(ready),
             terminating,
-            pod: Some(address.to_owned()),
+            pod: Some(PodReference { name: address.to_owned(), uid: None }),
         };
         let (serves, gated, ends) = ((true, false), (false, false), (false, true));
         for (case, before, after, departs) in [

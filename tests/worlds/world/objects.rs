@@ -264,11 +264,13 @@ impl Pods {
             .pods
             .iter()
             .map(|(pod, ready)| {
+                let name = self.pod_name(*pod);
+                let uid = cluster.get("pods", NAMESPACE, &name).map(|pod| pod["metadata"]["uid"].clone());
                 json!({
                     "addresses": [self.address(*pod)],
                     "conditions": { "ready": ready, "serving": ready, "terminating": false },
                     "nodeName": format!("node-{}", pod % 3),
-                    "targetRef": { "kind": "Pod", "namespace": NAMESPACE, "name": self.pod_name(*pod) },
+                    "targetRef": { "kind": "Pod", "namespace": NAMESPACE, "name": name, "uid": uid },
                 })
             })
             .collect();

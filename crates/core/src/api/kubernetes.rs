@@ -135,7 +135,7 @@ slim! {
         target_ref: Option<ObjectReference>,
     }
     struct EndpointConditions { ready: Option<bool>, terminating: Option<bool> }
-    struct ObjectReference { kind: Option<String>, namespace: Option<String>, name: Option<String> }
+    struct ObjectReference { kind: Option<String>, namespace: Option<String>, name: Option<String>, uid: Option<String> }
     struct EndpointPort { name: Option<String>, port: Option<i32> }
 
     /// `v1` Pod

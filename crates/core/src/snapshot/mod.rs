@@ -14,8 +14,8 @@ pub use from_files::{Loaded, Problem, SourceLocation, from_documents, from_paths
 pub use placeholder::placeholder;
 pub use records::{
     AddressFamily, Backend, BackendPort, ClassParameters, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState,
-    HttpPath, HttpRule, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, PodPort, Readiness,
-    ReadinessGate, Service, ServicePort, StatusEntry, TargetGroupBinding,
+    HttpPath, HttpRule, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, PodPort, PodReference,
+    Readiness, ReadinessGate, Service, ServicePort, StatusEntry, TargetGroupBinding,
 };
 
 use crate::model::ObjectName;

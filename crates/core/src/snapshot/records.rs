@@ -468,7 +468,24 @@ pub struct EndpointAddress {
     /// True if its pod is terminating.
     pub terminating: bool,
     /// The pod behind it, where there is one.
-    pub pod: Option<String>,
+    pub pod: Option<PodReference>,
+}
+
+/// The pod of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodReference {
+    /// The name, which a recreated pod of a StatefulSet has again.
+    pub name: String,
+    /// The UID; EndpointSlices of other controllers may lack it.
+    pub uid: Option<String>,
+}
+
+impl PodReference {
+    /// Returns true if it may mean the pod with this UID and the same name.
+    #[must_use]
+    pub fn means(&self, uid: &str) -> bool {
+        self.uid.as_ref().is_none_or(|own| own == uid)
+    }
 }
 
 impl From<wire::EndpointSlice> for EndpointSlice {
@@ -497,7 +514,10 @@ impl From<wire::EndpointSlice> for EndpointSlice {
                         address: e.addresses.into_iter().next()?,
                         ready: e.conditions.ready,
                         terminating: e.conditions.terminating.unwrap_or_default(),
-                        pod: e.target_ref.filter(|r| r.kind.as_deref() == Some("Pod")).and_then(|r| r.name),
+                        pod: e
+                            .target_ref
+                            .filter(|r| r.kind.as_deref() == Some("Pod"))
+                            .and_then(|r| Some(PodReference { name: r.name?, uid: r.uid })),
                     })
                 })
                 .collect(),

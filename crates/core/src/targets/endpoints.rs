@@ -11,8 +11,8 @@ use crate::{
     },
     model::{ObjectName, PortReference, Target},
     snapshot::{
-        AddressFamily, EndpointAddress, EndpointSlice, Node, Readiness, Service, ServicePort, Snapshot,
-        TargetGroupBinding, in_namespace,
+        AddressFamily, EndpointAddress, EndpointSlice, Node, Pod, PodReference, Readiness, Service, ServicePort,
+        Snapshot, TargetGroupBinding, in_namespace,
     },
 };
 
@@ -36,15 +36,29 @@ pub fn target(id: &str, port: u16) -> Target {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetOwner {
     /// A pod, at its own address.
-    Pod(ObjectName),
+    Pod {
+        /// Namespace and name.
+        name: ObjectName,
+        /// The UID, which distinguishes it from others of its name.
+        uid: String,
+    },
     /// A node, at the Service's node port.
     Node(String),
+}
+
+impl TargetOwner {
+    /// Returns the pod, where it is one that still exists.
+    #[must_use]
+    pub fn pod<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Pod> {
+        let Self::Pod { name, uid } = self else { return None };
+        snapshot.pods.get(name).filter(|pod| pod.uid == *uid)
+    }
 }
 
 impl fmt::Display for TargetOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pod(name) => write!(f, "Pod {name}"),
+            Self::Pod { name, .. } => write!(f, "Pod {name}"),
             Self::Node(name) => write!(f, "Node {name}"),
         }
     }
@@ -165,30 +179,37 @@ fn port_of<'a>(
     Some(if by_number { service.ports.iter().find(fits).unwrap_or(first) } else { first })
 }
 
-/// Returns true if the pod of an endpoint is being deleted and so counts as not ready. EndpointSlices show that later
-/// than the pod itself: their controller has a queue and a limit of requests.
-fn has_ending_pod(snapshot: &Snapshot, service: &Service, endpoint: &EndpointAddress) -> bool {
-    let name = endpoint.pod.as_ref().map(|pod| ObjectName::new(&service.name.namespace, pod));
-    !service.publishes_not_ready && name.is_some_and(|name| snapshot.pods.get(&name).is_some_and(|pod| pod.deleting))
+/// Returns the pod of an endpoint. Watches show the pod and its EndpointSlice at different times, so another pod of the same
+/// name may be there instead.
+fn pod_of<'a>(snapshot: &'a Snapshot, namespace: &str, endpoint: &EndpointAddress) -> Option<&'a Pod> {
+    let reference = endpoint.pod.as_ref()?;
+    snapshot.pods.get(&ObjectName::new(namespace, &reference.name)).filter(|pod| reference.means(&pod.uid))
 }
 
-/// Returns a pod that the slices of a binding's Service show as ready at its port, and that is not known to be ending, if
-/// there is one.
-pub fn ready_pod<'a>(
+/// Returns true if a pod of a Service is being deleted and so counts as not ready. EndpointSlices show that later than the
+/// pod itself: their controller has a queue and a limit of requests.
+fn ends(service: Option<&Service>, pod: &Pod) -> bool {
+    pod.deleting && !service.is_some_and(|service| service.publishes_not_ready)
+}
+
+/// Returns the pods that the slices of a binding's Service show as ready at its port, and that are not known to be ending.
+pub fn ready_pods<'a>(
     snapshot: &Snapshot,
     slices: &'a [EndpointSlice],
     binding: &TargetGroupBinding,
     service: &Service,
-) -> Option<&'a str> {
+) -> Vec<&'a PodReference> {
     let wanted = port_reference(&binding.spec.service_ref.port);
-    let port = port_of(service, &wanted, binding.spec.target_group_protocol)?;
+    let Some(port) = port_of(service, &wanted, binding.spec.target_group_protocol) else { return Vec::new() };
     let family = family(binding);
     let at_port = |slice: &&EndpointSlice| {
         slice.family == family && slice.ports.iter().any(|p| port.name.is_empty() || p.name == port.name)
     };
-    let is_ready = |e: &&EndpointAddress| e.ready.unwrap_or(true) && !has_ending_pod(snapshot, service, e);
-    let mut ready = slices.iter().filter(at_port).flat_map(|slice| &slice.endpoints).filter(is_ready);
-    ready.find_map(|endpoint| endpoint.pod.as_deref())
+    let may_serve = |pod: Option<&Pod>| pod.is_none_or(|pod| !ends(Some(service), pod));
+    let is_ready =
+        |e: &&EndpointAddress| e.ready.unwrap_or(true) && may_serve(pod_of(snapshot, &service.name.namespace, e));
+    let ready = slices.iter().filter(at_port).flat_map(|slice| &slice.endpoints).filter(is_ready);
+    ready.filter_map(|endpoint| endpoint.pod.as_ref()).collect()
 }
 
 /// Returns the state of a target that is registered and not desired.
@@ -204,12 +225,13 @@ pub fn target_state(snapshot: &Snapshot, binding: &TargetGroupBinding, written: 
     let slices = in_namespace(&snapshot.endpoint_slices, namespace).filter(|(_, slice)| slice.service == *service);
     let mut endpoints = slices.flat_map(|(_, slice)| &slice.endpoints).filter(|endpoint| is(&endpoint.address));
     let service = snapshot.services.get(&ObjectName::new(namespace, service));
-    let ends = |endpoint: &EndpointAddress| {
-        endpoint.terminating || service.is_some_and(|service| has_ending_pod(snapshot, service, endpoint))
+    let is_ending = |endpoint: &EndpointAddress| match pod_of(snapshot, namespace, endpoint) {
+        Some(pod) => endpoint.terminating || ends(service, pod),
+        None => endpoint.terminating || endpoint.pod.is_some(),
     };
     if let Some(first) = endpoints.next() {
         // An address that comes back is listed twice for a while.
-        let terminating = ends(first) && endpoints.all(ends);
+        let terminating = is_ending(first) && endpoints.all(is_ending);
         return if terminating { TargetState::Terminating } else { TargetState::Living };
     }
     // Pods that the Service has ceased to select serve on.
@@ -219,6 +241,34 @@ pub fn target_state(snapshot: &Snapshot, binding: &TargetGroupBinding, written: 
     } else {
         TargetState::Gone
     }
+}
+
+/// Returns the readiness of an endpoint to be a target; unknown if that depends on a node that has fallen silent.
+fn readiness(snapshot: &Snapshot, service: Option<&Service>, endpoint: &EndpointAddress, pod: &Pod) -> Readiness {
+    if ends(service, pod) {
+        return Readiness::NotReady;
+    }
+    if endpoint.ready.unwrap_or(true) {
+        return Readiness::Ready;
+    }
+    if pod.containers_ready != Readiness::Ready || endpoint.terminating {
+        return Readiness::NotReady;
+    }
+    // Such a pod may wait for its readiness gate, which waits for its registration.
+    let node = snapshot.nodes.get(&ObjectName::new("", &pod.node));
+    node.map_or(Readiness::NotReady, |node| node.ready)
+}
+
+/// Returns true if an endpoint may be a target with this pod, which has the name of the endpoint's pod.
+pub(crate) fn may_be_target(
+    snapshot: &Snapshot,
+    service: Option<&Service>,
+    endpoint: &EndpointAddress,
+    pod: Option<&Pod>,
+) -> bool {
+    let reference = endpoint.pod.as_ref();
+    let pod = pod.filter(|pod| reference.is_some_and(|reference| reference.means(&pod.uid)));
+    pod.is_some_and(|pod| readiness(snapshot, service, endpoint, pod) != Readiness::NotReady)
 }
 
 fn family(binding: &TargetGroupBinding) -> AddressFamily {
@@ -241,29 +291,22 @@ fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, po
         let numbers = || slice.ports.iter().filter(|p| port.name.is_empty() || p.name == port.name).map(|p| p.number);
         for endpoint in &slice.endpoints {
             let mut skip = |why| skipped.push(Skipped { what: endpoint.address.clone(), why });
-            let Some(pod) = &endpoint.pod else {
+            if endpoint.pod.is_none() {
                 skip("this endpoint has no pod");
                 continue;
-            };
-            let Some(pod) = snapshot.pods.get(&ObjectName::new(namespace, pod)) else {
+            }
+            let Some(pod) = pod_of(snapshot, namespace, endpoint) else {
                 skip("its pod is not known (yet)");
                 continue;
             };
-            let ends = has_ending_pod(snapshot, service, endpoint);
-            let bucket = if endpoint.ready.unwrap_or(true) && !ends {
-                &mut targets
-            } else if pod.containers_ready == Readiness::Ready && !endpoint.terminating && !ends {
-                // Such a pod may wait for its readiness gate, which waits for its registration.
-                match snapshot.nodes.get(&ObjectName::new("", &pod.node)).map(|node| node.ready) {
-                    Some(Readiness::Ready) => &mut targets,
-                    Some(Readiness::Unknown) => &mut perhaps,
-                    Some(Readiness::NotReady) | None => continue,
-                }
-            } else {
-                continue;
+            let bucket = match readiness(snapshot, Some(service), endpoint, pod) {
+                Readiness::Ready => &mut targets,
+                Readiness::Unknown => &mut perhaps,
+                Readiness::NotReady => continue,
             };
             for number in numbers() {
-                bucket.insert(target(&endpoint.address, number), TargetOwner::Pod(pod.name.clone()));
+                let owner = TargetOwner::Pod { name: pod.name.clone(), uid: pod.uid.clone() };
+                bucket.insert(target(&endpoint.address, number), owner);
             }
         }
     }

@@ -82,8 +82,9 @@ pub struct Change {
 pub fn gated(snapshot: &Snapshot, binding: &ObjectName, targets: &BTreeMap<Target, TargetOwner>) -> Vec<GatedPod> {
     let mut found: BTreeMap<(&ObjectName, &str), GatedPod> = BTreeMap::new();
     for (target, owner) in targets {
-        let TargetOwner::Pod(name) = owner else { continue };
-        let Some(pod) = snapshot.pods.get(name) else { continue };
+        // Another pod of the same name is at another target.
+        let Some(pod) = owner.pod(snapshot) else { continue };
+        let name = &pod.name;
         for gate in pod.gates.iter().filter(|gate| binding_of(&gate.condition) == Some(&binding.name)) {
             let entry = found.entry((name, &gate.condition)).or_insert_with(|| GatedPod {
                 name: name.clone(),

@@ -28,7 +28,7 @@ use super::{
 };
 use albatross_core::targets::{
     binding_owners::{Bindings, Owner, key_of},
-    endpoints::{Resolution, TargetOwner, port_reference, ready_pod, resolve, target_state},
+    endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target_state},
     plan::{TargetPlan, TargetState, Unregistered, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
     status::{self, Report},
@@ -70,6 +70,8 @@ pub struct BindingOutcome {
     pub became_ready: Vec<Duration>,
 }
 
+/// The maximum number of pods that are read to prove that a Service has no endpoint.
+const MAX_PROOFS: usize = 10;
 /// The number of times that the target type of one object is written without a pause.
 const PROMPT_WRITES: u32 = 2;
 /// The pause after that; it doubles each time.
@@ -446,11 +448,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let ready = {
                     let snapshot = self.snapshot();
                     let service = snapshot.services.get(&name);
-                    service.and_then(|service| ready_pod(&snapshot, &slices, binding, service))
+                    service.map_or_else(Vec::new, |service| ready_pods(&snapshot, &slices, binding, service))
                 };
-                let Some(pod) = ready.map(|pod| ObjectName::new(&name.namespace, pod)) else { return Ok(()) };
-                // EndpointSlices of another controller may name pods that never existed.
-                if self.cluster.has_pod(&pod).await? { Err(Problem::Behind(format!("Pod {pod}"))) } else { Ok(()) }
+                // EndpointSlices of another controller may name many pods that never existed.
+                for pod in ready.into_iter().take(MAX_PROOFS) {
+                    if self.cluster.has_pod(&name.namespace, pod).await? {
+                        return Err(Problem::Behind(format!("Pod {}", ObjectName::new(&name.namespace, &pod.name))));
+                    }
+                }
+                Ok(())
             }
             Resolution::Targets { .. } => {
                 let unknown = self.snapshot().nodes.is_empty();

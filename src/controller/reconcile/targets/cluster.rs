@@ -17,7 +17,7 @@ use albatross_core::{
     },
     model::{ObjectName, tags::BINDING_FINALIZER},
     record::{CHECKPOINT, FOREIGN_CHECKPOINTS},
-    snapshot::{EndpointSlice, Readiness, Service, TargetGroupBinding},
+    snapshot::{EndpointSlice, PodReference, Readiness, Service, TargetGroupBinding},
 };
 
 use albatross_core::targets::readiness::Change;
@@ -92,8 +92,8 @@ pub trait Cluster: Send + Sync + 'static {
         &self,
         service: &ObjectName,
     ) -> impl Future<Output = Result<Vec<EndpointSlice>, ClusterError>> + Send;
-    /// Returns true if the API server has a pod.
-    fn has_pod(&self, name: &ObjectName) -> impl Future<Output = Result<bool, ClusterError>> + Send;
+    /// Returns true if the API server has the pod that an endpoint of this namespace names.
+    fn has_pod(&self, namespace: &str, pod: &PodReference) -> impl Future<Output = Result<bool, ClusterError>> + Send;
     /// Returns true if the API server has any node.
     fn has_nodes(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
     /// Returns true if the API server has any TargetGroupBinding.
@@ -231,9 +231,10 @@ impl Cluster for LiveCluster {
         Ok(with_deadline(api.list(&of_service)).await?.items.into_iter().map(EndpointSlice::from).collect())
     }
 
-    async fn has_pod(&self, name: &ObjectName) -> Result<bool, ClusterError> {
-        let api: Api<wire::Pod> = Api::namespaced(self.client.clone(), &name.namespace);
-        Ok(with_deadline(api.get_opt(&name.name)).await?.is_some())
+    async fn has_pod(&self, namespace: &str, pod: &PodReference) -> Result<bool, ClusterError> {
+        let api: Api<wire::Pod> = Api::namespaced(self.client.clone(), namespace);
+        let found = with_deadline(api.get_opt(&pod.name)).await?;
+        Ok(found.is_some_and(|found| pod.means(found.metadata.uid.as_deref().unwrap_or_default())))
     }
 
     async fn has_nodes(&self) -> Result<bool, ClusterError> {
@@ -386,25 +387,39 @@ mod tests {
     async fn what_proves_an_absence_is_read_from_the_api_server() {
         let slice = json!({ "metadata": { "namespace": "shop", "name": "cart-1",
             "labels": { "kubernetes.io/service-name": "cart" } }, "addressType": "IPv4", "ports": [],
-            "endpoints": [{ "addresses": ["10.0.0.1"], "targetRef": { "kind": "Pod", "name": "p" } }] });
+            "endpoints": [{ "addresses": ["10.0.0.1"], "targetRef": { "kind": "Pod", "name": "p", "uid": "u1" } }] });
         let list = move |items: &[&serde_json::Value]| json!({ "metadata": {}, "items": items }).to_string();
         let (fake, cluster) = cluster(move |call| match call.action.as_str() {
             action if action.contains("endpointslices") => (200, list(&[&slice])),
+            action if action.contains("pods/p") => {
+                (200, json!({ "metadata": { "namespace": "shop", "name": "p", "uid": "u2" } }).to_string())
+            }
             action if action.contains("pods") => failure(404),
             action if action.contains("nodes") => (200, list(&[&json!({ "metadata": { "name": "n1" } })])),
             _ => (200, list(&[])),
         })
         .await;
         let slices = cluster.endpoint_slices(&ObjectName::new("shop", "cart")).await.unwrap();
-        let pods: Vec<_> = slices.iter().flat_map(|slice| &slice.endpoints).map(|e| e.pod.as_deref()).collect();
-        assert_eq!(pods, [Some("p")]);
-        assert_eq!(cluster.has_pod(&ObjectName::new("shop", "p")).await, Ok(false));
+        let pod = |name: &str, uid: Option<&str>| PodReference { name: name.to_owned(), uid: uid.map(str::to_owned) };
+        let pods: Vec<_> = slices.iter().flat_map(|slice| &slice.endpoints).map(|e| e.pod.clone()).collect();
+        assert_eq!(pods, [Some(pod("p", Some("u1")))]);
+        for (reference, exists) in [
+            (pod("p", None), true),
+            (pod("p", Some("u2")), true),
+            (pod("p", Some("u1")), false),
+            (pod("q", None), false),
+        ] {
+            assert_eq!(cluster.has_pod("shop", &reference).await, Ok(exists), "{reference:?}");
+        }
         assert_eq!(cluster.has_nodes().await, Ok(true));
         assert_eq!(cluster.has_bindings().await, Ok(false));
         let asked: Vec<String> = fake.calls().into_iter().map(|call| call.action).collect();
         insta::assert_snapshot!(asked.join("\n"), @"
         GET /apis/discovery.k8s.io/v1/namespaces/shop/endpointslices
         GET /api/v1/namespaces/shop/pods/p
+        GET /api/v1/namespaces/shop/pods/p
+        GET /api/v1/namespaces/shop/pods/p
+        GET /api/v1/namespaces/shop/pods/q
         GET /api/v1/nodes
         GET /apis/elbv2.k8s.aws/v1beta1/targetgroupbindings
         ");

@@ -25,8 +25,8 @@ use albatross_core::{
         SecurityGroupRule, Tags, Target, TargetGroupArn, TargetHealth, VpcBlocks, VpcId, tags::BINDING_FINALIZER,
     },
     snapshot::{
-        AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState, Service, ServicePort, Snapshot,
-        TargetGroupBinding,
+        AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState, PodReference, Service,
+        ServicePort, Snapshot, TargetGroupBinding,
     },
 };
 use albatross_simulation::aws::{GivenTargetGroup, SimulatedAws};
@@ -162,8 +162,8 @@ pub(super) struct FakeCluster {
     pub services: Arc<Mutex<Vec<Service>>>,
     /// The EndpointSlices that the API server has and the watches do not show.
     pub slices: Arc<Mutex<Vec<EndpointSlice>>>,
-    /// The names of the pods that the API server has and the watches do not show.
-    pub pods: Arc<Mutex<BTreeSet<ObjectName>>>,
+    /// The pods that the API server has and the watches do not show, with their UIDs.
+    pub pods: Arc<Mutex<BTreeMap<ObjectName, String>>>,
     /// Two flags: true if the API server has nodes, and true if it has bindings, that the watches do not show.
     pub others: Arc<Mutex<(bool, bool)>>,
     /// True if the watches show no writes.
@@ -265,9 +265,10 @@ impl Cluster for FakeCluster {
         Ok(self.slices.lock().unwrap().iter().filter(of_service).cloned().collect())
     }
 
-    async fn has_pod(&self, name: &ObjectName) -> Result<bool, ClusterError> {
+    async fn has_pod(&self, namespace: &str, pod: &PodReference) -> Result<bool, ClusterError> {
+        let name = ObjectName::new(namespace, &pod.name);
         self.log.lock().unwrap().push(format!("read Pod {name}"));
-        Ok(self.pods.lock().unwrap().contains(name))
+        Ok(self.pods.lock().unwrap().get(&name).is_some_and(|uid| pod.means(uid)))
     }
 
     async fn has_nodes(&self) -> Result<bool, ClusterError> {
@@ -398,7 +399,7 @@ pub(super) fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
         address: (*address).to_owned(),
         ready: Some(true),
         terminating: false,
-        pod: Some((*address).to_owned()),
+        pod: Some(PodReference { name: (*address).to_owned(), uid: Some(format!("uid-{address}")) }),
     };
     EndpointSlice {
         name: name(&format!("{service}-1")),

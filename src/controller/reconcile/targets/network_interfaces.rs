@@ -50,10 +50,10 @@ pub(super) enum InterfaceLookup {
 /// Returns the place of a target's network interface. `None` for pods on hybrid nodes, which have no security group.
 #[must_use]
 pub(super) fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option<InterfaceLookup> {
-    let pod = match owner {
-        TargetOwner::Node(_) => return Some(InterfaceLookup::Instance(id.to_owned())),
-        TargetOwner::Pod(name) => snapshot.pods.get(name),
-    };
+    if matches!(owner, TargetOwner::Node(_)) {
+        return Some(InterfaceLookup::Instance(id.to_owned()));
+    }
+    let pod = owner.pod(snapshot);
     let uid = pod.map(|pod| pod.uid.clone()).unwrap_or_default();
     let by_address = || Some(InterfaceLookup::Address { pod: uid.clone(), address: id.to_owned() });
     if pod.is_some_and(|pod| pod.network_interface.is_some()) {

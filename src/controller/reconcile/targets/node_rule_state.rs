@@ -495,10 +495,7 @@ fn target_locations(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Vec<Ta
 
 fn target_locations_of(snapshot: &Snapshot, targets: BTreeMap<Target, TargetOwner>) -> Vec<TargetLocation> {
     let spot = |(target, owner): (Target, TargetOwner)| {
-        let ports = match &owner {
-            TargetOwner::Pod(name) => snapshot.pods.get(name).map(|pod| pod.ports.clone()),
-            TargetOwner::Node(_) => None,
-        };
+        let ports = owner.pod(snapshot).map(|pod| pod.ports.clone());
         Some((interface_lookup(snapshot, &target.id, &owner)?, ports.unwrap_or_default(), owner))
     };
     targets.into_iter().filter_map(spot).collect()

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use albatross_aws::{AwsError, AwsErrorKind};
 use albatross_core::{
     model::{Registration, Target, TargetGroupArn},
-    snapshot::{Snapshot, TargetGroupBinding},
+    snapshot::TargetGroupBinding,
 };
 
 use super::{
@@ -86,10 +86,10 @@ pub(crate) struct Registering {
 }
 
 /// Returns the identity that distinguishes a pod or node from another one at the same address.
-fn identity(snapshot: &Snapshot, owner: Option<&TargetOwner>) -> Option<String> {
-    match owner? {
-        TargetOwner::Pod(name) => snapshot.pods.get(name).map(|pod| pod.uid.clone()),
-        TargetOwner::Node(name) => Some(name.clone()),
+fn identity(owner: &TargetOwner) -> String {
+    match owner {
+        TargetOwner::Pod { uid, .. } => uid.clone(),
+        TargetOwner::Node(name) => name.clone(),
     }
 }
 
@@ -163,7 +163,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     ) -> Result<Registering, Failure> {
         let BoundTargetGroup { binding, arn, owners } = bound;
         let now = Instant::now();
-        let of = |target: &Target| (binding.generation, identity(&self.snapshot(), owners.get(target)));
+        let of = |target: &Target| (binding.generation, owners.get(target).map(identity));
         refusals.targets.retain(|target, _| missing.contains(target));
         let mut done = Registering::default();
         let (mut fresh, mut again) = (Vec::new(), Vec::new());

@@ -43,7 +43,8 @@ fn slice(name: &str, family: AddressFamily, ports: &[(&str, u16)], endpoints: Ve
 }
 
 fn endpoint(address: &str, pod: &str, ready: Option<bool>) -> EndpointAddress {
-    EndpointAddress { address: address.to_owned(), ready, terminating: false, pod: Some(pod.to_owned()) }
+    let pod = Some(PodReference { name: pod.to_owned(), uid: None });
+    EndpointAddress { address: address.to_owned(), ready, terminating: false, pod }
 }
 
 fn snapshot(service: Service) -> Snapshot {
@@ -61,7 +62,7 @@ fn found(targets: &[(&str, u16, TargetOwner)]) -> Resolution {
 }
 
 fn of_pod(name: &str) -> TargetOwner {
-    TargetOwner::Pod(ObjectName::new("shop", name))
+    TargetOwner::Pod { name: ObjectName::new("shop", name), uid: format!("uid-{name}") }
 }
 
 fn of_node(name: &str) -> TargetOwner {
@@ -147,8 +148,43 @@ fn a_pod_that_is_being_deleted_is_no_target_whatever_its_slice_shows() {
         assert_eq!(resolve(&snapshot, &bound), Ok(found(&expected)), "{published} {ready}");
         let state = if published { TargetState::Living } else { TargetState::Terminating };
         assert_eq!(target_state(&snapshot, &bound, &target("10.0.0.1", 8080)), state);
-        let proof = ready.then_some(if published { "ends" } else { "stays" });
-        assert_eq!(ready_pod(&snapshot, &[slice], &bound, &service), proof);
+        let slices = [slice];
+        let proofs = ready_pods(&snapshot, &slices, &bound, &service).into_iter().map(|pod| pod.name.as_str());
+        let expected = match (ready, published) {
+            (false, _) => vec![],
+            (true, false) => vec!["stays"],
+            (true, true) => vec!["ends", "stays"],
+        };
+        assert_eq!(proofs.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn a_pod_that_was_recreated_under_its_name_is_another_pod() {
+    use TargetState::{Living, Terminating};
+    let bound = binding(IntOrString::Int(80), TargetType::Ip);
+    let service = service("ClusterIP", vec![port("http", 80, None)]);
+    let (old, new) = ("10.0.0.1", "10.0.0.2");
+    for (case, deleting, known, shown, uid, is_target, state, proves) in [
+        ("both are of the old one", false, "1", old, Some("1"), true, Living, true),
+        ("both are of the old one, which ends", true, "1", old, Some("1"), false, Terminating, false),
+        ("the slice still has the old one", false, "2", old, Some("1"), false, Terminating, true),
+        ("the slice has the new one, while the old one ends", true, "1", new, Some("2"), false, Terminating, true),
+        ("both are of the new one", false, "2", new, Some("2"), true, Living, true),
+        ("the slice tells no UID", false, "2", new, None, true, Living, true),
+    ] {
+        let mut snapshot = snapshot(service.clone());
+        snapshot.apply(Pod { uid: known.to_owned(), deleting, ..pod("db-0", "n1", Readiness::Ready) });
+        let mut endpoint = endpoint(shown, "db-0", Some(true));
+        endpoint.pod = Some(PodReference { name: "db-0".to_owned(), uid: uid.map(str::to_owned) });
+        let slices = [slice("cart-1", AddressFamily::Ipv4, &[("http", 8080)], vec![endpoint])];
+        snapshot.apply(slices[0].clone());
+        let Ok(Resolution::Targets { targets, .. }) = resolve(&snapshot, &bound) else { panic!("{case}") };
+        let owner = TargetOwner::Pod { name: ObjectName::new("shop", "db-0"), uid: known.to_owned() };
+        let expected = is_target.then(|| (target(shown, 8080), owner));
+        assert_eq!(targets, expected.into_iter().collect(), "{case}");
+        assert_eq!(target_state(&snapshot, &bound, &target(shown, 8080)), state, "{case}");
+        assert_eq!(!ready_pods(&snapshot, &slices, &bound, &service).is_empty(), proves, "{case}");
     }
 }
 

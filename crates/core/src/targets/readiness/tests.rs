@@ -185,8 +185,10 @@ fn only_gates_for_the_binding_count() {
         pod.gates = conditions.into_iter().map(gate).collect();
         snapshot.apply(pod);
     }
-    let targets: BTreeMap<Target, TargetOwner> =
-        ["a", "b", "c"].map(|id| (target(id, 80), TargetOwner::Pod(name(id)))).into();
+    // The target of `d` is of another pod, which had the name before.
+    let targets: BTreeMap<Target, TargetOwner> = [("a", "uid-a"), ("b", "uid-b"), ("c", "uid-c"), ("d", "another")]
+        .map(|(id, uid)| (target(id, 80), TargetOwner::Pod { name: name(id), uid: uid.to_owned() }))
+        .into();
     let found: Vec<(String, String)> =
         gated(&snapshot, &name("tgb"), &targets).into_iter().map(|pod| (pod.name.name, pod.gate.condition)).collect();
     assert_eq!(found, [("a".to_owned(), legacy.to_owned()), ("a".to_owned(), GATE.to_owned())]);

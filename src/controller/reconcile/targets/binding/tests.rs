@@ -390,7 +390,7 @@ async fn watches_that_show_no_endpoints_are_not_believed_at_once() {
     let lab = lab(&["10.0.0.1"]);
     reconcile(&lab, "tgb").await.unwrap();
     lab.cluster.slices.lock().unwrap().push(slice("cart", &["10.0.0.1"]));
-    lab.cluster.pods.lock().unwrap().insert(name("10.0.0.1"));
+    lab.cluster.pods.lock().unwrap().insert(name("10.0.0.1"), "uid-10.0.0.1".to_owned());
     lab.log();
     let reads = ["read EndpointSlices of shop/cart", "read Pod shop/10.0.0.1"];
     // A list of EndpointSlices or of pods may be empty by mistake.
@@ -402,10 +402,16 @@ async fn watches_that_show_no_endpoints_are_not_believed_at_once() {
         lab.serve(&["10.0.0.1"]);
         lab.change(|snapshot| drop(snapshot.remove::<Pod>(&name("10.0.0.1"))));
     }
-    // A pod that the slices name and that does not exist is not a target.
-    lab.cluster.pods.lock().unwrap().clear();
+    // A pod that the slices name and that does not exist is not a target; another one of its name may exist.
+    *lab.cluster.slices.lock().unwrap() = vec![slice("cart", &["10.0.0.1", "10.0.0.2"])];
+    lab.cluster.pods.lock().unwrap().insert(name("10.0.0.1"), "another".to_owned());
+    lab.cluster.pods.lock().unwrap().insert(name("10.0.0.2"), "uid-10.0.0.2".to_owned());
+    let error = reconcile(&lab, "tgb").await.unwrap_err();
+    assert_eq!(error.problem, Problem::Behind("Pod shop/10.0.0.2".into()));
+    assert_eq!(lab.log(), [reads[0], reads[1], "read Pod shop/10.0.0.2"]);
+    lab.cluster.pods.lock().unwrap().remove(&name("10.0.0.2"));
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(lab.log(), [reads[0], reads[1], "deregister 10.0.0.1:8080"]);
+    assert_eq!(lab.log(), [reads[0], reads[1], "read Pod shop/10.0.0.2", "deregister 10.0.0.1:8080"]);
     // Without registered targets, AWS is not called.
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), [""; 0]);

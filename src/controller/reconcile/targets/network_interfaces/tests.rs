@@ -1,6 +1,6 @@
 use super::*;
-use crate::controller::reconcile::targets::fake::{Lab, instance, interface, node, pod, security_group};
-use albatross_core::{model::ObjectName, snapshot::Node};
+use crate::controller::reconcile::targets::fake::{Lab, instance, interface, name, node, pod, security_group};
+use albatross_core::snapshot::Node;
 
 fn on(address: &str) -> InterfaceLookup {
     InterfaceLookup::OnInstance { instance: "i-n1".into(), pod: format!("uid-{address}"), address: address.to_owned() }
@@ -32,7 +32,7 @@ fn texts(words: &[&str]) -> Vec<String> {
 #[test]
 fn pods_are_looked_for_where_their_interfaces_are() {
     let mut snapshot = Snapshot::default();
-    let owner = TargetOwner::Pod(ObjectName::new("shop", "10.0.0.1"));
+    let owner = TargetOwner::Pod { name: name("10.0.0.1"), uid: "uid-10.0.0.1".to_owned() };
     let find = |snapshot: &Snapshot| interface_lookup(snapshot, "10.0.0.1", &owner);
     let labelled = |key: &str, value: &str| Node { labels: [(key.into(), value.into())].into(), ..node("n1") };
     snapshot.apply(pod("10.0.0.1"));

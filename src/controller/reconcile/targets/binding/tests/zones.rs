@@ -145,6 +145,9 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
     lab.aws.refuse_targets([], false);
     lab.change(|snapshot| {
         drop(snapshot.apply(Pod { uid: "new".into(), ..crate::controller::reconcile::targets::fake::pod("10.0.1.7") }));
+        let mut slices = snapshot.endpoint_slices.values_mut();
+        let pods = slices.next().unwrap().endpoints.iter_mut().filter_map(|endpoint| endpoint.pod.as_mut());
+        pods.filter(|pod| pod.name == "10.0.1.7").for_each(|pod| pod.uid = Some("new".to_owned()));
     });
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.registered().len(), 200);
