@@ -23,7 +23,10 @@ use crate::{
         Backend, Change, EndpointAddress, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node,
         Pod, Readiness, Service, Snapshot, SnapshotObject, TargetGroupBinding, in_namespace,
     },
-    targets,
+    targets::{
+        self,
+        endpoints::{may_be_target, may_take_traffic},
+    },
 };
 
 /// An owner of AWS resources, and the unit of work of the queue.
@@ -105,7 +108,7 @@ pub trait Dependents: SnapshotObject {
     /// The keys that a change concerns; the snapshot has it already.
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key>;
 
-    /// The bindings among them that may lose a target by the change, which is then to be deregistered at once.
+    /// The bindings among them that lose a target by the change, which is then to be deregistered at once.
     fn departures(_change: &Change<Self>, _snapshot: &Snapshot) -> BTreeSet<Key> {
         BTreeSet::new()
     }
@@ -195,6 +198,15 @@ fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
         .collect()
 }
 
+/// Returns the bindings of a Service whose targets are its pods, or may be: the target type may be unknown.
+fn bindings_to_pods(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
+    in_namespace(&snapshot.target_group_bindings, &service.namespace)
+        .filter(|(_, binding)| binding.spec.service_ref.name == service.name)
+        .filter(|(_, binding)| binding.spec.target_type != Some(TargetType::Instance))
+        .map(|(name, _)| Key::Binding(name.clone()))
+        .collect()
+}
+
 impl Dependents for Service {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let present = now(change, &snapshot.services);
@@ -225,17 +237,21 @@ impl Dependents for EndpointSlice {
 
     fn departures(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let Some(before) = &change.before else { return BTreeSet::new() };
+        let service = ObjectName::new(&before.name.namespace, &before.service);
+        let of = snapshot.services.get(&service);
         let endpoints = now(change, &snapshot.endpoint_slices).into_iter().flat_map(|slice| &slice.endpoints);
         let endpoints: BTreeMap<&str, &EndpointAddress> = endpoints.map(|e| (e.address.as_str(), e)).collect();
-        let serves = |endpoint: &EndpointAddress| endpoint.ready.unwrap_or(true);
-        let departs = |old: &EndpointAddress| match endpoints.get(old.address.as_str()) {
-            Some(new) => serves(old) && !serves(new) || !old.terminating && new.terminating,
-            None => serves(old) || !old.terminating,
+        let is_target = |endpoint: &EndpointAddress| {
+            let pod = endpoint.pod.as_ref().map(|pod| ObjectName::new(&service.namespace, &pod.name));
+            may_be_target(snapshot, of, endpoint, pod.and_then(|pod| snapshot.pods.get(&pod)))
+        };
+        let departs = |old: &EndpointAddress| {
+            is_target(old) && !endpoints.get(old.address.as_str()).is_some_and(|new| is_target(new))
         };
         if !before.endpoints.iter().any(departs) {
             return BTreeSet::new();
         }
-        bindings_of(snapshot, &ObjectName::new(&before.name.namespace, &before.service)).into_iter().collect()
+        bindings_to_pods(snapshot, &service).into_iter().collect()
     }
 }
 
@@ -257,11 +273,17 @@ impl Dependents for Pod {
 
     fn departures(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let Some(before) = &change.before else { return BTreeSet::new() };
-        let departs = now(change, &snapshot.pods).is_none_or(|pod| {
-            let lost = before.containers_ready == Readiness::Ready && pod.containers_ready != Readiness::Ready;
-            pod.deleting && !before.deleting || pod.uid != before.uid || lost
-        });
-        if departs { Self::keys(change, snapshot) } else { BTreeSet::new() }
+        let after = now(change, &snapshot.pods);
+        let loses = |slice: &EndpointSlice| {
+            let service = snapshot.services.get(&ObjectName::new(&change.name.namespace, &slice.service));
+            let is_target = |endpoint, pod| may_be_target(snapshot, service, endpoint, pod);
+            let mut endpoints = slice.endpoints.iter().filter(|endpoint| is_of(endpoint, &change.name));
+            endpoints.any(|endpoint| is_target(endpoint, Some(before)) && !is_target(endpoint, after))
+        };
+        in_namespace(&snapshot.endpoint_slices, &change.name.namespace)
+            .filter(|(_, slice)| loses(slice))
+            .flat_map(|(name, slice)| bindings_to_pods(snapshot, &ObjectName::new(&name.namespace, &slice.service)))
+            .collect()
     }
 }
 
@@ -271,7 +293,7 @@ impl Dependents for Node {
     }
 
     fn departures(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
-        let serves = |node: &Node| node.ready == Readiness::Ready && targets::endpoints::may_take_traffic(node);
+        let serves = |node: &Node| node.ready == Readiness::Ready && may_take_traffic(node);
         if !change.before.as_ref().is_some_and(serves) || now(change, &snapshot.nodes).is_some_and(serves) {
             return BTreeSet::new();
         }
@@ -478,6 +500,17 @@ spec: {{namespaceSelector: {{matchLabels: {{team: a}}}}}}
         assert_eq!(Pod::keys(&change("other", "front-a"), &snapshot), BTreeSet::new());
     }
 
+    fn pod(name: &str) -> Pod {
+        Pod { name: ObjectName::new("shop", name), ..crate::testing::pod(name) }
+    }
+
+    /// Makes the targets of the binding be of this type.
+    fn bind(snapshot: &mut Snapshot, target_type: TargetType) {
+        let mut binding = snapshot.target_group_bindings.values().next().unwrap().clone();
+        binding.spec.target_type = Some(target_type);
+        snapshot.apply(binding);
+    }
+
     #[test]
     fn a_slice_that_loses_an_endpoint_has_targets_depart() {
         let name = ObjectName::new("shop", "front-1");
@@ -488,12 +521,18 @@ spec: {{namespaceSelector: {{matchLabels: {{team: a}}}}}}
             pod: Some(PodReference { name: address.to_owned(), uid: None }),
         };
         let (serves, gated, ends) = ((true, false), (false, false), (false, true));
+        // The containers of `a` and `b` are ready, those of `broken` are not, and `gone` is not there.
         for (case, before, after, departs) in [
             ("as it was", vec![("a", serves)], Some(vec![("a", serves)]), false),
             ("one comes", vec![("a", serves)], Some(vec![("a", serves), ("b", serves)]), false),
             ("one becomes ready", vec![("a", gated)], Some(vec![("a", serves)]), false),
             ("one ends", vec![("a", serves), ("b", serves)], Some(vec![("a", serves), ("b", ends)]), true),
-            ("one becomes not ready", vec![("a", serves)], Some(vec![("a", gated)]), true),
+            ("one becomes not ready", vec![("broken", serves)], Some(vec![("broken", gated)]), true),
+            ("one that is not ready stays so", vec![("broken", gated)], Some(vec![("broken", gated)]), false),
+            ("one that is not ready goes", vec![("broken", gated)], Some(vec![]), false),
+            ("one waits at its gate again", vec![("a", serves)], Some(vec![("a", gated)]), false),
+            ("one goes after its pod", vec![("gone", serves)], Some(vec![]), false),
+            ("one at its gate goes", vec![("a", gated)], Some(vec![]), true),
             ("one at its gate ends", vec![("a", gated)], Some(vec![("a", ends)]), true),
             ("one goes", vec![("a", serves)], Some(vec![]), true),
             ("one that ended goes", vec![("a", ends)], Some(vec![]), false),
@@ -501,6 +540,10 @@ spec: {{namespaceSelector: {{matchLabels: {{team: a}}}}}}
             ("the slice goes", vec![("a", serves)], None, true),
         ] {
             let mut snapshot = snapshot();
+            snapshot.apply(crate::testing::node("n1"));
+            snapshot.apply(pod("a"));
+            snapshot.apply(pod("b"));
+            snapshot.apply(Pod { containers_ready: Readiness::NotReady, ..pod("broken") });
             let slice = |endpoints: Vec<(&str, (bool, bool))>| EndpointSlice {
                 endpoints: endpoints.into_iter().map(|(a, (ready, ending))| endpoint(a, ready, ending)).collect(),
                 ..snapshot.endpoint_slices[&name].clone()
@@ -514,24 +557,55 @@ spec: {{namespaceSelector: {{matchLabels: {{team: a}}}}}}
             let change = change.unwrap_or(Change { name: name.clone(), before: Some(before), present: true });
             let expected = if departs { BTreeSet::from([binding()]) } else { BTreeSet::new() };
             assert_eq!(EndpointSlice::departures(&change, &snapshot), expected, "{case}");
+            // The targets are nodes, whatever pods do.
+            bind(&mut snapshot, TargetType::Instance);
+            assert_eq!(EndpointSlice::departures(&change, &snapshot), BTreeSet::new(), "{case}");
         }
     }
 
     #[test]
     fn a_pod_or_a_node_that_ends_has_targets_depart() {
-        let mut snapshot = snapshot();
         let name = ObjectName::new("shop", "front-a");
-        let pod = Pod { name: name.clone(), ..crate::testing::pod("10.0.0.1") };
-        let mut departs = |pod: Pod| !Pod::departures(&snapshot.apply(pod).unwrap(), &snapshot).is_empty();
-        assert!(!departs(pod.clone()));
-        assert!(!departs(Pod { ports: vec![PodPort { name: "web".to_owned(), number: 80 }], ..pod.clone() }));
-        assert!(departs(Pod { deleting: true, ..pod.clone() }));
-        assert!(!departs(Pod { deleting: true, node: "n2".to_owned(), ..pod.clone() }));
-        assert!(departs(Pod { uid: "another".to_owned(), ..pod.clone() }));
-        assert!(departs(Pod { uid: "another".to_owned(), containers_ready: Readiness::NotReady, ..pod }));
-        let change = snapshot.remove::<Pod>(&name).unwrap();
-        assert_eq!(Pod::departures(&change, &snapshot), BTreeSet::from([binding()]));
+        let broken = |pod: Pod| Pod { containers_ready: Readiness::NotReady, ..pod };
+        let (was, another) = (pod("front-a"), Pod { uid: "another".to_owned(), ..pod("front-a") });
+        let ports = vec![PodPort { name: "web".to_owned(), number: 80 }];
+        // The EndpointSlice may show the change of the pod earlier or later than the pod itself.
+        for (case, before, after, ready, departs) in [
+            ("other ports", Some(was.clone()), Some(Pod { ports, ..was.clone() }), true, false),
+            ("it comes", None, Some(was.clone()), true, false),
+            ("it ends", Some(was.clone()), Some(Pod { deleting: true, ..was.clone() }), true, true),
+            ("it ends in a slice, too", Some(was.clone()), Some(Pod { deleting: true, ..was.clone() }), false, true),
+            (
+                "it ended before",
+                Some(Pod { deleting: true, ..was.clone() }),
+                Some(Pod { deleting: true, ..broken(was.clone()) }),
+                false,
+                false,
+            ),
+            ("another one of the name", Some(was.clone()), Some(another), true, true),
+            ("it is not ready, which no slice shows", Some(was.clone()), Some(broken(was.clone())), true, false),
+            ("it is not ready", Some(was.clone()), Some(broken(was.clone())), false, true),
+            ("it goes", Some(was), None, true, true),
+        ] {
+            let mut snapshot = snapshot();
+            snapshot.apply(crate::testing::node("n1"));
+            let mut slice = snapshot.endpoint_slices.values().next().unwrap().clone();
+            slice.endpoints[0].ready = Some(ready);
+            slice.endpoints[0].pod =
+                Some(PodReference { name: name.name.clone(), uid: Some("uid-front-a".to_owned()) });
+            snapshot.apply(slice);
+            before.into_iter().for_each(|pod| drop(snapshot.apply(pod)));
+            let change = match after {
+                Some(pod) => snapshot.apply(pod).unwrap(),
+                None => snapshot.remove::<Pod>(&name).unwrap(),
+            };
+            let expected = if departs { BTreeSet::from([binding()]) } else { BTreeSet::new() };
+            assert_eq!(Pod::departures(&change, &snapshot), expected, "{case}");
+            bind(&mut snapshot, TargetType::Instance);
+            assert_eq!(Pod::departures(&change, &snapshot), BTreeSet::new(), "{case}");
+        }
 
+        let mut snapshot = snapshot();
         // The target type of the binding is unknown: its targets may be nodes.
         let node = crate::testing::node("n1");
         let mut departs = |node: Node| Node::departures(&snapshot.apply(node).unwrap(), &snapshot);
@@ -540,9 +614,7 @@ spec: {{namespaceSelector: {{matchLabels: {{team: a}}}}}}
         assert_eq!(departs(node.clone()), BTreeSet::new());
         let drained = vec![("ToBeDeletedByClusterAutoscaler".to_owned(), "NoSchedule".to_owned())];
         assert_eq!(departs(Node { taints: drained, ..node.clone() }), BTreeSet::from([binding()]));
-        let mut to_pods = snapshot.target_group_bindings.values().next().unwrap().clone();
-        to_pods.spec.target_type = Some(TargetType::Ip);
-        snapshot.apply(to_pods);
+        bind(&mut snapshot, TargetType::Ip);
         snapshot.apply(node.clone());
         let change = snapshot.remove::<Node>(&node.name).unwrap();
         assert_eq!(Node::departures(&change, &snapshot), BTreeSet::new());

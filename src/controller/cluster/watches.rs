@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::{kubernetes::describe, watch_activity::WatchActivity};
 use crate::controller::runtime::queue::Queue;
 use albatross_core::dependents::{Dependents, Key};
-use albatross_core::snapshot::Snapshot;
+use albatross_core::snapshot::{Change, Snapshot};
 
 /// The kinds that have been listed once. Nothing is decided before all have been.
 #[derive(Debug)]
@@ -154,8 +154,9 @@ pub(crate) async fn watch_kind<W, T>(
     let mut last_error = None;
     while let Some(event) = stream.next().await {
         let first_list = matches!(event, Ok(Event::InitDone)) && synced.awaits(kind);
-        let changes = match event {
+        let keys = match event {
             Ok(event) => {
+                let write = || snapshot.write().unwrap_or_else(PoisonError::into_inner);
                 // The start of a list is only an attempt, which says nothing about the error of the last one.
                 match event {
                     Event::Init => {
@@ -168,17 +169,20 @@ pub(crate) async fn watch_kind<W, T>(
                     }
                     Event::InitDone => {
                         let listed = std::mem::take(&mut listed);
-                        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                        let mut snapshot = write();
                         snapshot.unreadable.remove(kind);
-                        snapshot.replace(listed)
+                        let changes = snapshot.replace(listed);
+                        keys_of(&changes, snapshot)
                     }
                     Event::Apply(object) => {
-                        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
-                        snapshot.apply(T::from(object)).into_iter().collect()
+                        let (object, mut snapshot) = (T::from(object), write());
+                        let changes: Vec<_> = snapshot.apply(object).into_iter().collect();
+                        keys_of(&changes, snapshot)
                     }
                     Event::Delete(object) => {
-                        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
-                        snapshot.remove(T::from(object).name()).into_iter().collect()
+                        let (object, mut snapshot) = (T::from(object), write());
+                        let changes: Vec<Change<T>> = snapshot.remove(object.name()).into_iter().collect();
+                        keys_of(&changes, snapshot)
                     }
                 }
             }
@@ -199,27 +203,43 @@ pub(crate) async fn watch_kind<W, T>(
         if last_error.take().is_some() {
             tracing::info!(kind, "the watch works again");
         }
-        let mut keys: BTreeMap<&str, (BTreeSet<Key>, BTreeSet<Key>)> = BTreeMap::new();
-        {
-            let snapshot = snapshot.read().unwrap_or_else(PoisonError::into_inner);
-            for change in &changes {
-                let (departures, all) = keys.entry(&change.name.namespace).or_default();
-                departures.extend(T::departures(change, &snapshot));
-                all.extend(T::keys(change, &snapshot));
-            }
-        }
-        for (namespace, (departures, keys)) in keys {
-            if !departures.is_empty() {
-                queue.departed(namespace, departures);
+        for (namespace, keys) in keys {
+            if !keys.departures.is_empty() {
+                queue.departed(&namespace, keys.departures);
             }
             // The objects of the first lists exist, and may have for long; later ones are edits.
             match first_list {
-                true => queue.resync(keys),
-                false => queue.changed(namespace, keys),
+                true => queue.resync(keys.others),
+                false => queue.changed(&namespace, keys.others),
             }
         }
         synced.listed(kind);
     }
+}
+
+/// The keys that the changes of one namespace affect.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct AffectedKeys {
+    departures: BTreeSet<Key>,
+    others: BTreeSet<Key>,
+}
+
+/// Returns the keys that changes affect, by the namespaces of the changed objects. No other watch changes the snapshot in
+/// between: of two changes that have a target depart only together, the second one is to notice it.
+fn keys_of<T: Dependents>(
+    changes: &[Change<T>],
+    snapshot: RwLockWriteGuard<'_, Snapshot>,
+) -> BTreeMap<String, AffectedKeys> {
+    let snapshot = RwLockWriteGuard::downgrade(snapshot);
+    let mut affected: BTreeMap<String, AffectedKeys> = BTreeMap::new();
+    for change in changes {
+        let keys = affected.entry(change.name.namespace.clone()).or_default();
+        keys.departures.extend(T::departures(change, &snapshot));
+        keys.others.extend(T::keys(change, &snapshot));
+    }
+    // A key that is queued a second time while it runs for the first would run twice.
+    affected.values_mut().for_each(|keys| keys.others.retain(|key| !keys.departures.contains(key)));
+    affected
 }
 
 /// Returns true if the kind does not exist or may not be read, which does not change by trying again.
@@ -270,6 +290,7 @@ fn cause_and_fix(kind: &str, status: Option<(u16, &str)>, otherwise: &str) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use albatross_core::snapshot::Pod;
 
     #[test]
     fn a_watch_that_fails_says_what_to_do() {
@@ -282,6 +303,39 @@ mod tests {
             @"not allowed to list and watch Pod: pods is forbidden; give the ServiceAccount the ClusterRole of config/rbac"
         );
         insta::assert_snapshot!(cause_and_fix("Pod", None, "connection refused"), @"cannot watch Pod: connection refused");
+    }
+
+    #[test]
+    fn what_departs_is_queued_once() {
+        let snapshot = RwLock::new(albatross_core::testing::snapshot(
+            "
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: cart}
+---
+apiVersion: elbv2.k8s.aws/v1beta1
+kind: TargetGroupBinding
+metadata: {namespace: shop, name: tgb}
+spec: {targetGroupARN: arn:one, targetType: ip, serviceRef: {name: cart, port: 80}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: shop, name: cart-1, labels: {kubernetes.io/service-name: cart}}
+addressType: IPv4
+endpoints:
+- {addresses: [10.0.0.1], targetRef: {kind: Pod, name: 10.0.0.1}}
+",
+        ));
+        let affected = |pod: Pod| {
+            let mut snapshot = snapshot.write().unwrap();
+            let changes = Vec::from_iter(snapshot.apply(pod));
+            keys_of(&changes, snapshot)
+        };
+        let pod = albatross_core::testing::pod("10.0.0.1");
+        let binding = || BTreeSet::from([Key::Binding(albatross_core::testing::name("tgb"))]);
+        let keys = |departures, others| BTreeMap::from([("shop".to_owned(), AffectedKeys { departures, others })]);
+        assert_eq!(affected(pod.clone()), keys(BTreeSet::new(), binding()));
+        assert_eq!(affected(Pod { deleting: true, ..pod }), keys(binding(), BTreeSet::new()));
     }
 
     #[test]
