@@ -134,7 +134,14 @@ impl Controller {
         if self.with_snapshot(|s| !s.target_group_bindings.contains_key(name)) {
             self.metrics.remove_binding(&name.namespace, &name.name);
         }
-        match self.targets.reconcile_binding(name).await {
+        let result = self.targets.reconcile_binding(name).await;
+        if let Some(departed) = self.targets.take_departed(name)
+            && let Some(since) = self.queue.has_departed(&Key::Binding(name.clone()))
+            && departed.any
+        {
+            self.metrics.deregistered(departed.at.saturating_duration_since(since));
+        }
+        match result {
             Ok(outcome) => {
                 if outcome.node_rules {
                     self.queue.add(Key::NodeRules);
@@ -156,10 +163,6 @@ impl Controller {
                             "Successfully reconciled",
                         );
                     }
-                }
-                let departed = self.queue.departed_at(&Key::Binding(name.clone()));
-                if let Some(departed) = departed.filter(|_| !outcome.deregistered.is_empty()) {
-                    self.metrics.deregistered(departed.elapsed());
                 }
                 for waited in &outcome.became_ready {
                     self.metrics.readiness_gate_ready(&name.namespace, &name.name, *waited);

@@ -10,7 +10,8 @@
 //!
 //! A key that changes while it runs is queued again afterwards; if a target departs meanwhile, the calls of the running
 //! pass become as urgent as that. A failed key waits from one second to two minutes,
-//! twice as long each time; if an object that it depends on changes, it runs again within a second.
+//! twice as long each time; if an object that it depends on changes, it runs again within a second. A failed departure
+//! waits for a few seconds at most, and after a minute it is a change like others.
 
 mod schedule;
 
@@ -220,12 +221,10 @@ impl Queue {
         running.map_or_else(|| Urgency::new(Priority::Edit), |running| running.urgency.clone())
     }
 
-    /// Returns the time at which a running key was queued because a target departed, if that is why it runs.
-    #[must_use]
-    pub fn departed_at(&self, key: &Key) -> Option<Instant> {
-        let schedule = self.lock();
-        let wanted = schedule.running.get(key).map(|running| &running.wanted);
-        wanted.filter(|wanted| wanted.cause == QueueReason::Departure).map(|wanted| wanted.since)
+    /// Records that all targets of a running key that had to depart have been deregistered. Returns the time since when
+    /// they had to, if there were any when the key began to run.
+    pub fn has_departed(&self, key: &Key) -> Option<Instant> {
+        self.lock().running.get_mut(key)?.wanted.departs_since.take()
     }
 
     /// Records the result of a pass over a key.

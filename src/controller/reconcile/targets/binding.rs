@@ -22,7 +22,7 @@ use albatross_core::{
 };
 
 use super::{
-    Cloud, Cluster, Problem, Stage, Subject, Targets, TargetsError,
+    Cloud, Cluster, Departed, Problem, Stage, Subject, Targets, TargetsError,
     registering::{BoundTargetGroup, Registering, names_targets},
     zones::{ZoneSource, zone},
 };
@@ -400,6 +400,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let Registering { refused, mut failure, mut unregistered } = self.register(bound, missing, outcome).await?;
         let full = failure.as_ref().and_then(AwsError::code).is_some_and(|code| code.starts_with("TooMany"));
         unregistered.none_registered = registered + outcome.registered.len() == 0 && !full;
+        let surplus = plan.surplus.len();
         let gone = {
             let snapshot = self.snapshot();
             safe_to_deregister(plan.surplus, unregistered, |target| target_state(&snapshot, binding, target))
@@ -414,6 +415,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     break;
                 }
             }
+        }
+        if outcome.deregistered.len() == surplus {
+            let departed = Departed { at: tokio::time::Instant::now(), any: surplus > 0 };
+            self.memory().entry(binding.name.clone()).or_default().departed = Some(departed);
         }
         match failure {
             Some(error) => Err(Problem::Aws(error).into()),

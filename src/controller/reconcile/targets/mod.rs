@@ -67,6 +67,15 @@ struct Look {
     next: tokio::time::Instant,
 }
 
+/// The end of a pass's deregistrations, after which no target is registered that should not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departed {
+    /// The time at which AWS had accepted all of them.
+    pub at: tokio::time::Instant,
+    /// True if there were any.
+    pub any: bool,
+}
+
 /// The state that is kept for a binding from one pass to the next.
 #[derive(Clone, Debug, Default)]
 struct Memory {
@@ -88,6 +97,8 @@ struct Memory {
     typed: binding::TargetTypeWrites,
     /// The targets that AWS refused.
     refusals: registering::Refusals,
+    /// The end of the deregistrations of the latest pass, even if the pass then failed.
+    departed: Option<Departed>,
     /// The generation, and the number of its targets, if all of them were registered at the end of the latest pass.
     registered: Option<(i64, usize)>,
 }
@@ -194,6 +205,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     pub fn registered(&self, binding: &albatross_core::snapshot::TargetGroupBinding) -> Option<usize> {
         let (generation, targets) = self.memory().get(&binding.name)?.registered?;
         (generation == binding.generation).then_some(targets)
+    }
+
+    /// Returns the end of the deregistrations of a binding's latest pass, once.
+    pub fn take_departed(&self, name: &ObjectName) -> Option<Departed> {
+        self.memory().get_mut(name)?.departed.take()
     }
 
     /// Returns true if the status of a binding does not report its current error yet.

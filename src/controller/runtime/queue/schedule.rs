@@ -1,6 +1,7 @@
 //! The decisions of the queue: the next key, and the time at which it runs.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
@@ -16,6 +17,12 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 pub(super) const LONGEST_NOT_YET: Duration = Duration::from_secs(15);
 /// The age up to which changes are kept when a term begins: they may have happened while no replica led.
 pub(super) const RECENT: Duration = Duration::from_secs(60);
+
+/// The time for which a failed departure stays more urgent than other work. Then health checks have long found that the
+/// target does not answer.
+pub(super) const URGENT: Duration = Duration::from_secs(60);
+/// The longest pause after a failed departure during that time.
+pub(super) const LONGEST_DEPARTURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The kinds of keys that share workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,14 +60,18 @@ pub(super) struct Wanted {
     /// The key's own namespace or, for a key of several namespaces, the namespaces whose objects changed: the key has the
     /// earliest of their turns.
     pub(super) tenants: BTreeSet<String>,
+    /// The time at which it was queued for this reason; the last one of departures.
     pub(super) since: Instant,
+    /// The time since when a target has to depart, the first of several, until none has to.
+    pub(super) departs_since: Option<Instant>,
 }
 
 impl Wanted {
     fn new(key: &Key, tenant: &str, cause: QueueReason, since: Instant) -> Self {
         // A key with its own namespace takes a turn of that namespace, even if an object of another one changed.
         let own = Some(namespace_of(key)).filter(|own| !own.is_empty());
-        Self { cause, tenants: [own.unwrap_or(tenant).to_owned()].into(), since }
+        let departs_since = (cause == QueueReason::Departure).then_some(since);
+        Self { cause, tenants: [own.unwrap_or(tenant).to_owned()].into(), since, departs_since }
     }
 }
 
@@ -194,12 +205,22 @@ impl Schedule {
     }
 
     pub(super) fn want(&mut self, key: &Key, by: Wanted) {
-        match self.wanted.get_mut(key) {
-            Some(wanted) if by.cause < wanted.cause => *wanted = by,
-            Some(wanted) if by.cause == wanted.cause => wanted.tenants.extend(by.tenants),
-            Some(_) => {}
-            None => drop(self.wanted.insert(key.clone(), by)),
+        let Some(wanted) = self.wanted.get_mut(key) else {
+            self.wanted.insert(key.clone(), by);
+            return;
+        };
+        let departs_since = wanted.departs_since.into_iter().chain(by.departs_since).min();
+        match by.cause.cmp(&wanted.cause) {
+            Ordering::Less => *wanted = by,
+            Ordering::Equal => {
+                wanted.tenants.extend(by.tenants);
+                if wanted.cause == QueueReason::Departure {
+                    wanted.since = wanted.since.max(by.since);
+                }
+            }
+            Ordering::Greater => {}
         }
+        wanted.departs_since = departs_since;
     }
 
     pub(super) fn add(&mut self, key: Key, tenant: &str, cause: QueueReason, now: Instant) {
@@ -284,19 +305,28 @@ impl Schedule {
 
     pub(super) fn done(&mut self, key: &Key, outcome: &Outcome, now: Instant) {
         let ran = self.running.remove(key);
-        // The reason for the next pass.
-        let cause = |ran: QueueReason| match outcome {
+        let departs_since = ran.as_ref().and_then(|ran| ran.wanted.departs_since);
+        let is_urgent = ran.as_ref().is_some_and(|ran| {
+            let age = now.saturating_duration_since(ran.wanted.since);
+            ran.wanted.cause == QueueReason::Departure && departs_since.is_some() && age < URGENT
+        });
+        // What departed has been deregistered, or is ordinary work from now on.
+        let calmer = |ran: QueueReason| if ran == QueueReason::Departure { QueueReason::Change } else { ran };
+        // The reason for the next pass, and the time since when a target has to depart.
+        let next = |ran: QueueReason| match outcome {
             Outcome::Done | Outcome::NeedsCorrection(_) => None,
-            Outcome::LookAfter(_) => Some(QueueReason::Look),
-            // What departed has been deregistered.
-            Outcome::Again(_) => Some(if ran == QueueReason::Departure { QueueReason::Change } else { ran }),
-            Outcome::NotYet | Outcome::Failed(_) => Some(ran),
+            Outcome::LookAfter(_) => Some((QueueReason::Look, None)),
+            Outcome::Again(_) => Some((calmer(ran), None)),
+            Outcome::NotYet | Outcome::Failed(_) if is_urgent => Some((ran, departs_since)),
+            Outcome::NotYet | Outcome::Failed(_) => Some((calmer(ran), departs_since)),
         };
-        if let Some((ran, cause)) = ran.as_ref().and_then(|ran| Some((ran, cause(ran.wanted.cause)?))) {
-            self.want(key, Wanted { cause, ..ran.wanted.clone() });
+        if let Some((ran, (cause, departs_since))) = ran.as_ref().and_then(|ran| Some((ran, next(ran.wanted.cause)?))) {
+            self.want(key, Wanted { cause, departs_since, ..ran.wanted.clone() });
         }
-        let pause =
-            |failures: u32, longest: Duration| SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest);
+        let longest_of = |longest: Duration| if is_urgent { longest.min(LONGEST_DEPARTURE_PAUSE) } else { longest };
+        let pause = |failures: u32, longest: Duration| {
+            SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest_of(longest))
+        };
         let hurried = self.hurried.remove(key);
         let failures = self.failures.get(key).map_or(0, |(n, _)| if hurried { n.saturating_sub(1) } else { *n });
         self.resting.remove(key);

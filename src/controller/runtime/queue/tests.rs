@@ -396,7 +396,7 @@ async fn a_departure_makes_a_running_pass_urgent_and_the_next_one_too() {
     let urgency = queue.urgency(&key);
     queue.changed("shop", [key.clone()]);
     assert_eq!(urgency.priority(), Priority::Resync);
-    assert_eq!(queue.departed_at(&key), None);
+    assert_eq!(queue.has_departed(&key), None);
     let departed = Instant::now();
     queue.departed("shop", [key.clone()]);
     assert_eq!(urgency.priority(), Priority::Deregister);
@@ -404,14 +404,63 @@ async fn a_departure_makes_a_running_pass_urgent_and_the_next_one_too() {
     queue.done(&key, &Outcome::Failed("throttled".to_owned()));
     tokio::time::pause();
     assert_eq!(queue.next().await, (key.clone(), QueueReason::Departure));
-    assert!(
-        queue.departed_at(&key).is_some_and(|at| at >= departed && departed.elapsed() > Duration::from_millis(900))
-    );
-    // A failure may have left the target registered; what is to do after a success is less urgent.
+    // A failure may have left the target registered; what is to do after its deregistration is less urgent.
     queue.done(&key, &Outcome::Failed("throttled".to_owned()));
+    assert_eq!(queue.next().await, (key.clone(), QueueReason::Departure));
+    assert!(
+        queue.has_departed(&key).is_some_and(|at| at >= departed && departed.elapsed() > Duration::from_millis(900))
+    );
+    queue.done(&key, &Outcome::Failed("the status was not written".to_owned()));
+    assert_eq!(queue.next().await, (key.clone(), QueueReason::Change));
+    queue.departed("shop", [key.clone()]);
+    queue.done(&key, &Outcome::Done);
     assert_eq!(queue.next().await, (key.clone(), QueueReason::Departure));
     queue.done(&key, &Outcome::Again(Duration::from_secs(1)));
     assert_eq!(queue.next().await, (key, QueueReason::Change));
+}
+
+#[test]
+fn a_departure_that_fails_pauses_for_seconds_and_is_ordinary_after_a_minute() {
+    let (start, key) = (Instant::now(), binding("a"));
+    let mut schedule = Schedule::default();
+    // The binding has failed for long.
+    schedule.failures.insert(key.clone(), (9, "refused".to_owned()));
+    schedule.wants(key.clone(), QueueReason::Departure, start);
+    let (mut now, mut runs) = (start, Vec::new());
+    while now < start + Duration::from_secs(300) {
+        let (_, cause) = schedule.take(now).unwrap();
+        runs.push(((now - start).as_secs(), cause));
+        schedule.done(&key, &Outcome::Failed("refused".to_owned()), now);
+        now = schedule.take(now).unwrap_err().unwrap();
+    }
+    let departures = (0..=12).map(|run| (run * 5, QueueReason::Departure));
+    let changes = [(180, QueueReason::Change)];
+    assert_eq!(runs, departures.chain(changes).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_first_of_several_departures_counts_until_a_pass_has_succeeded() {
+    let (start, key) = (Instant::now(), binding("a"));
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut schedule = Schedule::default();
+    let since = |schedule: &Schedule| schedule.running[&key].wanted.departs_since;
+    schedule.wants(key.clone(), QueueReason::Departure, at(0));
+    schedule.take(at(1)).unwrap();
+    // Another target departs during the pass, and one while a change waits.
+    schedule.wants(key.clone(), QueueReason::Departure, at(2));
+    schedule.done(&key, &Outcome::Failed("no".to_owned()), at(3));
+    schedule.take(at(4)).unwrap();
+    assert_eq!(since(&schedule), Some(at(0)));
+    schedule.done(&key, &Outcome::Failed("no".to_owned()), at(100));
+    assert_eq!(schedule.take(at(300)), Ok((key.clone(), QueueReason::Change)));
+    assert_eq!(since(&schedule), Some(at(0)));
+    schedule.done(&key, &Outcome::Failed("no".to_owned()), at(301));
+    schedule.wants(key.clone(), QueueReason::Departure, at(302));
+    assert_eq!(schedule.take(at(303)), Ok((key.clone(), QueueReason::Departure)));
+    assert_eq!(since(&schedule), Some(at(0)));
+    schedule.done(&key, &Outcome::Again(Duration::ZERO), at(304));
+    assert_eq!(schedule.take(at(305)), Ok((key.clone(), QueueReason::Change)));
+    assert_eq!(since(&schedule), None);
 }
 
 #[test]

@@ -226,3 +226,22 @@ async fn a_pass_in_which_a_target_departs_leaves_the_query_to_the_next() {
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab)[0], "health");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_that_fails_tells_what_it_has_deregistered() {
+    let departed = |lab: &Lab| lab.targets.take_departed(&name("tgb")).map(|departed| departed.any);
+    let lab = lab(&["10.0.0.1", "10.0.0.2"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(departed(&lab), Some(false));
+    // An old target stands in for one that is not registered yet.
+    lab.serve(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    gate(&lab, &["10.0.0.3"], None);
+    terminate(&lab, "10.0.0.2");
+    lab.throttle(0);
+    reconcile(&lab, "tgb").await.unwrap_err();
+    assert_eq!(departed(&lab), None);
+    lab.cluster.unwritable.lock().unwrap().insert(name("10.0.0.3"));
+    reconcile(&lab, "tgb").await.unwrap_err();
+    assert_eq!((departed(&lab), departed(&lab)), (Some(true), None));
+    assert_eq!(lab.registered(), ["10.0.0.1:8080", "10.0.0.3:8080"]);
+}
