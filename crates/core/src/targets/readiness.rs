@@ -8,7 +8,7 @@ use std::{
 use crate::{
     api::readiness::binding_of,
     model::{HealthState, ObjectName, Target, TargetHealth},
-    snapshot::{GateState, Readiness, ReadinessGate, Snapshot, in_namespace},
+    snapshot::{GateState, Pod, Readiness, ReadinessGate, Snapshot, in_namespace},
 };
 
 use super::{
@@ -77,6 +77,11 @@ pub struct Change {
     pub waited_since: Option<k8s_openapi::jiff::Timestamp>,
 }
 
+/// Returns the gates of a pod for a binding.
+pub fn gates<'a>(pod: &'a Pod, binding: &'a ObjectName) -> impl Iterator<Item = &'a ReadinessGate> {
+    pod.gates.iter().filter(|gate| binding_of(&gate.condition) == Some(&binding.name))
+}
+
 /// The pods among a binding's targets that have a gate for it.
 #[must_use]
 pub fn gated(snapshot: &Snapshot, binding: &ObjectName, targets: &BTreeMap<Target, TargetOwner>) -> Vec<GatedPod> {
@@ -85,7 +90,7 @@ pub fn gated(snapshot: &Snapshot, binding: &ObjectName, targets: &BTreeMap<Targe
         // Another pod of the same name is at another target.
         let Some(pod) = owner.pod(snapshot) else { continue };
         let name = &pod.name;
-        for gate in pod.gates.iter().filter(|gate| binding_of(&gate.condition) == Some(&binding.name)) {
+        for gate in gates(pod, binding) {
             let entry = found.entry((name, &gate.condition)).or_insert_with(|| GatedPod {
                 name: name.clone(),
                 uid: pod.uid.clone(),
@@ -197,16 +202,30 @@ pub enum HealthQuery {
 
 /// The shortest time between two queries.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest time between two queries, however many bindings wait.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// The queries a second, of all bindings together: most of what AWS gives an account, 10 Describe calls a second.
 const QUERIES_A_SECOND: u32 = 8;
+/// The time after which a pod that waits is not expected to become healthy soon.
+const YOUNG: Duration = Duration::from_secs(300);
+/// The share of a binding with a young pod in the queries, while the share of any other is 1.
+const SHARE_OF_YOUNG: u32 = 8;
 
-/// Returns the time between two queries for a binding whose pods have waited for `waited`, while `waiting` bindings have
-/// such pods. It is a quarter of the time that they have waited, so that a pod learns of its health soon and one that never
-/// becomes healthy costs little, and no longer than `longest`, except if so many bindings wait that AWS would throttle.
+/// Returns the share in the queries of a binding whose pods have waited for `waited`.
 #[must_use]
-pub fn pause(waited: Duration, waiting: usize, longest: Duration) -> Duration {
+pub fn share(waited: Duration) -> u32 {
+    if waited < YOUNG { SHARE_OF_YOUNG } else { 1 }
+}
+
+/// Returns the time between two queries for a binding whose pods have waited for `waited`, while bindings with such pods
+/// have `shares` in all. It is a quarter of the time that they have waited, so that a pod learns of its health soon and one
+/// that never becomes healthy costs little, and no longer than `longest`, except if so many bindings wait that AWS would
+/// throttle.
+#[must_use]
+pub fn pause(waited: Duration, shares: u32, longest: Duration) -> Duration {
     let by_age = (waited / 4).max(SHORTEST_PAUSE).min(longest);
-    by_age.max(Duration::from_secs(1) * u32::try_from(waiting).unwrap_or(u32::MAX) / QUERIES_A_SECOND)
+    let by_share = Duration::from_secs(1) * shares / (QUERIES_A_SECOND * share(waited));
+    by_age.max(by_share.min(LONGEST_PAUSE))
 }
 
 /// Decides on it. As long as a pod waits, it is once in `every`; a target that was registered just now is not healthy

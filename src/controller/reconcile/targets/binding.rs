@@ -148,7 +148,19 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let stage = if binding.deleting { Stage::Cleanup } else { Stage::Reconcile };
         let result = if binding.deleting { self.clean_up(&binding).await } else { self.sync_targets(&binding).await };
         let registered = result.as_ref().ok().and_then(|outcome| Some((binding.generation, outcome.targets?)));
-        self.memory().entry(name.clone()).or_default().registered = registered;
+        // A pass that fails is repeated, and then queries what is due.
+        let is_over = match &result {
+            Ok(outcome) => outcome.look.is_none(),
+            Err(Failure(_, problem)) => problem.needs_correction() || matches!(problem, Problem::TargetGroupMissing(_)),
+        };
+        {
+            let mut memory = self.memory();
+            let memory = memory.entry(name.clone()).or_default();
+            memory.registered = registered;
+            if is_over {
+                memory.look = None;
+            }
+        }
         if matches!(&result, Err(Failure(_, problem)) if problem.needs_correction()) {
             // The node rules that the binding requested are reconciled now, and again when the binding is fixed.
             let mut memory = self.memory();

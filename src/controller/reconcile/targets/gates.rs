@@ -15,22 +15,25 @@ use super::{BindingOutcome, Cloud, Cluster, ClusterError, Stage, Targets, bindin
 use albatross_core::targets::{
     endpoints::TargetOwner,
     readiness::{
-        Change, HealthQuery, OpenGateReason, conditions, gated, is_missing, look, opened, pause, says_the_same,
+        Change, GatedPod, HealthQuery, OpenGateReason, conditions, gated, gates, is_missing, look, opened, pause,
+        says_the_same, share,
     },
 };
 use albatross_core::{
     api::crd::target_group_binding::TargetType,
     model::{ObjectName, Target, TargetGroupArn},
-    snapshot::TargetGroupBinding,
+    snapshot::{ReadinessGate, TargetGroupBinding},
 };
 
 /// The number of conditions written concurrently.
 const AT_ONCE: usize = 8;
+/// The longest time for which a query is put off because targets depart, one after the other or the same again.
+const LONGEST_PUT_OFF: Duration = Duration::from_secs(5);
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Writes the conditions of the pods that have a gate for the binding. AWS is queried only while one of them waits, at
     /// least once in each [`super::Settings::gate_pause`] unless very many bindings wait. A pass in which a target departs
-    /// leaves the query to the next one.
+    /// leaves the query to the next one, for [`LONGEST_PUT_OFF`] at most.
     pub(crate) async fn update_readiness_gates(
         &self,
         binding: &TargetGroupBinding,
@@ -43,19 +46,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         let pods = gated(&self.snapshot(), &binding.name, targets);
         let registered: BTreeSet<Target> = outcome.registered.iter().cloned().collect();
-        let has_new = pods.iter().any(|pod| pod.targets.iter().any(|target| registered.contains(target)));
-        let (query, next) =
-            self.plan_look(&binding.name, has_new, |left, every| match look(&pods, &registered, left, every) {
-                HealthQuery::Now if current_priority() == Priority::Deregister => HealthQuery::In(Duration::ZERO),
-                query => query,
-            });
+        let since = self.waits_since(&binding.name, &pods);
+        let (is_due, next) = self.plan_look(&binding.name, since, |left, every| look(&pods, &registered, left, every));
         outcome.look = next;
-        let healths = match query {
-            HealthQuery::Now => match self.cloud.read_targets(arn).await {
+        let healths = match is_due {
+            true => match self.cloud.read_targets(arn).await {
                 Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
                 healths => Some(healths.map_err(super::Problem::from)?),
             },
-            HealthQuery::Never | HealthQuery::In(_) => None,
+            false => None,
         };
         // Targets that AWS has lost are known now; the next pass registers them.
         outcome.checkpoint_pending |= healths.as_ref().is_some_and(|healths| {
@@ -70,30 +69,52 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.write_conditions(&binding.name, changes, outcome).await
     }
 
-    /// Decides if AWS is queried for the health of a binding's targets, and plans the next query; returns both. `decide`
+    /// Returns the time since when the youngest of the waiting pods waits. A pod that comes back after it was not ready has
+    /// waited before.
+    fn waits_since(&self, binding: &ObjectName, pods: &[GatedPod]) -> Instant {
+        let now = Instant::now();
+        let mut waits = std::mem::take(&mut self.memory().entry(binding.clone()).or_default().waits);
+        {
+            let snapshot = self.snapshot();
+            waits.retain(|name, (uid, _)| {
+                let pod = snapshot.pods.get(name).filter(|pod| pod.uid == *uid);
+                pod.is_some_and(|pod| gates(pod, binding).any(ReadinessGate::waits))
+            });
+        }
+        let waiting = pods.iter().filter(|pod| pod.gate.waits());
+        let since = waiting.map(|pod| waits.entry(pod.name.clone()).or_insert((pod.uid.clone(), now)).1);
+        let since = since.max().unwrap_or(now);
+        self.memory().entry(binding.clone()).or_default().waits = waits;
+        since
+    }
+
+    /// Decides if AWS is queried now for the health of a binding's targets, and plans the next query; returns both. `decide`
     /// gets the time until the query that was planned, if a pod has been waiting, and the time between two queries.
     fn plan_look(
         &self,
         binding: &ObjectName,
-        has_new: bool,
+        since: Instant,
         decide: impl Fn(Option<Duration>, Duration) -> HealthQuery,
-    ) -> (HealthQuery, Option<Duration>) {
+    ) -> (bool, Option<Duration>) {
         let (now, mut memory) = (Instant::now(), self.memory());
-        let waiting = memory.values().filter(|memory| memory.look.is_some()).count();
+        let waited = |since| now.saturating_duration_since(since);
+        let looks = memory.values().filter_map(|memory| memory.look);
+        let shares = looks.map(|look| share(waited(look.since))).sum();
         let planned = memory.get(binding).and_then(|memory| memory.look);
-        let since = planned.filter(|_| !has_new).map_or(now, |look| look.since);
-        let every = pause(now.saturating_duration_since(since), waiting, self.settings.gate_pause);
-        let query = decide(planned.map(|look| look.next.saturating_duration_since(now)), every);
-        let next = match query {
-            HealthQuery::Never => None,
-            HealthQuery::Now => Some(every),
-            HealthQuery::In(pause) => Some(pause),
+        let every = pause(waited(since), shares, self.settings.gate_pause);
+        let due = planned.map_or(now, |look| look.next.min(now));
+        let may_wait = current_priority() == Priority::Deregister && waited(due) < LONGEST_PUT_OFF;
+        let (is_due, next) = match decide(planned.map(|look| look.next.saturating_duration_since(now)), every) {
+            HealthQuery::Never => (false, None),
+            HealthQuery::Now if may_wait => (false, Some(due)),
+            HealthQuery::Now => (true, Some(now + every)),
+            HealthQuery::In(pause) => (false, Some(now + pause)),
         };
-        let look = next.map(|pause| super::Look { since, next: now + pause });
+        let look = next.map(|next| super::Look { since, next });
         if planned != look {
             memory.entry(binding.clone()).or_default().look = look;
         }
-        (query, next)
+        (is_due, next.map(|next| next.saturating_duration_since(now)))
     }
 
     /// Opens the gates of all pods that wait for the binding.

@@ -62,7 +62,7 @@ pub struct Settings {
 /// A planned query for the health of targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Look {
-    /// The time since when pods wait.
+    /// The time since when the youngest of the waiting pods waits.
     since: tokio::time::Instant,
     next: tokio::time::Instant,
 }
@@ -91,6 +91,8 @@ struct Memory {
     checkpoint: Option<(String, Option<String>)>,
     /// The next query for the health of targets, while a pod waits for it.
     look: Option<Look>,
+    /// The time since when each pod waits, also while it is no target in between, with its UID.
+    waits: BTreeMap<ObjectName, (String, tokio::time::Instant)>,
     /// The written conditions of pods that the watch does not show yet, by the pod's UID and the condition.
     conditions: BTreeMap<(String, String), GateState>,
     /// The writes of the target type.

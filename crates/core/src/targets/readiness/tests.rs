@@ -156,16 +156,20 @@ fn aws_is_asked_as_long_as_a_pod_waits() {
 #[test]
 fn the_longer_a_pod_waits_the_less_often_aws_is_asked() {
     let seconds = Duration::from_secs;
-    for (case, waited, waiting, longest, expected) in [
-        ("registered just now", 0, 1, EVERY, seconds(2)),
-        ("for some seconds", 20, 1, EVERY, seconds(5)),
-        ("for long", 3600, 1, EVERY, EVERY),
-        ("for long, with a longer interval", 3600, 1, seconds(300), seconds(300)),
-        ("a short interval", 0, 1, seconds(1), seconds(1)),
-        ("many bindings wait", 0, 80, EVERY, seconds(10)),
-        ("so many that AWS would throttle", 0, 1000, EVERY, seconds(125)),
+    for (case, waited, young, old, longest, expected) in [
+        ("registered just now", 0, 1, 0, EVERY, seconds(2)),
+        ("for some seconds", 20, 1, 0, EVERY, seconds(5)),
+        ("for long", 3600, 0, 1, EVERY, EVERY),
+        ("for long, with a longer interval", 3600, 0, 1, seconds(300), seconds(300)),
+        ("a short interval", 0, 1, 0, seconds(1), seconds(1)),
+        ("many bindings wait", 0, 80, 0, EVERY, seconds(10)),
+        ("so many that AWS would throttle", 0, 900, 0, EVERY, Duration::from_millis(112_500)),
+        ("no matter how many", 0, 5000, 0, EVERY, seconds(120)),
+        ("pods of many others are never healthy", 0, 1, 400, EVERY, Duration::from_millis(6375)),
+        ("such a pod", 3600, 1, 400, EVERY, seconds(51)),
     ] {
-        assert_eq!(pause(seconds(waited), waiting, longest), expected, "{case}");
+        let shares = young * share(seconds(0)) + old * share(seconds(3600));
+        assert_eq!(pause(seconds(waited), shares, longest), expected, "{case}");
     }
     let (new, old) = (gated_pod("a", &[80], None), gated_pod("b", &[80], Some(waiting())));
     let registered = BTreeSet::from([target("a", 80)]);

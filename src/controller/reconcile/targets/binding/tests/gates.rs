@@ -218,13 +218,90 @@ async fn a_pass_in_which_a_target_departs_leaves_the_query_to_the_next() {
     let lab = lab(&["10.0.0.1"]);
     gate(&lab, &["10.0.0.1"], Some(Readiness::NotReady));
     reconcile(&lab, "tgb").await.unwrap();
-    tokio::time::advance(Duration::from_secs(20)).await;
+    tokio::time::advance(Duration::from_secs(4)).await;
     lab.log();
     let urgent = albatross_aws::with_priority(albatross_aws::Priority::Deregister, reconcile(&lab, "tgb"));
     let outcome = urgent.await.unwrap();
     assert_eq!((outcome.look, calls(&lab)), (Some(Duration::ZERO), vec![]));
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab)[0], "health");
+}
+
+#[tokio::test(start_paused = true)]
+async fn departures_put_a_query_off_for_seconds_only() {
+    let lab = lab(&["10.0.0.1", "10.0.0.2"]);
+    gate(&lab, &["10.0.0.1"], Some(Readiness::NotReady));
+    reconcile(&lab, "tgb").await.unwrap();
+    terminate(&lab, "10.0.0.2");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    lab.log();
+    let mut asked = Vec::new();
+    for second in 0..20 {
+        lab.refuse("DeregisterTargets", "Unexpected");
+        let urgent = albatross_aws::with_priority(albatross_aws::Priority::Deregister, reconcile(&lab, "tgb"));
+        urgent.await.unwrap_err();
+        if calls(&lab).contains(&"health".to_owned()) {
+            asked.push(second);
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(asked, [5, 12]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_flaps_has_waited_before() {
+    let lab = lab(&["10.0.0.1"]);
+    gate(&lab, &["10.0.0.1"], None);
+    reconcile(&lab, "tgb").await.unwrap();
+    healthy(&lab, "10.0.0.1", "unhealthy");
+    tokio::time::advance(Duration::from_secs(40)).await;
+    let ready = |lab: &Lab, ready| {
+        lab.change(|snapshot| {
+            snapshot.pods.get_mut(&name("10.0.0.1")).unwrap().containers_ready = ready;
+            snapshot.endpoint_slices.get_mut(&name("cart-1")).unwrap().endpoints[0].ready = Some(false);
+        });
+    };
+    for _ in 0..2 {
+        ready(&lab, Readiness::NotReady);
+        assert_eq!(reconcile(&lab, "tgb").await.unwrap().look, None);
+        ready(&lab, Readiness::Ready);
+        assert_eq!(reconcile(&lab, "tgb").await.unwrap().look, Some(Duration::from_secs(10)));
+    }
+    // Another pod of its name waits anew.
+    ready(&lab, Readiness::NotReady);
+    reconcile(&lab, "tgb").await.unwrap();
+    ready(&lab, Readiness::Ready);
+    lab.change(|snapshot| {
+        snapshot.pods.get_mut(&name("10.0.0.1")).unwrap().uid = "another".to_owned();
+        let slice = snapshot.endpoint_slices.get_mut(&name("cart-1")).unwrap();
+        slice.endpoints[0].pod.as_mut().unwrap().uid = Some("another".to_owned());
+    });
+    assert_eq!(reconcile(&lab, "tgb").await.unwrap().look, Some(Duration::from_secs(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_whose_pods_wait_no_longer_delays_no_other() {
+    let changes: [(&str, fn(&Lab)); 3] = [
+        ("the Service is gone", |lab| lab.change(|snapshot| drop(snapshot.remove::<Service>(&name("cart"))))),
+        ("the target group is gone", |lab| {
+            lab.aws.remove_target_group(ARN);
+            lab.invalidate();
+        }),
+        ("the binding names no target group", |lab| {
+            lab.change(|snapshot| {
+                snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().spec.target_group_arn = None;
+            });
+        }),
+    ];
+    for (case, change) in changes {
+        let lab = lab(&["10.0.0.1"]);
+        gate(&lab, &["10.0.0.1"], None);
+        reconcile(&lab, "tgb").await.unwrap();
+        assert!(lab.targets.memory()[&name("tgb")].look.is_some(), "{case}");
+        change(&lab);
+        drop(reconcile(&lab, "tgb").await);
+        assert_eq!(lab.targets.memory()[&name("tgb")].look, None, "{case}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
