@@ -192,12 +192,12 @@ impl Class {
         }
     }
 
-    /// Returns the number of calls that AWS is to accept at once from deregistrations and the calls before them, whatever
-    /// else is sent.
-    fn reserve(self) -> f64 {
+    /// Returns the time for whose calls a reserve is kept, which AWS is to accept at once from deregistrations and the calls
+    /// before them, whatever else is sent.
+    fn reserve(self) -> Duration {
         match self {
-            Self::ElbReads | Self::Registrations => 4.0,
-            _ => 0.0,
+            Self::ElbReads | Self::Registrations => Duration::from_secs(1),
+            _ => Duration::ZERO,
         }
     }
 
@@ -207,7 +207,7 @@ impl Class {
     }
 }
 
-/// The longest pause after a failed attempt at a call on which a deregistration depends.
+/// The longest pause after a failed attempt at a call on which a deregistration depends, unless AWS throttles.
 const LONGEST_URGENT_PAUSE: Duration = Duration::from_millis(500);
 
 /// The state of a class's budget, for `/debug/state`.
@@ -374,12 +374,13 @@ impl Call<'_> {
     }
 
     /// Pauses after an attempt that failed: so long, but no longer than [`LONGEST_URGENT_PAUSE`] if a deregistration
-    /// depends on the call. The budget keeps to AWS's rate in any case.
-    pub(super) async fn pause(&self, pause: Duration) {
+    /// depends on the call. A call that AWS throttles pauses in full, because urgent calls would soon find no reserve.
+    pub(super) async fn pause(&self, pause: Duration, error: &AwsErrorKind) {
         let began = Instant::now();
+        let may_shorten = !matches!(error, AwsErrorKind::Throttled { .. });
         loop {
             let work = self.urgency.priority();
-            let is_urgent = self.ticket_in(work).0 == Priority::Deregister;
+            let is_urgent = may_shorten && self.ticket_in(work).0 == Priority::Deregister;
             let pause = if is_urgent { pause.min(LONGEST_URGENT_PAUSE) } else { pause };
             tokio::select! {
                 () = tokio::time::sleep_until(began + pause) => return,

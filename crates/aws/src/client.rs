@@ -282,7 +282,7 @@ impl AwsReader {
                 answer => return answer,
             };
             tracing::debug!(operation, attempt, %error, "trying again");
-            budget.pause(jittered(wait)).await;
+            budget.pause(jittered(wait), &error.kind).await;
             wait = (wait * 2).min(LONGEST_WAIT);
             attempt += 1;
         }

@@ -19,6 +19,8 @@ const CUT: f64 = 0.85;
 /// After so long without a throttle there is no limit any more: at a rise of 4 % a second AWS would have throttled again if
 /// its limit were near, and its bucket is full again.
 const QUIET: Duration = Duration::from_secs(30);
+/// The fewest tokens of a reserve.
+const LEAST_RESERVE: f64 = 2.0;
 /// Sums of fractions are not exact.
 const ALMOST: f64 = 1.0 - 1e-9;
 
@@ -39,6 +41,12 @@ impl Bucket {
         let seconds = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + seconds * self.rate).min(self.burst);
         self.filled = self.filled.max(now);
+    }
+
+    /// Returns the tokens of so much time, with which targets can be registered and others deregistered, and which leave
+    /// most of the bucket to other calls.
+    fn reserve(&self, of: Duration) -> f64 {
+        (self.rate * of.as_secs_f64()).clamp(LEAST_RESERVE, self.burst / 2.0)
     }
 
     /// Takes a token, and leaves `reserve` tokens, or says when there will be as many.
@@ -85,8 +93,8 @@ pub(super) struct Gate {
     bucket: Option<Bucket>,
     /// `None` is a bucket that stays as it is.
     adaptation: Option<Adaptation>,
-    /// The tokens that are left to calls of [`Priority::Deregister`].
-    reserve: f64,
+    /// The time whose tokens are left to calls of [`Priority::Deregister`]; zero leaves none.
+    reserve: Duration,
     waiting: BTreeSet<Ticket>,
 }
 
@@ -94,18 +102,18 @@ impl Gate {
     /// A gate without a limit until AWS throttles; `burst` calls and `floor` calls a second are let through always.
     pub(super) fn adaptive(burst: f64, floor: f64) -> Self {
         let adaptation = Adaptation { burst, floor, passed: 0.0, counted: None, throttled: None };
-        Self { bucket: None, adaptation: Some(adaptation), reserve: 0.0, waiting: BTreeSet::new() }
+        Self { bucket: None, adaptation: Some(adaptation), reserve: Duration::ZERO, waiting: BTreeSet::new() }
     }
 
-    /// Leaves so many tokens to deregistrations while there is a limit.
-    pub(super) fn with_reserve(self, reserve: f64) -> Self {
+    /// Leaves the tokens of so much time to deregistrations while there is a limit.
+    pub(super) fn with_reserve(self, reserve: Duration) -> Self {
         Self { reserve, ..self }
     }
 
     /// A gate that lets `burst` calls through at once, and `rate` calls a second.
     pub(super) fn fixed(burst: f64, rate: f64, now: Instant) -> Self {
         let bucket = Bucket { burst, rate, tokens: burst, filled: now };
-        Self { bucket: Some(bucket), adaptation: None, reserve: 0.0, waiting: BTreeSet::new() }
+        Self { bucket: Some(bucket), adaptation: None, reserve: Duration::ZERO, waiting: BTreeSet::new() }
     }
 
     /// Drops a limit that AWS has not confirmed for long.
@@ -144,7 +152,8 @@ impl Gate {
             if self.waiting.first().is_some_and(|first| *first < ticket) {
                 return Err(None);
             }
-            let reserve = if ticket.0 == Priority::Deregister { 0.0 } else { self.reserve };
+            let is_reserved = !self.reserve.is_zero() && ticket.0 != Priority::Deregister;
+            let reserve = if is_reserved { bucket.reserve(self.reserve) } else { 0.0 };
             bucket.take(reserve, now).map_err(Some)?;
         }
         self.waiting.remove(&ticket);

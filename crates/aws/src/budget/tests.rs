@@ -75,21 +75,50 @@ fn a_throttle_empties_the_bucket_and_leaves_what_gets_through() {
 
 #[test]
 fn deregistrations_find_a_reserve() {
-    let (mut gate, start) = (Gate::adaptive(20.0, 2.0).with_reserve(4.0), Instant::now());
-    // 20 calls in the last 5 s are 4 a second; of that a throttle leaves 85 %.
-    (0..20).for_each(|_| gate.passed(start));
-    gate.throttled(start, start);
-    let due = takes(&mut gate, edit(0), start).unwrap_err().unwrap();
-    assert_eq!((due - start).as_millis(), 5000 * 10 / 34);
-    // Due times are rounded.
-    let now = due + Duration::from_millis(1);
-    assert_eq!(gate.take(edit(0), now), Ok(()));
-    let urgent = |arrival| (Priority::Deregister, arrival);
-    for arrival in 1..=4 {
-        assert_eq!(takes(&mut gate, urgent(arrival), now), Ok(()));
+    // The calls of the last 5 s, of which a throttle leaves 85 %, and the calls that find a reserve.
+    for (calls, rate, reserve) in [(0, 1.0, 2), (20, 3.4, 3), (40, 6.8, 6), (600, 102.0, 10)] {
+        let (mut gate, start) = (Gate::adaptive(20.0, 1.0).with_reserve(Duration::from_secs(1)), Instant::now());
+        (0..calls).for_each(|_| gate.passed(start));
+        gate.throttled(start, start);
+        assert_eq!(gate.rate(start), Some(rate));
+        let due = takes(&mut gate, edit(0), start).unwrap_err().unwrap();
+        // Due times are rounded.
+        let now = due + Duration::from_micros(1);
+        assert_eq!(gate.take(edit(0), now), Ok(()));
+        // A deregistration is urgent, whatever the work is that it is part of, after a start for example.
+        let urgent = |arrival| (priority_of("DeregisterTargets", Priority::Resync), arrival);
+        let taken = (1..100).take_while(|arrival| takes(&mut gate, urgent(*arrival), now).is_ok()).count();
+        assert_eq!(taken, reserve, "{rate}");
     }
-    let next = takes(&mut gate, urgent(5), now).unwrap_err().unwrap();
-    assert_eq!((next - now).as_millis(), 293);
+}
+
+#[test]
+fn registrations_and_deregistrations_do_not_starve_each_other() {
+    let start = Instant::now();
+    // Pods are replaced without end: a target is registered before it can be deregistered.
+    let (mut gate, mut registered, mut deregistered, mut arrivals) = (Gate::fixed(1.0, 4.0, start), 0, 0, 0);
+    let mut waiting: Vec<Ticket> = Vec::new();
+    let mut enter = |gate: &mut Gate, waiting: &mut Vec<Ticket>, priority| {
+        arrivals += 1;
+        waiting.push((priority, arrivals));
+        gate.enter((priority, arrivals));
+    };
+    (0..50).for_each(|_| enter(&mut gate, &mut waiting, Priority::Register));
+    for call in 0..400_u32 {
+        let now = after(start, f64::from(call) / 4.0 + 1e-6);
+        let at = waiting.iter().position(|ticket| gate.take(*ticket, now).is_ok()).unwrap();
+        match waiting.swap_remove(at).0 {
+            Priority::Register => {
+                registered += 1;
+                enter(&mut gate, &mut waiting, Priority::Deregister);
+            }
+            _ => {
+                deregistered += 1;
+                enter(&mut gate, &mut waiting, Priority::Register);
+            }
+        }
+    }
+    assert_eq!((registered, deregistered), (200, 200));
 }
 
 #[test]
@@ -201,13 +230,16 @@ async fn a_call_that_waits_moves_up_when_its_work_becomes_urgent() {
 async fn a_deregistration_pauses_less_after_a_failure() {
     let budgets = Budgets::new(&[], None);
     let pause = Duration::from_secs(5);
-    let pauses = async |operation| {
+    let pauses_after = async |operation, error: AwsErrorKind| {
         let began = Instant::now();
-        budgets.call("elasticloadbalancingv2", operation).pause(pause).await;
+        budgets.call("elasticloadbalancingv2", operation).pause(pause, &error).await;
         began.elapsed()
     };
+    let unclear = || AwsErrorKind::Unclear { message: "connection closed".to_owned() };
+    let pauses = async |operation| pauses_after(operation, unclear()).await;
     assert_eq!(pauses("DeregisterTargets").await, LONGEST_URGENT_PAUSE);
     assert_eq!(pauses("RegisterTargets").await, pause);
+    assert_eq!(pauses_after("DeregisterTargets", throttled("DeregisterTargets").unwrap_err().kind).await, pause);
     let urgency = Urgency::new(Priority::Edit);
     let raised = tokio::time::timeout(pause, async {
         tokio::time::sleep(Duration::from_secs(2)).await;
