@@ -270,6 +270,13 @@ impl Waits {
         !waiting.reported
     }
 
+    /// Ends the waits for clients of members that have moved: there is none.
+    pub(crate) fn nobody_moves(&self, stack: &StackId) {
+        if let Some(waits) = self.waits().get_mut(stack) {
+            waits.retain(|wait, _| !matches!(wait, Wait::Moved(_)));
+        }
+    }
+
     /// Ends all waits of a stack.
     pub(crate) fn end(&self, stack: &StackId) {
         self.waits().remove(stack);
@@ -651,7 +658,11 @@ mod tests {
         assert_eq!(waits.keep(&web(), &kept), Some(SOONEST));
         assert!(!waits.runs(&web(), &moved, false));
         assert_eq!(waits.keep(&web(), &kept), None);
-        // Who is no longer on the way begins anew another time.
+        // Who is no longer on the way begins anew another time; who comes waits on.
+        let arrived = Wait::Arrived(ObjectName::new("shop", "b"));
+        assert!(waits.runs(&web(), &arrived, false));
+        waits.nobody_moves(&web());
+        assert_eq!(waits.ages(&web()), BTreeMap::from([(arrived, Duration::ZERO)]));
         waits.keep(&web(), &BTreeSet::new());
         assert_eq!(waits.all(), vec![]);
     }

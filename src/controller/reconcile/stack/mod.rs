@@ -136,7 +136,7 @@ impl Controller {
     /// clients have to find it.
     async fn freeze_unserved(&self, stack: &StackId, membership: &mut Membership) -> Result<(), PassError> {
         if membership.moving.is_empty() {
-            self.waits.keep(stack, &BTreeSet::new());
+            self.waits.nobody_moves(stack);
             return Ok(());
         }
         let observed = self.inventory.observe(stack).await?;
