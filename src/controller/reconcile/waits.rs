@@ -30,6 +30,8 @@ const LOOK_FIRST: Duration = Duration::from_secs(2);
 const LOOK_SHARE: Duration = Duration::from_millis(500);
 /// The longest time between two looks, however many are waited for.
 const LONGEST_LOOK: Duration = Duration::from_secs(120);
+/// The time for which a wait may be begun anew, so that whoever goes on changing things does not keep others waiting.
+const BEGUN_ANEW: Duration = Duration::from_secs(60);
 /// The shortest pause until a stack that waits is looked at again.
 const SOONEST: Duration = Duration::from_secs(1);
 /// The time that is left at least of a wait for healthy targets that an earlier process began: nobody has registered any
@@ -87,8 +89,19 @@ struct Blocked {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     since: Instant,
+    /// The time when it was first begun.
+    first: Instant,
     /// That it takes too long, to people; or that it is over, to the pass that asked.
     reported: bool,
+}
+
+impl Waiting {
+    /// Returns one that began a time ago.
+    fn for_some(age: Duration) -> Self {
+        let now = Instant::now();
+        let since = now.checked_sub(age).unwrap_or(now);
+        Self { since, first: since, reported: false }
+    }
 }
 
 /// A wait, as `/debug/state` shows it.
@@ -164,7 +177,7 @@ impl Waits {
             opens_at_once: self.holds.propagation.is_zero(),
             ..Expired::default()
         };
-        for (wait, waiting) in self.waits().get_mut(stack).into_iter().flatten() {
+        for (wait, waiting) in self.waits().get(stack).into_iter().flatten() {
             let waited = waiting.since.elapsed();
             match wait {
                 Wait::RetainOld(arn) if waited >= self.holds.load_balancer => {
@@ -175,8 +188,7 @@ impl Waits {
                     expired.listeners.insert(*port, waited >= self.holds.listener);
                 }
                 Wait::Opened(port) => {
-                    waiting.reported = waited >= self.holds.propagation;
-                    expired.opened.insert(*port, waiting.reported);
+                    expired.opened.insert(*port, waited >= self.holds.propagation);
                 }
                 Wait::Ready(id) if waited >= self.holds.healthy_within => drop(expired.health.insert(id.clone())),
                 Wait::Ready(_)
@@ -196,7 +208,7 @@ impl Waits {
     /// load balancer's begins only after the plan, when what takes over is complete. No hold ends: it may be over only for
     /// what this plan is to delete.
     pub(crate) fn begin(&self, stack: &StackId, plan: &Plan) {
-        let new = Waiting { since: Instant::now(), reported: false };
+        let new = Waiting::for_some(Duration::ZERO);
         let mut all = self.waits();
         let waits = all.entry(stack.clone()).or_default();
         waits.retain(|wait, _| match wait {
@@ -216,8 +228,8 @@ impl Waits {
         }
     }
 
-    /// Begins the times of listeners anew, after these steps: clients may use a new listener from now on, and its rules are on
-    /// their way to the nodes of the load balancer.
+    /// Begins waits anew after these steps, for a while: clients may use a new listener from now on, and rules are on their way
+    /// to the nodes of the load balancer.
     pub(crate) fn carried_out(&self, stack: &StackId, steps: &[Step]) {
         let created: BTreeSet<u16> = steps.iter().filter_map(|step| step.action.creates_on()).collect();
         let is_new = steps.iter().any(|step| matches!(step.action, StepAction::CreateListener { .. }));
@@ -226,10 +238,11 @@ impl Waits {
             let begins = match wait {
                 Wait::RetainListener(_) => is_new,
                 Wait::Opened(port) => created.contains(port),
+                Wait::Arrived(name) => steps.iter().any(|s| s.cause.object.name == *name && s.action.changes_answers()),
                 _ => false,
             };
-            if begins {
-                *waiting = Waiting { since: Instant::now(), reported: false };
+            if begins && waiting.first.elapsed() < BEGUN_ANEW {
+                *waiting = Waiting { since: Instant::now(), reported: false, ..*waiting };
             }
         }
     }
@@ -249,9 +262,14 @@ impl Waits {
         again.map(|again| again.max(SOONEST))
     }
 
-    /// Returns true while a wait of a stack runs whose time alone decides. The first call begins it, and so does one with
-    /// `anew`; it is there until a plan is noted that does not keep it.
-    pub(crate) fn runs(&self, stack: &StackId, wait: &Wait, anew: bool) -> bool {
+    /// Returns true if a stack has a wait.
+    pub(crate) fn has(&self, stack: &StackId, wait: &Wait) -> bool {
+        self.waits().get(stack).is_some_and(|waits| waits.contains_key(wait))
+    }
+
+    /// Returns true while a wait of a stack runs whose time alone decides. The first call begins it; it is there until a plan
+    /// is noted that does not keep it.
+    pub(crate) fn runs(&self, stack: &StackId, wait: &Wait) -> bool {
         let limit = match wait {
             Wait::Arrived(_) => self.holds.propagation,
             Wait::Moved(_) => self.holds.load_balancer,
@@ -260,12 +278,9 @@ impl Waits {
         if limit.is_zero() {
             return false;
         }
-        let new = Waiting { since: Instant::now(), reported: false };
+        let new = Waiting::for_some(Duration::ZERO);
         let mut all = self.waits();
         let waiting = all.entry(stack.clone()).or_default().entry(wait.clone()).or_insert(new);
-        if anew {
-            *waiting = new;
-        }
         waiting.reported = waiting.since.elapsed() >= limit;
         !waiting.reported
     }
@@ -298,18 +313,28 @@ impl Waits {
         if plan.waits().is_empty() && before.is_empty() {
             return Due::default();
         }
-        let kept = kept.iter().filter(|wait| before.contains_key(wait));
+        // A target group stays overdue until the rules that lead there are published.
+        let overdue: Vec<Wait> = plan.unhealthy().iter().cloned().map(Wait::Ready).collect();
+        let kept = kept.iter().chain(&overdue).filter(|wait| before.contains_key(wait));
         let wanted: BTreeSet<&Wait> = plan.waits().iter().chain(kept).collect();
         let young = |wait: &Wait, waiting: &Waiting| {
             matches!(wait, Wait::Ready(_)) && now.duration_since(waiting.since) < self.holds.healthy_within
         };
         let pace = all.values().flatten().filter(|(wait, waiting)| young(wait, waiting)).count()
             + wanted.iter().filter(|wait| matches!(wait, Wait::Ready(_))).count();
-        let mut due = Due { unhealthy: plan.unhealthy().clone(), ..Due::default() };
-        let new = Waiting { since: now, reported: false };
+        let is_told =
+            |id: &&ResourceId| before.get(&Wait::Ready((*id).clone())).is_some_and(|waiting| waiting.reported);
+        let unhealthy = plan.unhealthy().iter().filter(|id| !is_told(id)).cloned().collect();
+        let mut due = Due { unhealthy, ..Due::default() };
+        let new = Waiting::for_some(Duration::ZERO);
         let mut waits: BTreeMap<Wait, Waiting> =
             wanted.into_iter().map(|wait| (wait.clone(), before.get(wait).copied().unwrap_or(new))).collect();
         let mut late: Vec<Wait> = Vec::new();
+        for wait in &overdue {
+            if let Some(waiting) = waits.get_mut(wait) {
+                waiting.reported = true;
+            }
+        }
         for (wait, waiting) in &mut waits {
             let step = self.step(wait, now.duration_since(waiting.since), waiting.reported, pace);
             due.again = due.again.into_iter().chain(step.again).min();
@@ -345,7 +370,12 @@ impl Waits {
         match wait {
             Wait::RetainOld(_) => later(self.holds.load_balancer.saturating_sub(waited)),
             Wait::RetainListener(_) => later(self.holds.listener.saturating_sub(waited)),
-            Wait::Opened(_) | Wait::Arrived(_) => once(self.holds.propagation),
+            Wait::Opened(_) => {
+                let left = self.holds.propagation.saturating_sub(waited);
+                // What leads there may wait for more.
+                later(if left.is_zero() { LOOK } else { left })
+            }
+            Wait::Arrived(_) => once(self.holds.propagation),
             Wait::Moved(_) => once(self.holds.load_balancer),
             Wait::Protected(_) => StepOfWait { again: Some(DEADLINE), is_late: !reported },
             // No watch tells the state of a load balancer, or the health of a target.
@@ -376,14 +406,12 @@ impl Waits {
 
     /// Takes over waits of an earlier process, with their ages.
     pub(crate) fn restore(&self, stack: &StackId, ages: impl IntoIterator<Item = (Wait, Duration)>) {
-        let now = Instant::now();
         let oldest = self.holds.healthy_within.saturating_sub(LEFT_AFTER_RESTART);
-        let since = |wait: &Wait, age: Duration| {
-            let age = if matches!(wait, Wait::Ready(_)) { age.min(oldest) } else { age };
-            now.checked_sub(age).unwrap_or(now)
+        let left = |wait: &Wait, age: Duration| {
+            if matches!(wait, Wait::Ready(_)) { age.min(oldest) } else { age }
         };
         let waits = ages.into_iter().map(|(wait, age)| {
-            let waiting = Waiting { since: since(&wait, age), reported: false };
+            let waiting = Waiting::for_some(left(&wait, age));
             (wait, waiting)
         });
         self.waits().entry(stack.clone()).or_default().extend(waits);
@@ -508,7 +536,7 @@ mod tests {
 
     use super::*;
     use albatross_core::{
-        model::{ObjectName, ResourceId},
+        model::{Cause, ListenerArn, ObjectName, ObjectReference, ResourceId},
         testing::{listener, plan_in_spite_of, plan_of},
     };
 
@@ -652,19 +680,50 @@ mod tests {
     async fn a_pass_that_did_not_see_the_end_of_a_wait_comes_again() {
         let (waits, moved) = (waits_with_holds(), Wait::Moved(ObjectName::new("shop", "a")));
         let kept = BTreeSet::from([moved.clone()]);
-        assert!(waits.runs(&web(), &moved, false));
+        assert!(waits.runs(&web(), &moved));
         tokio::time::advance(HOLD).await;
         assert_eq!(waits.note(&web(), &plan_of(Vec::new(), []), &kept), again(SOONEST));
         assert_eq!(waits.keep(&web(), &kept), Some(SOONEST));
-        assert!(!waits.runs(&web(), &moved, false));
+        assert!(!waits.runs(&web(), &moved));
         assert_eq!(waits.keep(&web(), &kept), None);
         // Who is no longer on the way begins anew another time; who comes waits on.
         let arrived = Wait::Arrived(ObjectName::new("shop", "b"));
-        assert!(waits.runs(&web(), &arrived, false));
+        assert!(waits.runs(&web(), &arrived));
         waits.nobody_moves(&web());
         assert_eq!(waits.ages(&web()), BTreeMap::from([(arrived, Duration::ZERO)]));
         waits.keep(&web(), &BTreeSet::new());
         assert_eq!(waits.all(), vec![]);
+    }
+
+    /// Returns a step that changes the rules of a member.
+    fn modified(member: &str) -> Step {
+        let cause = Cause { object: ObjectReference::ingress(&ObjectName::new("shop", member)), ..listener(80).cause };
+        let (arn, port) = (ListenerArn::new("arn:listener"), 80);
+        Step { action: StepAction::ModifyListener { arn, port, change: Box::default() }, cause }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_begins_the_waits_of_others_anew_for_ever() {
+        let (waits, arrived) = (waits_with_holds(), Wait::Arrived(ObjectName::new("shop", "b")));
+        assert!(waits.runs(&web(), &arrived));
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_secs(10)).await;
+            waits.carried_out(&web(), &[modified("b")]);
+        }
+        assert!(!waits.runs(&web(), &arrived));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_led_to_although_it_is_not_healthy_stays_overdue_and_is_told_once() {
+        let (waits, a) = (waits_with_holds(), ResourceId::of_tag("shop/a-a:80"));
+        note(&waits, &[ready("shop/a-a:80")]);
+        tokio::time::advance(DEADLINE).await;
+        for told in [1, 0, 0] {
+            assert_eq!(waits.expired(&web()).health, BTreeSet::from([a.clone()]));
+            let due = waits.note(&web(), &plan_in_spite_of([a.clone()], []), &BTreeSet::new());
+            assert_eq!((due.unhealthy.len(), due.again), (told, Some(LOOK)));
+        }
+        assert_eq!((note(&waits, &[]), waits.all()), (Due::default(), vec![]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -675,26 +734,27 @@ mod tests {
         let keep = |waits: &Waits| waits.note(&web(), &plan_of(Vec::new(), []), &kept).again;
         // What has not begun is not kept.
         assert_eq!((keep(&waits), waits.all()), (None, vec![]));
-        assert!(waits.runs(&web(), &moved, false) && waits.runs(&web(), &arrived, false));
+        assert!(waits.runs(&web(), &moved) && waits.runs(&web(), &arrived));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(keep(&waits), Some(Duration::from_secs(5)));
-        // The member's rules have changed again.
-        assert!(waits.runs(&web(), &arrived, true));
+        // The member's rules have changed again, and so have another's.
+        waits.carried_out(&web(), &[modified("b")]);
+        waits.carried_out(&web(), &[modified("c")]);
         tokio::time::advance(Duration::from_secs(14)).await;
-        assert!(waits.runs(&web(), &arrived, false));
+        assert!(waits.runs(&web(), &arrived));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!waits.runs(&web(), &arrived, false));
+        assert!(!waits.runs(&web(), &arrived));
         assert_eq!(keep(&waits), Some(HOLD - Duration::from_secs(25)));
         let after = Waits::new(Holds { load_balancer: HOLD, ..Holds::DEFAULT });
         after.restore(&web(), waits.ages(&web()));
         tokio::time::advance(HOLD).await;
-        assert!(!waits.runs(&web(), &moved, false) && !after.runs(&web(), &moved, false));
+        assert!(!waits.runs(&web(), &moved) && !after.runs(&web(), &moved));
         // It is over for as long as it is kept.
         assert_eq!(keep(&waits), None);
-        assert!(!waits.runs(&web(), &moved, false));
+        assert!(!waits.runs(&web(), &moved));
         note(&waits, &[]);
-        assert!(waits.runs(&web(), &moved, false));
-        assert!(!Waits::new(Holds::NONE).runs(&web(), &moved, false));
+        assert!(waits.runs(&web(), &moved));
+        assert!(!Waits::new(Holds::NONE).runs(&web(), &moved));
     }
 
     #[tokio::test(start_paused = true)]

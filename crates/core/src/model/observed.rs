@@ -37,7 +37,7 @@ pub struct ObservedStack {
     /// The ports of new listeners that redirects wait for, each with true if it has had the time to be everywhere.
     #[serde(skip)]
     pub opened_ports: BTreeMap<u16, bool>,
-    /// The members whose status names the load balancer of another stack, which serves them until this one is published.
+    /// The members whose status names another load balancer, which serves them until that of the stack is published.
     #[serde(skip)]
     pub arriving: BTreeSet<ObjectReference>,
     /// True if redirects wait until a new listener has had the time to be everywhere.

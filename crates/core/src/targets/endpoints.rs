@@ -180,10 +180,11 @@ fn port_of<'a>(
 }
 
 /// Returns the pod of an endpoint. Watches show the pod and its EndpointSlice at different times, so another pod of the same
-/// name may be there instead.
+/// name may be there instead. One with the endpoint's address is the pod, whatever UID a slice of another writer still names.
 fn pod_of<'a>(snapshot: &'a Snapshot, namespace: &str, endpoint: &EndpointAddress) -> Option<&'a Pod> {
     let reference = endpoint.pod.as_ref()?;
-    snapshot.pods.get(&ObjectName::new(namespace, &reference.name)).filter(|pod| reference.means(&pod.uid))
+    let pod = snapshot.pods.get(&ObjectName::new(namespace, &reference.name))?;
+    Some(pod).filter(|pod| reference.means(&pod.uid) || pod.addresses.contains(&endpoint.address))
 }
 
 /// Returns true if a pod of a Service is being deleted and so counts as not ready. EndpointSlices show that later than the

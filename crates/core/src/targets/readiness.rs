@@ -202,7 +202,7 @@ pub enum HealthQuery {
 
 /// The shortest time between two queries.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
-/// The longest time between two queries, however many bindings wait.
+/// The longest time between two queries for a binding with a young pod, however many bindings wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// The queries a second, of all bindings together: most of what AWS gives an account, 10 Describe calls a second.
 const QUERIES_A_SECOND: u32 = 8;
@@ -225,7 +225,7 @@ pub fn share(waited: Duration) -> u32 {
 pub fn pause(waited: Duration, shares: u32, longest: Duration) -> Duration {
     let by_age = (waited / 4).max(SHORTEST_PAUSE).min(longest);
     let by_share = Duration::from_secs(1) * shares / (QUERIES_A_SECOND * share(waited));
-    by_age.max(by_share.min(LONGEST_PAUSE))
+    by_age.max(if waited < YOUNG { by_share.min(LONGEST_PAUSE) } else { by_share })
 }
 
 /// Decides on it. As long as a pod waits, it is once in `every`; a target that was registered just now is not healthy

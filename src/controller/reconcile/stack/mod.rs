@@ -29,7 +29,7 @@ use albatross_core::{
     desired::{self, Membership},
     model::{KnownLimits, ObjectName, ObjectReference, ObservedStack, ResourceId, Stack, StackId},
     plan::{self, Plan, Wait},
-    snapshot::{Snapshot, StatusEntry},
+    snapshot::Snapshot,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -149,32 +149,33 @@ impl Controller {
             let is_here = shown.iter().any(|host| hosts.contains(host));
             // Anybody may write a group's finalizer.
             let member = stack.member(&name);
-            let was_here = !stack.is_shared() || observed.member_resources.iter().any(|held| held.member == member);
+            let moved = Wait::Moved(name.clone());
+            let was_here = !stack.is_shared()
+                || self.waits.has(stack, &moved)
+                || observed.member_resources.iter().any(|held| held.member == member);
             let is_followed = !is_here && was_here && !shown.is_empty() && !hosts.is_empty();
             if is_followed {
                 membership.followed.insert(name.clone());
             }
-            if is_here || is_followed && self.waits.runs(stack, &Wait::Moved(name.clone()), false) {
+            if is_here || is_followed && self.waits.runs(stack, &moved) {
                 membership.freeze_moving(&name);
             }
         }
         Ok(())
     }
 
-    /// Returns the members whose status names the load balancer of another stack.
+    /// Returns the members whose status names another load balancer than that of the stack.
     fn arriving(&self, membership: &Membership, stack: &Stack, observed: &ObservedStack) -> BTreeSet<ObjectReference> {
-        let hosts: BTreeSet<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
-        let is_elsewhere =
-            |status: &[StatusEntry]| !status.is_empty() && !status.iter().any(|entry| hosts.contains(&entry.hostname));
-        let arrives = |name: &&ObjectName| {
-            self.with_snapshot(|snapshot| snapshot.ingresses.get(*name).is_some_and(|i| is_elsewhere(&i.status)))
+        let current = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
+        let host = current.map(|balancer| balancer.dns_name.to_lowercase());
+        let is_elsewhere = |name: &ObjectName| {
+            self.with_snapshot(|snapshot| {
+                let status = desired::member(snapshot, &stack.id, name).map(|member| member.status).unwrap_or_default();
+                !status.is_empty() && !status.iter().any(|entry| Some(&entry.hostname) == host.as_ref())
+            })
         };
-        if matches!(stack.id, StackId::Service(_)) {
-            return BTreeSet::new();
-        }
-        let served = membership.served().map(|name| (name, stack.id.member(name)));
-        let served = served.filter(|(_, member)| !stack.frozen.members.contains(member));
-        served.filter(|(name, _)| arrives(name)).map(|(_, member)| member).collect()
+        let served = membership.served().filter(|name| is_elsewhere(name)).map(|name| stack.id.member(name));
+        served.filter(|member| !stack.frozen.members.contains(member)).collect()
     }
 
     /// Returns true if a step failed permanently and the error belongs to one of several members.

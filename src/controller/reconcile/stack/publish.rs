@@ -16,8 +16,8 @@ use crate::controller::{
 use albatross_core::{
     dependents::{self, Key},
     desired::{self, Membership},
-    model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId},
-    plan::{self, Planned, Step, Wait},
+    model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, Stack, StackId},
+    plan::{self, Planned, Wait},
     snapshot::Ingress,
 };
 
@@ -51,8 +51,31 @@ impl Controller {
     ) -> Result<BTreeSet<Wait>, KubernetesError> {
         let Change { membership, stack, plan, .. } = *change;
         let mut arriving = BTreeSet::new();
+        let current = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
         if let Some(balancer) = stack.load_balancer.as_ref().and_then(|wanted| observed.published(wanted)) {
             let hostname = balancer.dns_name.to_lowercase();
+            let is_current = current.is_some_and(|current| current.arn == balancer.arn);
+            let hosts: BTreeSet<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
+            let is_shown = |name: &ObjectName| {
+                self.with_snapshot(|snapshot| {
+                    let member = desired::member(snapshot, &stack.id, name);
+                    member.is_some_and(|member| member.status.iter().any(|entry| hosts.contains(&entry.hostname)))
+                })
+            };
+            // Returns true if clients would come too early.
+            let mut arrives = |name: &ObjectName| {
+                if !observed.arriving.contains(&stack.id.member(name)) {
+                    return false;
+                }
+                if !is_current {
+                    // Rules are made on the current one: who is here stays, and who comes does not come here.
+                    return !is_shown(name);
+                }
+                let arrived = Wait::Arrived(name.clone());
+                let waits = balancer.is_active() && self.waits.runs(&stack.id, &arrived);
+                arriving.extend(waits.then_some(arrived));
+                waits || !balancer.is_active()
+            };
             match &stack.id {
                 StackId::Group(_) | StackId::Ingress(_) => {
                     let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
@@ -66,24 +89,18 @@ impl Controller {
                             self.with_snapshot(|snapshot| snapshot.ingresses.get(name).map(shown)).unwrap_or_default();
                         // Until targets let the load balancer in, no rule changes.
                         let waits = plan.held_members().contains(&member) || lets_in;
-                        if waits && !shown.contains(&hostname) || stack.frozen.members.contains(&member) {
-                            continue;
+                        let waits = waits && !shown.contains(&hostname) || stack.frozen.members.contains(&member);
+                        if !waits && !arrives(name) {
+                            self.write_ingress_status(name, &hostname, &ports).await?;
                         }
-                        if observed.arriving.contains(&member) {
-                            if !balancer.is_active() {
-                                continue;
-                            }
-                            let changes = |step: &Step| step.cause.object == member && step.action.changes_answers();
-                            let arrived = Wait::Arrived(name.clone());
-                            if self.waits.runs(&stack.id, &arrived, plan.steps().iter().any(changes)) {
-                                arriving.insert(arrived);
-                                continue;
-                            }
-                        }
-                        self.write_ingress_status(name, &hostname, &ports).await?;
                     }
                 }
-                StackId::Service(name) => self.write_service_status(name, &hostname).await?,
+                StackId::Service(name) => {
+                    let waits = is_current && plan.held_members().contains(&stack.id.member(name));
+                    if !(waits && observed.arriving.contains(&stack.id.member(name))) && !arrives(name) {
+                        self.write_service_status(name, &hostname).await?;
+                    }
+                }
             }
         }
         Ok(arriving)

@@ -42,9 +42,14 @@ pub fn member_resources(
         let existing = balancer.and_then(|b| b.listener(listener.port)).into_iter().flat_map(|l| &l.rules);
         let mut free = existing.filter(|rule| !taken.contains(&rule.arn)).collect::<Vec<_>>();
         for rule in &listener.rules {
-            let same = |observed: &&ObservedRule| same_conditions(rule, observed);
-            let Some(place) = free.iter().position(same) else { continue };
             let member = &rule.cause.object;
+            // A held member's desired rule may be like another member's that is there.
+            let is_others = |arn: &RuleArn| {
+                let mut holders = observed.member_resources.iter().filter(|resources| resources.rules.contains(arn));
+                held.contains(member) && holders.any(|resources| resources.member != *member)
+            };
+            let same = |existing: &&ObservedRule| same_conditions(rule, existing) && !is_others(&existing.arn);
+            let Some(place) = free.iter().position(same) else { continue };
             let arn = free.remove(place).arn.clone();
             member_resources.entry(member.clone()).or_insert_with(|| of(member)).rules.insert(arn);
         }

@@ -266,7 +266,13 @@ impl<'a> Search<'a> {
             let is_there =
                 |rule: &Rule| existing.is_some_and(|e| e.rules.iter().any(|other| same_conditions(rule, other)));
             let lacks_rules = || !self.stack.listeners.get(port).is_none_or(|to| to.rules.iter().all(is_there));
-            existing.is_none() || self.observed.opened_ports.get(port) == Some(&false) || lacks_rules()
+            // Of two that come to redirect to each other, neither waits for the rules of the other.
+            let redirects = self.stack.listeners.get(port).is_some_and(|to| !self.new_redirects(to).is_empty());
+            existing.is_none()
+                || match self.observed.opened_ports.get(port) {
+                    Some(is_over) => !is_over,
+                    None => !redirects && lacks_rules(),
+                }
         };
         let listeners = self.stack.listeners.values();
         let opening = listeners.map(|listener| {
@@ -346,7 +352,10 @@ impl<'a> Search<'a> {
     /// read proves neither.
     fn is_ready(&mut self, id: &ResourceId, places: &[Candidate<'a>], by_health: bool) -> bool {
         let Some(group) = self.matched.get(id) else { return false };
-        let mut bindings = self.observed.bindings.iter().filter(|b| b.target_group == group.arn && !b.deleting);
+        let bindings = self.observed.bindings.iter().filter(|b| b.target_group == group.arn && !b.deleting);
+        // No check of health tells that targets of a Network Load Balancer are not let in.
+        let is_network = self.balancer.kind == LoadBalancerKind::Network;
+        let mut bindings = bindings.filter(|binding| !is_network || binding.allows_sources);
         let Some(desired) = bindings.find_map(|binding| binding.registered) else { return false };
         if !by_health || self.balancer.kind == LoadBalancerKind::Network {
             return true;
@@ -356,8 +365,10 @@ impl<'a> Search<'a> {
         }
         let healthy = if desired == 0 { Some(0) } else { self.healthy(&group.arn) };
         let Some(healthy) = healthy else { return false };
+        // Who arrives leaves a load balancer that serves.
+        let arrives = |place: &Candidate<'_>| self.observed.arriving.contains(&place.cause().object);
         // Pods may come with their Ingress. Where nothing answers before, nothing is lost.
-        if desired > 0 && (healthy == 0 || healthy >= desired) {
+        if desired > 0 && (healthy == 0 || healthy >= desired || places.iter().any(arrives)) {
             return healthy >= desired;
         }
         let replaced: BTreeSet<&TargetGroupArn> =

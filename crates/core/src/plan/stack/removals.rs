@@ -34,7 +34,8 @@ impl<'a> Planner<'a> {
     ) -> (Vec<&'a ObservedLoadBalancer>, BTreeSet<&'a TargetGroupArn>) {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
-        let is_whole = self.frozen_resources.none_frozen() && self.pending.is_empty();
+        // A member that still shows the old one is published after its rules are everywhere.
+        let is_whole = self.frozen_resources.none_frozen() && self.pending.is_empty() && observed.arriving.is_empty();
         let due = |old: &ObservedLoadBalancer| serves && is_whole && observed.expired.contains(&old.arn);
         let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotect;
         let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
