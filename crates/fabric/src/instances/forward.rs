@@ -52,7 +52,8 @@ impl NodePorts {
         Self { port_offset, ..Self::default() }
     }
 
-    /// Opens and closes ports, so that these are open. What is connected stays so. A port that cannot be bound is logged.
+    /// Opens and closes ports, so that these are open. What is connected stays so. A port that cannot be bound is logged, and tried
+    /// again the next time.
     ///
     /// # Panics
     /// Panics outside a Tokio runtime.
@@ -62,8 +63,8 @@ impl NodePorts {
         for NodePort { node, port, transport, serves } in ports {
             wanted.insert((node, port, transport), serves);
         }
-        // Its task sees that the sender is gone.
-        self.open.retain(|key, _| wanted.contains_key(key));
+        // Its task sees that the sender is gone. One without a task could not be bound.
+        self.open.retain(|key, sender| wanted.contains_key(key) && !sender.is_closed());
         for (key, serves) in wanted {
             match self.open.entry(key) {
                 Entry::Occupied(open) => {

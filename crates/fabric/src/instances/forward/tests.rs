@@ -103,6 +103,20 @@ async fn what_is_connected_stays_when_backends_change() {
 }
 
 #[tokio::test]
+async fn a_port_that_another_program_had_is_opened_the_next_time() {
+    let mut world = world();
+    let [first, _] = world.addresses;
+    let other = std::net::TcpListener::bind(world.at).unwrap();
+    world.set(&[first], false);
+    tokio::time::pause();
+    world.ports.tasks.join_next().await.unwrap().unwrap();
+    tokio::time::resume();
+    drop(other);
+    world.set(&[first], false);
+    assert_eq!(world.ask().await.0, "one");
+}
+
+#[tokio::test]
 async fn a_backend_that_does_not_answer_is_a_reset() {
     let mut world = world();
     let [first, _] = world.addresses;
