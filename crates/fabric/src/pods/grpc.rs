@@ -60,14 +60,22 @@ pub(super) fn answer(result: Result<Vec<u8>, Status>) -> Response<Body> {
 
 const GRPC_STATUS: header::HeaderName = header::HeaderName::from_static("grpc-status");
 
-/// Returns what a server that knows every method answers. `fixed` is for methods of that name. The load balancer's check is not
-/// known, as it is not by servers anywhere: AWS expects status 12 of it.
-pub(super) fn echo(path: &str, message: &[u8], fixed: &str) -> Result<Vec<u8>, Status> {
+/// Returns the answer of `grpc-echoserver`, which knows two methods. The messages of both have a text in field 1.
+pub(super) fn echo_service(path: &str, message: &[u8], fixed: &str) -> Result<Vec<u8>, Status> {
+    match path {
+        "/echo.EchoService/Echo" => Ok(message.to_vec()),
+        "/echo.EchoService/FixedResponse" => Ok(text(1, fixed)),
+        _ => Err(Status::Unimplemented),
+    }
+}
+
+/// Returns the answer of a server that knows every method. The load balancer's check is not known, as it is not by servers
+/// anywhere: AWS expects status 12 of it.
+pub(super) fn echo(path: &str, message: &[u8]) -> Result<Vec<u8>, Status> {
     match path {
         // SERVING, the first field.
         "/grpc.health.v1.Health/Check" => Ok(vec![8, 1]),
         "/AWS.ALB/healthcheck" => Err(Status::Unimplemented),
-        path if path.ends_with("/FixedResponse") => Ok(text(1, fixed)),
         _ => Ok(message.to_vec()),
     }
 }
@@ -117,9 +125,18 @@ mod tests {
 
     #[test]
     fn every_method_but_the_load_balancers_check_is_answered() {
-        assert_eq!(echo("/grpc.health.v1.Health/Check", b"", ""), Ok(vec![8, 1]));
-        assert_eq!(echo("/AWS.ALB/healthcheck", b"", ""), Err(Status::Unimplemented));
-        assert_eq!(echo("/echo.EchoService/FixedResponse", b"x", "a"), Ok(b"\x0a\x01a".to_vec()));
-        assert_eq!(echo("/echo.EchoService/Echo", b"x", "a"), Ok(b"x".to_vec()));
+        assert_eq!(echo("/grpc.health.v1.Health/Check", b""), Ok(vec![8, 1]));
+        assert_eq!(echo("/AWS.ALB/healthcheck", b""), Err(Status::Unimplemented));
+        assert_eq!(echo("/echo.EchoService/FixedResponse", b"x"), Ok(b"x".to_vec()));
+    }
+
+    #[test]
+    fn the_echo_service_has_two_methods() {
+        let call = |path| echo_service(path, b"x", "a");
+        assert_eq!(call("/echo.EchoService/Echo"), Ok(b"x".to_vec()));
+        assert_eq!(call("/echo.EchoService/FixedResponse"), Ok(b"\x0a\x01a".to_vec()));
+        for path in ["/other.EchoService/Echo", "/grpc.health.v1.Health/Check", "/AWS.ALB/healthcheck"] {
+            assert_eq!(call(path), Err(Status::Unimplemented), "{path}");
+        }
     }
 }

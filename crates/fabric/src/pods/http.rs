@@ -89,9 +89,9 @@ async fn answer(
         switching(&key)
     } else {
         match serves.as_ref() {
-            Serves::Echo { .. } if grpc::is_call(request.headers()) => call(request, "").await,
+            Serves::Echo { .. } if grpc::is_call(request.headers()) => call(request, grpc::echo).await,
             Serves::Echo { .. } => echo(request, &facts.shared.name).await,
-            Serves::Grpc { fixed } => call(request, fixed).await,
+            Serves::Grpc { fixed } => call(request, |path, message| grpc::echo_service(path, message, fixed)).await,
             Serves::Text(body) => {
                 discard(request.into_body()).await;
                 text(StatusCode::OK, body.clone())
@@ -149,13 +149,16 @@ pub(super) fn status_of(path: &str) -> Option<StatusCode> {
     StatusCode::from_u16(code).ok().filter(|status| !status.is_informational())
 }
 
-async fn call(request: Request<Incoming>, fixed: &str) -> Response<Body> {
+async fn call(
+    request: Request<Incoming>,
+    answer: impl Fn(&str, &[u8]) -> Result<Vec<u8>, grpc::Status>,
+) -> Response<Body> {
     if request.version() != Version::HTTP_2 || !grpc::is_call(request.headers()) {
         return status(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let path = request.uri().path().to_owned();
     let message = grpc::message(request.into_body()).await;
-    grpc::answer(message.and_then(|message| grpc::echo(&path, &message, fixed)))
+    grpc::answer(message.and_then(|message| answer(&path, &message)))
 }
 
 /// Reads a body to its end, so that the connection can be used again.

@@ -31,7 +31,7 @@ pub(super) enum Serves<T> {
     },
     /// HTTP with this body.
     Text(String),
-    /// gRPC: calls are echoed, and `FixedResponse` answers with this text.
+    /// gRPC: `Echo` echoes, and `FixedResponse` answers with this text.
     Grpc {
         /// The text.
         fixed: String,
