@@ -56,7 +56,9 @@ impl Resolver {
     /// # Errors
     /// Returns an error if no port can be bound.
     pub fn bind(port_offset: u16) -> io::Result<Self> {
-        Self::bind_port(PORT.saturating_add(port_offset)).or_else(|_| {
+        let port = PORT.saturating_add(port_offset);
+        Self::bind_port(port).or_else(|error| {
+            tracing::warn!("DNS cannot have port {port} of {ADDRESS}, and has another: {error}");
             // The TCP port of the same number may be taken.
             (0..16).map(|_| Self::bind_port(0)).find(Result::is_ok).unwrap_or_else(|| Self::bind_port(0))
         })
