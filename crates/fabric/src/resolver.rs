@@ -250,11 +250,13 @@ mod tests {
     use super::*;
 
     const LB: &str = "lb-1.eu-west-1.elb.amazonaws.com";
+    const NLB: &str = "lb-0123456789abcdef.elb.eu-west-1.amazonaws.com";
 
     fn names() -> Names {
         let addresses = (1..=3).map(|last| Ipv4Addr::new(127, 20, 0, last)).collect();
         let zonal = (format!("eu-west-1a.{LB}"), vec![Ipv4Addr::new(127, 20, 0, 1)]);
-        BTreeMap::from([(LB.to_owned(), addresses), zonal, ("none.elb.amazonaws.com".to_owned(), vec![])])
+        let network = (NLB.to_owned(), vec![Ipv4Addr::new(127, 20, 0, 4)]);
+        BTreeMap::from([(LB.to_owned(), addresses), zonal, network, ("none.elb.amazonaws.com".to_owned(), vec![])])
     }
 
     fn query(name: &str, record: RecordType) -> Message {
@@ -294,6 +296,7 @@ mod tests {
             ("eu-west-1a.lb-1.eu-west-1.elb.amazonaws.com", A, NoError, true, &["60 127.20.0.1"], &[]),
             ("eu-west-1b.lb-1.eu-west-1.elb.amazonaws.com", A, NXDomain, true, &[], zone),
             ("gone-1.eu-west-1.elb.amazonaws.com", A, NXDomain, true, &[], zone),
+            (NLB, A, NoError, true, &["60 127.20.0.4"], &[]),
             ("gone-1.elb.eu-west-1.amazonaws.com", A, NXDomain, true, &[], &["elb.eu-west-1.amazonaws.com"]),
             ("none.elb.amazonaws.com", A, NoError, true, &[], &[]),
             ("elb.amazonaws.com", A, NoError, true, &[], zone),
