@@ -41,6 +41,11 @@ const AUDIT_POLICY: &str = r#"{
     "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]
 }"#;
 
+/// Returns the version of Kubernetes.
+pub(super) fn version() -> &'static str {
+    LINKED.version()
+}
+
 /// The file with the requests of ServiceAccounts, a line of JSON each.
 pub(super) const AUDIT_LOG: &str = "audit.log";
 

@@ -11,6 +11,7 @@ use aws_sdk_elasticloadbalancingv2::types::{ProtocolEnum, TargetTypeEnum};
 use serde_json::{Value, json};
 
 use super::aws::{Aws, REGION};
+use super::control_plane;
 
 /// The cluster's name.
 pub const CLUSTER: &str = "demo";
@@ -294,7 +295,7 @@ impl World {
         Ok(filled + rest)
     }
 
-    /// The Node objects of the instances, Ready.
+    /// The Node objects of the instances, Ready, with what EKS has on each node.
     pub fn node_objects(&self) -> Vec<Value> {
         let object = |node: &Node| {
             json!({
@@ -302,11 +303,36 @@ impl World {
                 "kind": "Node",
                 "metadata": {
                     "name": node.name,
-                    "labels": {"topology.kubernetes.io/zone": node.zone, "kubernetes.io/os": "linux"},
+                    "labels": {
+                        "kubernetes.io/arch": "amd64",
+                        "kubernetes.io/hostname": node.name,
+                        "kubernetes.io/os": "linux",
+                        "node.kubernetes.io/instance-type": InstanceType::M5Large.as_str(),
+                        "topology.kubernetes.io/region": REGION,
+                        "topology.kubernetes.io/zone": node.zone,
+                    },
                 },
                 "spec": {"providerID": format!("aws:///{}/{}", node.zone, node.instance)},
                 "status": {
-                    "addresses": [{"type": "InternalIP", "address": node.address}],
+                    "addresses": [
+                        {"type": "InternalIP", "address": node.address},
+                        {"type": "InternalDNS", "address": internal_name(&node.address)},
+                        {"type": "Hostname", "address": node.name},
+                    ],
+                    "capacity": {"cpu": "2", "memory": "7934440Ki", "pods": "29"},
+                    "allocatable": {"cpu": "1930m", "memory": "7244264Ki", "pods": "29"},
+                    "nodeInfo": {
+                        "architecture": "amd64",
+                        "bootID": "",
+                        "containerRuntimeVersion": "lab://1",
+                        "kernelVersion": "",
+                        "kubeProxyVersion": "",
+                        "kubeletVersion": control_plane::version(),
+                        "machineID": "",
+                        "operatingSystem": "linux",
+                        "osImage": "",
+                        "systemUUID": "",
+                    },
                     "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ok"}],
                 },
             })
@@ -329,6 +355,11 @@ impl World {
     }
 }
 
+/// Returns the name that the VPC's DNS has for an instance's address.
+fn internal_name(address: &str) -> String {
+    format!("ip-{}.{REGION}.compute.internal", address.replace('.', "-"))
+}
+
 fn tag(key: &str, value: &str) -> Tag {
     Tag::builder().key(key).value(value).build()
 }
@@ -340,6 +371,33 @@ fn owned(id: Option<&str>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_known_by_its_labels_and_addresses() {
+        let node = Node {
+            name: "node-0".to_owned(),
+            instance: "i-1".to_owned(),
+            address: "10.0.100.4".to_owned(),
+            interface: "eni-1".to_owned(),
+            zone: "us-west-2a".to_owned(),
+            network: "10.0.100".to_owned(),
+        };
+        let object = World { nodes: vec![node], ..World::default() }.node_objects().remove(0);
+        let labels = json!({
+            "kubernetes.io/arch": "amd64",
+            "kubernetes.io/hostname": "node-0",
+            "kubernetes.io/os": "linux",
+            "node.kubernetes.io/instance-type": "m5.large",
+            "topology.kubernetes.io/region": "us-west-2",
+            "topology.kubernetes.io/zone": "us-west-2a",
+        });
+        let addresses = json!([
+            {"type": "InternalIP", "address": "10.0.100.4"},
+            {"type": "InternalDNS", "address": "ip-10-0-100-4.us-west-2.compute.internal"},
+            {"type": "Hostname", "address": "node-0"},
+        ]);
+        assert_eq!((&object["metadata"]["labels"], &object["status"]["addresses"]), (&labels, &addresses));
+    }
 
     #[test]
     fn substitution_fills_every_kind_and_names_what_is_missing() {
