@@ -29,7 +29,7 @@ const LINKED: GoProgram = GoProgram {
     module: "k8s.io/kubernetes",
     package: ".",
 };
-const CONTROLLERS: &str = "endpointslice-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller,statefulset-controller,job-controller,disruption-controller,serviceaccount-controller";
+const CONTROLLERS: &str = "endpoints-controller,endpointslice-controller,endpointslice-mirroring-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller,statefulset-controller,job-controller,ttl-after-finished-controller,disruption-controller,serviceaccount-controller,root-ca-certificate-publisher-controller";
 /// Where an offset of 10,000 is added, the highest one is still a port.
 const NODE_PORTS: &str = "10000-55000";
 const TOKEN: &str = "admintoken";
@@ -153,6 +153,7 @@ impl ControlPlane {
 
         let mut arguments = Arguments::default();
         arguments.path("--kubeconfig", &kubeconfig).flag("--leader-elect=false");
+        arguments.path("--root-ca-file", &authority);
         arguments.text("--controllers", CONTROLLERS).text("--secure-port", &manager_port.to_string());
         arguments.text("--bind-address", "127.0.0.1").path("--cert-dir", &directory.join("manager-certificates"));
         let manager = programs.spawn(processes, "kube-controller-manager", arguments.0)?;

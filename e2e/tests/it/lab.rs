@@ -27,7 +27,13 @@ fn pods_become_ready_with_an_address_on_their_node_and_go_with_their_namespace()
                 "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "app", "image": "x"}]}},
             },
         });
-        stage.cluster.apply(&[deployment]).await?;
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web", "namespace": namespace},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+        });
+        stage.cluster.apply(&[deployment, service]).await?;
         wait_until(SOON, "four Ready pods", async || {
             let pods = stage.cluster.list("v1", "Pod", Some(namespace)).await?;
             Ok(pods.iter().filter(|pod| condition_is_true(pod, "Ready")).count() == 4)
@@ -43,6 +49,12 @@ fn pods_become_ready_with_an_address_on_their_node_and_go_with_their_namespace()
             let addresses: Vec<_> = addresses.filter_map(|it| it.private_ip_address()).collect();
             ensure!(addresses.contains(&address), "{address} is not among {addresses:?}");
         }
+        wait_until(SOON, "what older programs read: Endpoints, and the API server's authority", async || {
+            let endpoints = stage.cluster.get("v1", "Endpoints", Some(namespace), "web").await?.context("none")?;
+            let authority = stage.cluster.get("v1", "ConfigMap", Some(namespace), "kube-root-ca.crt").await?;
+            Ok(items(&endpoints, "/subsets/0/addresses").len() == 4 && authority.is_some())
+        })
+        .await?;
         stage.cluster.delete("v1", "Namespace", None, namespace).await?;
         wait_until(SOON, "the namespace to be gone", async || {
             Ok(stage.cluster.get("v1", "Namespace", None, namespace).await?.is_none())
