@@ -218,7 +218,7 @@ impl State {
         let progress = self.runner.as_mut().and_then(|runner| runner.end(pod));
         let given = self.addresses.get(&pod.uid().unwrap_or_default());
         let status = given.map(|(node, address)| (address.clone(), self.host(node).to_owned()));
-        let ended = matches!(progress, None | Some(Progress::Ended | Progress::Completed));
+        let ended = matches!(progress, None | Some(Progress::Ended | Progress::Completed { .. }));
         if let (Some(progress), Some((address, host))) = (progress, status) {
             // EndpointSlices are to say that it does not serve any more before it is gone.
             tell(pods, pod, &address, &host, &progress).await?;

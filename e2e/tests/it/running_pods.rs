@@ -73,19 +73,25 @@ fn others() -> Vec<Value> {
         "metadata": {"name": "web", "namespace": NAMESPACE},
         "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http", "nodePort": NODE_PORT}]},
     });
-    let job = json!({
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": "once", "namespace": NAMESPACE},
-        "spec": {"template": template("once", json!({"restartPolicy": "Never"}))},
-    });
+    let job = |name: &str, command: &[&str]| {
+        let mut template = template(name, json!({"restartPolicy": "Never"}));
+        template["spec"]["containers"][0]["command"] = json!(command);
+        json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"backoffLimit": 0, "template": template},
+        })
+    };
     let set = json!({
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
         "metadata": {"name": "set", "namespace": NAMESPACE},
         "spec": {"replicas": 2, "serviceName": "set", "selector": {"matchLabels": {"app": "set"}}, "template": template("set", json!({}))},
     });
-    vec![service, job, set]
+    let jobs =
+        [job("once", &["true"]), job("failing", &["sh", "-c", "sleep 0.1; exit 3"]), job("long", &["sleep", "3600"])];
+    [service, set].into_iter().chain(jobs).collect()
 }
 
 async fn pods(stage: &Stage, app: &str) -> Result<Vec<Value>> {
@@ -176,10 +182,15 @@ fn pods_that_run_answer_are_probed_and_end_as_their_manifests_say() {
         .await?;
         ensure!(TcpStream::connect(loopback(&ip, 8080)?).await.is_err(), "it still accepts");
 
-        wait_until(SOON, "the Job and the StatefulSet", async || {
-            let job = stage.cluster.get("batch/v1", "Job", Some(NAMESPACE), "once").await?.context("no Job")?;
+        wait_until(SOON, "the Jobs and the StatefulSet", async || {
+            let job = async |name| {
+                let job = stage.cluster.get("batch/v1", "Job", Some(NAMESPACE), name).await?.context("no Job")?;
+                anyhow::Ok(job["status"].clone())
+            };
+            let (once, failing, long) = (job("once").await?, job("failing").await?, job("long").await?);
             let set = stage.cluster.get("apps/v1", "StatefulSet", Some(NAMESPACE), "set").await?.context("no set")?;
-            Ok(job["status"]["succeeded"] == 1 && set["status"]["readyReplicas"] == 2)
+            let jobs = once["succeeded"] == 1 && failing["failed"] == 1 && long["ready"] == 1;
+            Ok(jobs && set["status"]["readyReplicas"] == 2)
         })
         .await?;
 

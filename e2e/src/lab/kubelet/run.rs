@@ -40,8 +40,8 @@ pub(super) enum Progress {
     },
     /// It runs.
     Running(Vec<Container>),
-    /// It has done its work.
-    Completed,
+    /// It has done its work, well or not.
+    Completed { exit_code: i32 },
     /// Its processes are gone.
     Ended,
 }
@@ -167,9 +167,14 @@ async fn live(
     mut end: watch::Receiver<Option<End>>,
     mut failing: watch::Receiver<bool>,
 ) {
-    if spec::completes(&pod) {
-        shared.set(|progress| *progress = Progress::Completed);
-        return;
+    if let Some(work) = spec::work(&pod) {
+        let ready = Container { started: true, ready: true };
+        shared.set(|progress| *progress = Progress::Running(vec![ready; spec::containers(&pod).len()]));
+        let done = tokio::select! {
+            () = tokio::time::sleep(work.time) => Progress::Completed { exit_code: work.exit_code },
+            _ = ending(&mut end) => Progress::Ended,
+        };
+        return shared.set(|progress| *progress = done);
     }
     let process = tokio::select! {
         process = start(&pod, &address, &host, runs, &client, &shared) => process,

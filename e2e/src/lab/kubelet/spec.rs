@@ -251,13 +251,64 @@ fn named(data: Option<&Data>, items: Option<&[KeyToPath]>) -> Data {
     }
 }
 
-/// Returns true if a pod does its work and ends: it is not to be restarted, and nothing in it is a server.
-pub(super) fn completes(pod: &Pod) -> bool {
+/// The work of a pod that ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Work {
+    pub(super) time: Duration,
+    pub(super) exit_code: i32,
+}
+
+/// Returns the work of a pod that is not to be restarted and in which nothing is a server. It takes as long as that of any
+/// container, and fails as the first one does that fails.
+pub(super) fn work(pod: &Pod) -> Option<Work> {
     let restarts = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always") == "Always";
     let is_server = |container: &Container| {
         container.image.as_deref().is_some_and(is_known) || container.ports.as_ref().is_some_and(|it| !it.is_empty())
     };
-    !restarts && !containers(pod).iter().any(is_server)
+    if restarts || containers(pod).iter().any(is_server) {
+        return None;
+    }
+    let of_container = |container: &Container| {
+        let words = container.command.iter().chain(&container.args).flatten();
+        work_of(&words.map(String::as_str).collect::<Vec<_>>())
+    };
+    let both = |one: Work, other: Work| Work {
+        time: one.time.max(other.time),
+        exit_code: if one.exit_code == 0 { other.exit_code } else { one.exit_code },
+    };
+    Some(containers(pod).iter().map(of_container).fold(Work::default(), both))
+}
+
+/// Returns the work of a command, which may be a shell with a script. Programs other than `sleep`, `false` and `exit` succeed at
+/// once.
+fn work_of(words: &[&str]) -> Work {
+    let is_shell = words.first().is_some_and(|program| program.ends_with("sh"));
+    let script = words.iter().position(|word| is_shell && word.starts_with('-') && word.ends_with('c'));
+    let script = script.and_then(|flag| words.get(flag + 1)).map_or_else(|| words.join(" "), ToString::to_string);
+    let mut work = Work::default();
+    for line in script.replace("&&", "\n&").replace("||", "\n|").replace(';', "\n").lines() {
+        let (line, is_run) = match (line.strip_prefix('&'), line.strip_prefix('|')) {
+            (Some(line), _) => (line, work.exit_code == 0),
+            (None, Some(line)) => (line, work.exit_code != 0),
+            (None, None) => (line, true),
+        };
+        let mut words = line.split_whitespace();
+        let Some(program) = words.next().filter(|_| is_run) else { continue };
+        let argument = words.next();
+        match program.rsplit('/').next() {
+            Some("exit") => {
+                work.exit_code = argument.and_then(|code| code.parse().ok()).unwrap_or(work.exit_code);
+                break;
+            }
+            Some("false") => work.exit_code = 1,
+            Some("sleep") => {
+                work.time = work.time.saturating_add(argument.and_then(duration).unwrap_or_default());
+                work.exit_code = 0;
+            }
+            _ => work.exit_code = 0,
+        }
+    }
+    work
 }
 
 /// The end of a pod.
@@ -295,9 +346,18 @@ fn pre_stop(lifecycle: &Lifecycle) -> Option<Duration> {
     let command = handler.exec.as_ref()?.command.as_ref()?.join(" ");
     let mut words = command.split(|letter: char| letter.is_whitespace() || letter == ';' || letter == '&');
     words.find(|word| word.rsplit('/').next() == Some("sleep"))?;
-    let time = words.find(|word| !word.is_empty())?;
-    let (number, unit) = time.strip_suffix('m').map_or((time.trim_end_matches('s'), 1.0), |minutes| (minutes, 60.0));
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit).ok()
+    duration(words.find(|word| !word.is_empty())?)
+}
+
+/// Returns how long `sleep` sleeps.
+fn duration(time: &str) -> Option<Duration> {
+    if time == "infinity" {
+        return Some(Duration::MAX);
+    }
+    let units = [('s', 1.0), ('m', 60.0), ('h', 3600.0), ('d', 86400.0)];
+    let with_unit = units.iter().find_map(|(unit, seconds)| Some((time.strip_suffix(*unit)?, *seconds)));
+    let (number, seconds) = with_unit.unwrap_or((time, 1.0));
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
 #[cfg(test)]
@@ -413,7 +473,7 @@ mod tests {
     #[test]
     fn a_pod_without_servers_that_is_not_restarted_completes() {
         let with = |policy: &str, container: Value| {
-            completes(&pod(&json!({"restartPolicy": policy, "containers": [container]})))
+            work(&pod(&json!({"restartPolicy": policy, "containers": [container]}))).is_some()
         };
         let port = json!([{"containerPort": 80}]);
         assert!(with("Never", json!({"name": "a", "image": "busybox"})));
@@ -421,6 +481,38 @@ mod tests {
         assert!(!with("Always", json!({"name": "a", "image": "busybox"})));
         assert!(!with("Never", json!({"name": "a", "image": "x/colorteller:1"})));
         assert!(!with("Never", json!({"name": "a", "image": "busybox", "ports": port})));
+    }
+
+    #[test]
+    fn the_work_of_a_pod_is_what_its_command_says() {
+        let rows: [(&[&str], u64, i32); 17] = [
+            (&[], 0, 0),
+            (&["true"], 0, 0),
+            (&["/bin/false"], 0, 1),
+            (&["sleep", "3600"], 3_600_000, 0),
+            (&["sh", "-c", "sleep 2.5s; sleep 1m"], 62_500, 0),
+            (&["/bin/bash", "-ec", "echo hi\nexit 3\nsleep 5"], 0, 3),
+            (&["sh", "-c", "sleep 1h && exit 2"], 3_600_000, 2),
+            (&["sh", "-c", "curl -f web || exit 1"], 0, 0),
+            (&["sh", "-c", "false || exit 4; exit 5"], 0, 4),
+            (&["sh", "-c", "false || sleep 1"], 1_000, 0),
+            (&["sh", "-c", "false && sleep 1"], 0, 1),
+            (&["sh", "-c", "false; exit"], 0, 1),
+            (&["sh", "-c", "false; echo bye;"], 0, 0),
+            (&["sh", "-c", "if ! curl web; then exit 1; fi"], 0, 0),
+            (&["ping", "-c", "3", "web"], 0, 0),
+            (&["sleep"], 0, 0),
+            (&["sleep", "x"], 0, 0),
+        ];
+        for (words, millis, exit_code) in rows {
+            assert_eq!(work_of(words), Work { time: Duration::from_millis(millis), exit_code }, "{words:?}");
+        }
+        assert_eq!(work_of(&["sleep", "infinity"]).time, Duration::MAX);
+        let container = |command: &[&str]| json!({"name": "a", "image": "busybox", "command": command});
+        let sleeps = json!({"name": "b", "image": "busybox", "args": ["sleep", "9"]});
+        let containers = json!([container(&["true"]), container(&["false"]), sleeps]);
+        let pod = pod(&json!({"restartPolicy": "Never", "containers": containers}));
+        assert_eq!(work(&pod), Some(Work { time: Duration::from_secs(9), exit_code: 1 }));
     }
 
     #[test]

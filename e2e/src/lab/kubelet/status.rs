@@ -25,7 +25,8 @@ pub(super) fn status(pod: &Pod, address: &str, host: &str, progress: &Progress, 
     let phase = match progress {
         Progress::Waiting { .. } => "Pending",
         Progress::Running(_) | Progress::Ended => "Running",
-        Progress::Completed => "Succeeded",
+        Progress::Completed { exit_code: 0 } => "Succeeded",
+        Progress::Completed { .. } => "Failed",
     };
     let conditions = OWN.map(|kind| {
         let holds = match kind {
@@ -84,9 +85,11 @@ fn container_state(pod: &Pod, progress: &Progress, now: Timestamp) -> Value {
     match progress {
         Progress::Waiting { reason, message } => json!({"waiting": {"reason": reason, "message": message}}),
         Progress::Running(_) => json!({"running": {"startedAt": started}}),
-        Progress::Completed | Progress::Ended => {
+        Progress::Completed { .. } | Progress::Ended => {
+            let code = if let Progress::Completed { exit_code } = progress { *exit_code } else { 0 };
+            let reason = if code == 0 { "Completed" } else { "Error" };
             let old = old(pod, "/containerStatuses/0/state/terminated");
-            let new = || json!({"exitCode": 0, "reason": "Completed", "startedAt": started, "finishedAt": now});
+            let new = || json!({"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now});
             json!({"terminated": old.unwrap_or_else(new)})
         }
     }
@@ -163,11 +166,15 @@ mod tests {
             (&none, running(true), "Running running true PodScheduled Initialized ContainersReady"),
             (&gate, running(true), "Running running true PodScheduled Initialized ContainersReady Ready"),
             (&gate, Progress::Ended, "Running terminated false PodScheduled Initialized"),
-            (&gate, Progress::Completed, "Succeeded terminated false PodScheduled Initialized"),
+            (&gate, Progress::Completed { exit_code: 0 }, "Succeeded terminated false PodScheduled Initialized"),
+            (&gate, Progress::Completed { exit_code: 3 }, "Failed terminated false PodScheduled Initialized"),
         ];
         for (old, progress, expected) in rows {
             assert_eq!(summary(&made(&pod(old), &progress, NOW)), expected, "{progress:?}");
         }
+        let failed = made(&pod(&none), &Progress::Completed { exit_code: 3 }, NOW);
+        let state = &failed["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!((&state["exitCode"], &state["reason"]), (&json!(3), &json!("Error")));
         let mut held = pod(&gate);
         held.annotations_mut().insert(READY.to_owned(), "false".to_owned());
         let expected = "Running running false PodScheduled Initialized";
@@ -177,7 +184,7 @@ mod tests {
     #[test]
     fn a_status_is_written_once_and_keeps_its_times() {
         let running = |ready| Progress::Running(vec![Container { started: true, ready }]);
-        for progress in [running(true), Progress::Completed, Progress::Ended] {
+        for progress in [running(true), Progress::Completed { exit_code: 3 }, Progress::Ended] {
             let first = made(&pod(&json!({})), &progress, NOW);
             let written = pod(&first);
             assert!(!is_written(&pod(&json!({})), &first));
