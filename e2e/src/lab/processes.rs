@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead as _, Write as _};
+use std::io::{self, BufRead as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,8 @@ impl Processes {
         &self.inner.directory
     }
 
-    /// Starts a program with its output in `<directory>/<name>.log`, to which it is appended.
+    /// Starts a program in the lab's directory, with its output in `<directory>/<name>.log`, to which it is appended. A relative
+    /// path of the program is that of the lab's own process.
     pub fn spawn<A: AsRef<OsStr>>(
         &self,
         name: &str,
@@ -91,6 +92,7 @@ impl Processes {
     ) -> Result<Process> {
         let log = self.inner.directory.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
+        let program = &located(program)?;
         let mut command = Command::new(program);
         // All the lab's traffic is on loopback; a proxy of the developer's network must not see it, and what the developer's
         // own AWS is reached with must not count, unless a test brings one.
@@ -109,8 +111,10 @@ impl Processes {
             .stderr(output)
             .process_group(0);
         let child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
-        self.tell('+', child.id())?;
-        Ok(Process { name: name.to_owned(), child, log, owner: self.clone() })
+        // Without a guard it would outlive the lab, so it is dropped, which kills it.
+        let process = Process { name: name.to_owned(), child, log, owner: self.clone() };
+        self.tell('+', process.id())?;
+        Ok(process)
     }
 
     fn tell(&self, sign: char, id: u32) -> Result<()> {
@@ -186,6 +190,11 @@ impl Drop for Process {
     }
 }
 
+/// Returns the path of a program for a process in another directory. A bare name is looked up in `PATH`.
+fn located(program: &Path) -> io::Result<PathBuf> {
+    if program.components().count() > 1 { std::path::absolute(program) } else { Ok(program.to_owned()) }
+}
+
 /// Runs the guard process: it records the process groups named on its input (`+id`, `-id`), and when the input ends it kills
 /// the remaining groups and removes `directory`.
 pub fn guard(directory: &Path) {
@@ -231,4 +240,49 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
         listeners.push(listener);
     }
     Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The processes of a lab whose guard is another program.
+    fn guarded_by(program: &str, directory: &Path) -> Processes {
+        let mut guard = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pipe = Mutex::new(guard.stdin.take());
+        Processes { inner: Arc::new(Inner { directory: directory.to_owned(), guard: Mutex::new(guard), pipe }) }
+    }
+
+    /// Returns true if a process has this among its arguments.
+    fn runs(argument: &str) -> bool {
+        let processes = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
+        let mut lines = processes.filter_map(|it| std::fs::read(it.path().join("cmdline")).ok());
+        lines.any(|line| line.split(|byte| *byte == 0).any(|own| own == argument.as_bytes()))
+    }
+
+    #[test]
+    fn a_program_that_no_guard_knows_of_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let processes = guarded_by("cat", directory.path());
+        let time = format!("86400.{}", std::process::id());
+        let running = processes.spawn("sleep", Path::new("sleep"), [&time], &[]).unwrap();
+        assert!(runs(&time));
+        drop(running);
+        assert!(!runs(&time));
+        let processes = guarded_by("true", directory.path());
+        processes.inner.guard.lock().unwrap().wait().unwrap();
+        let refused = processes.spawn("sleep", Path::new("sleep"), [&time], &[]).err().unwrap();
+        assert_eq!(refused.to_string(), "the lab's guard process is gone");
+        assert!(!runs(&time));
+    }
+
+    #[test]
+    fn a_relative_path_of_a_program_is_from_here() {
+        let here = std::env::current_dir().unwrap();
+        for (program, expected) in
+            [("./a", here.join("a")), ("b/a", here.join("b/a")), ("/b/a", "/b/a".into()), ("a", "a".into())]
+        {
+            assert_eq!(located(Path::new(program)).unwrap(), expected);
+        }
+    }
 }
