@@ -18,7 +18,9 @@ use crate::lab::world::CLUSTER;
 use crate::lab::{Lab, Options, controller};
 use crate::traffic::controllers::Controllers;
 
-/// Between two looks at the controller.
+/// The flags that keep a controller from the ports that pods use. By default it takes them on all addresses.
+const FLAGS: &str = "--metrics-bind-addr=127.0.0.1:8080 --health-probe-bind-addr=127.0.0.1:61779";
+/// Between two looks at the programs.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The options of `lab`.
@@ -28,6 +30,9 @@ pub struct Arguments {
     #[arg(long)]
     traffic: bool,
     /// Run another controller: its command, in which {kubeconfig}, {endpoint}, {region}, {vpc} and {cluster} are filled
+    ///
+    /// It runs in the lab's directory, so paths in its arguments are to be absolute. Pods use ports of this machine, so its own
+    /// are to be on 127.0.0.1: --metrics-bind-addr=127.0.0.1:8080 --health-probe-bind-addr=127.0.0.1:61779
     #[arg(long, value_name = "COMMAND", requires = "traffic", conflicts_with = "no_controller")]
     controller: Option<String>,
     /// Run no controller
@@ -149,6 +154,11 @@ impl Values {
         line(format_args!("  export KUBECONFIG={}", quoted(&self.kubeconfig.display().to_string())));
         line(format_args!("  export AWS_ENDPOINT_URL={} AWS_REGION={REGION}", self.endpoint));
         line(format_args!("  export AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=y AWS_EC2_METADATA_DISABLED=true"));
+        if self.traffic.as_ref().is_some_and(|traffic| traffic.port_offset == 0) {
+            line(format_args!(
+                "\nPods use ports of this machine, so keep those of your controller to 127.0.0.1:\n\n  {FLAGS}"
+            ));
+        }
         line(format_args!("\nCtrl-C ends it."));
         text
     }
@@ -213,30 +223,34 @@ For a controller of your own, and for kubectl:
   export KUBECONFIG='/tmp/the lab/kubeconfig'
   export AWS_ENDPOINT_URL=http://127.0.0.1:5000 AWS_REGION=us-west-2
   export AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=y AWS_EC2_METADATA_DISABLED=true
-
-Ctrl-C ends it.
 ";
+    const END: &str = "\nCtrl-C ends it.\n";
 
     #[test]
     fn a_person_is_told_what_there_is() {
         let head = "The lab is up: cluster demo, VPC vpc-1, logs in /tmp/the lab
   certificate for example.com: arn:1
 ";
-        assert_eq!(values(None).text(), format!("{head}{EXPORTS}"));
+        assert_eq!(values(None).text(), format!("{head}{EXPORTS}{END}"));
         let own = "  authority of the certificates: /tmp/the lab/ca.pem
   subnet public-a: subnet-1
   DNS of the load balancers: 127.30.0.53 port 53
   ports of load balancers, nodes and pods: as in AWS
   no controller runs
 ";
-        assert_eq!(with_traffic(0, None).text(), format!("{head}{own}{EXPORTS}"));
+        let flags = "
+Pods use ports of this machine, so keep those of your controller to 127.0.0.1:
+
+  --metrics-bind-addr=127.0.0.1:8080 --health-probe-bind-addr=127.0.0.1:61779
+";
+        assert_eq!(with_traffic(0, None).text(), format!("{head}{own}{EXPORTS}{flags}{END}"));
         let other = "  authority of the certificates: /tmp/the lab/ca.pem
   subnet public-a: subnet-1
   DNS of the load balancers: 127.30.0.53 port 10053
   ports of load balancers, nodes and pods: as in AWS, plus 10000
   the controller's log: /tmp/log
 ";
-        assert_eq!(with_traffic(10_000, Some("/tmp/log")).text(), format!("{head}{other}{EXPORTS}"));
+        assert_eq!(with_traffic(10_000, Some("/tmp/log")).text(), format!("{head}{other}{EXPORTS}{END}"));
     }
 
     #[test]
