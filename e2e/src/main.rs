@@ -64,7 +64,7 @@ fn albatross_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Returns false if the command did what it is for and found a failure.
 fn run(command: &Command) -> Result<bool> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("e2e=info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("e2e=info,albatross_fabric=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

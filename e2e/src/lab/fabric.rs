@@ -24,8 +24,10 @@ use super::wait_until;
 
 /// Added to all ports where those below 1024 are for root alone.
 const OFFSET: u16 = 10_000;
-/// A port that is for root alone on most machines.
+/// The port of the claim, for root alone on most machines.
 const PORT: u16 = 80;
+/// The ports without which none is AWS's own: those of DNS and of most listeners.
+const NEEDED: [u16; 3] = [53, PORT, 443];
 
 /// The load balancers of the lab's account. Dropping it ends them and all connections.
 pub struct Traffic {
@@ -102,20 +104,38 @@ async fn authority(url: &str) -> Result<String> {
 }
 
 /// Returns the settings that AWS's own times and delays have: a change reaches each node within ten seconds. Ports are AWS's
-/// own where the machine allows it.
+/// own where the machine allows it and no other program has them.
 pub fn like_aws() -> Options {
-    let is_allowed = TcpListener::bind((address::of_node(u16::MAX), PORT)).is_ok();
     Options {
         seed: 1,
         delay_millis: (1_000, 10_000),
         security_groups: true,
-        port_offset: if is_allowed { 0 } else { OFFSET },
+        port_offset: if are_free(&NEEDED) { 0 } else { OFFSET },
         time_scale: 1.0,
     }
+}
+
+/// Returns true if a node could listen at each of these ports.
+fn are_free(ports: &[u16]) -> bool {
+    ports.iter().all(|port| TcpListener::bind((address::of_node(u16::MAX), *port)).is_ok())
 }
 
 /// Returns where a pod or an instance listens, by its address in the VPC.
 pub fn of_vpc(address: IpAddr, port: u16, options: Options) -> Option<SocketAddr> {
     let address: Ipv4Addr = address::of_vpc(address)?;
     Some((address, port.checked_add(options.port_offset)?).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_a_program_has_on_all_addresses_is_not_free() {
+        let other = TcpListener::bind("0.0.0.0:0").unwrap();
+        let taken = other.local_addr().unwrap().port();
+        assert!(are_free(&[]) && !are_free(&[taken]));
+        drop(other);
+        assert!(are_free(&[taken]));
+    }
 }
