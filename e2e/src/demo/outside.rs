@@ -38,7 +38,7 @@ pub struct Arguments {
     /// Run no controller
     #[arg(long, requires = "traffic")]
     no_controller: bool,
-    /// Write what is printed to a file too, as JSON; it is there as soon as the lab and albatross are ready
+    /// Write what is printed to a file too, as JSON; it is there as soon as the lab and albatross are ready, until they end
     #[arg(long, value_name = "FILE", requires = "traffic")]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -53,15 +53,9 @@ pub async fn run(program: &Path, arguments: &Arguments) -> Result<()> {
 }
 
 async fn keep(program: &Path, arguments: &Arguments) -> Result<()> {
-    if let Some(file) = &arguments.json {
-        // One of an earlier lab would be read as this one's.
-        match fs::remove_file(file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("removing {}", file.display()));
-            }
-            _ => {}
-        }
-    }
+    // One of an earlier lab would be read as this one's.
+    let file = arguments.json.clone().map(Announcement);
+    file.as_ref().map_or(Ok(()), Announcement::remove)?;
     let traffic = arguments.traffic.then(|| arguments.ports.settings());
     let lab = Arc::new(Lab::start(program, Options { kubelet: true, traffic, ..Options::default() }).await?);
     let controllers = match traffic {
@@ -72,7 +66,7 @@ async fn keep(program: &Path, arguments: &Arguments) -> Result<()> {
     };
     let values = Values::of(&lab, controllers.is_some());
     print!("{}", values.text());
-    if let Some(file) = &arguments.json {
+    if let Some(Announcement(file)) = &file {
         values.write(file).with_context(|| format!("writing {}", file.display()))?;
     }
     loop {
@@ -80,6 +74,26 @@ async fn keep(program: &Path, arguments: &Arguments) -> Result<()> {
             controllers.check().await?;
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The file that names the lab for programs. It is removed with the lab.
+struct Announcement(PathBuf);
+
+impl Announcement {
+    fn remove(&self) -> Result<()> {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", self.0.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        let _ = self.remove();
     }
 }
 
@@ -257,6 +271,8 @@ Pods use ports of this machine, so keep those of your controller to 127.0.0.1:
     fn a_program_finds_the_same_in_a_file() {
         let file = tempfile::tempdir().unwrap();
         let file = file.path().join("lab.json");
+        let announcement = Announcement(file.clone());
+        announcement.remove().unwrap();
         with_traffic(0, Some("/tmp/log")).write(&file).unwrap();
         let expected = json!({
             "logs": "/tmp/the lab",
@@ -273,5 +289,7 @@ Pods use ports of this machine, so keep those of your controller to 127.0.0.1:
             "controllerLog": "/tmp/log",
         });
         assert_eq!(serde_json::from_slice::<Value>(&fs::read(&file).unwrap()).unwrap(), expected);
+        drop(announcement);
+        assert!(!file.exists());
     }
 }

@@ -40,8 +40,9 @@ all is gone
 ";
         let log = || controller_log(&file).unwrap_or_default();
         ensure!(output.status.success() && told == expected, "the suite says:\n{told}\nthe controller:\n{}", log());
-        let text = lab.interrupt().await?;
         let values: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        let text = lab.interrupt().await?;
+        ensure!(!file.exists(), "the file names a lab that is gone");
         for value in ["kubeconfig", "awsEndpoint", "region", "vpc", "certificateAuthority", "controllerLog"] {
             let value = values[value].as_str().context("a value that is no text")?;
             ensure!(text.contains(value), "the lab does not print {value}:\n{text}");
