@@ -1,11 +1,12 @@
 //! moto, the AWS emulator, in a Python virtual environment of the lab's own.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::body::Bytes;
@@ -99,10 +100,43 @@ fn environment(cache: &Path) -> Result<PathBuf> {
         "`pip install moto[server]=={VERSION}` failed (it needs PyPI):\n{}",
         String::from_utf8_lossy(&installed.stderr)
     );
-    // Only the interpreter is run, never a script of the environment, so that it may be moved. Another lab that was
-    // faster leaves a folder with the same content; then this one's copy is dropped.
-    if fs::rename(work.path(), &folder).is_err() && !python.exists() {
-        bail!("cannot move the virtual environment to {}", folder.display());
-    }
+    // Only the interpreter is run, never a script of the environment, so that it may be moved.
+    put(work.path(), &folder)
+        .with_context(|| format!("cannot move the virtual environment to {}", folder.display()))?;
     Ok(python)
+}
+
+/// Moves a virtual environment to a folder. If another lab was faster, its own stays. If the Python of an older one is gone, as
+/// an upgrade leaves it, that one is removed.
+fn put(work: &Path, folder: &Path) -> io::Result<()> {
+    match fs::rename(work, folder) {
+        Err(_) if folder.join("bin/python").exists() => Ok(()),
+        Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+            fs::remove_dir_all(folder)?;
+            fs::rename(work, folder)
+        }
+        moved => moved,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_stays_unless_its_python_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("venv");
+        let python = folder.join("bin/python");
+        let make = |target: &str| {
+            let work = directory.path().join("work");
+            fs::create_dir_all(work.join("bin")).unwrap();
+            std::os::unix::fs::symlink(target, work.join("bin/python")).unwrap();
+            work
+        };
+        for (target, expected) in [("/none", "/none"), ("/proc", "/proc"), ("/dev", "/proc")] {
+            put(&make(target), &folder).unwrap();
+            assert_eq!(fs::read_link(&python).unwrap(), Path::new(expected));
+        }
+    }
 }
