@@ -149,8 +149,10 @@ impl Demo {
         self.look()
     }
 
-    /// Prints the calls that change something in AWS and were made since the last time. Fails if the controller has ended.
+    /// Prints the calls that change something in AWS and were made since the last time. Fails if the controller or a program of
+    /// the lab has ended.
     fn look(&mut self) -> Result<()> {
+        self.lab.check_running()?;
         self.controller.check_running()?;
         let log = self.lab.proxy.log();
         for call in log.iter().skip(self.reported).filter(|call| !is_read(&call.name)) {

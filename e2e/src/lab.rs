@@ -57,7 +57,7 @@ pub struct Lab {
     /// A kubeconfig file for the cluster.
     pub kubeconfig: PathBuf,
     program: PathBuf,
-    _control_plane: ControlPlane,
+    control_plane: ControlPlane,
     moto: Moto,
     processes: Processes,
 }
@@ -127,7 +127,7 @@ impl Lab {
             cluster,
             kubeconfig: control_plane.kubeconfig.clone(),
             program: program.to_owned(),
-            _control_plane: control_plane,
+            control_plane,
             moto,
             processes,
         })
@@ -136,6 +136,12 @@ impl Lab {
     /// Makes the emulator of AWS tell lies from now on, as `moto_aws.py` lists them; none of `{}`.
     pub async fn lie(&self, lies: &Value) -> Result<()> {
         self.moto.lie(lies).await
+    }
+
+    /// Fails when a program of the control plane or the emulator has ended.
+    pub fn check_running(&self) -> Result<()> {
+        self.control_plane.check_running()?;
+        self.moto.check_running()
     }
 
     /// The lab's directory, with the logs.

@@ -70,6 +70,7 @@ async fn keep(program: &Path, arguments: &Arguments) -> Result<()> {
         values.write(file).with_context(|| format!("writing {}", file.display()))?;
     }
     loop {
+        lab.check_running()?;
         if let Some(controllers) = &controllers {
             controllers.check().await?;
         }

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -92,7 +93,7 @@ pub struct ControlPlane {
     /// Access to it with all rights.
     pub kubeconfig: PathBuf,
     // In the order in which they are dropped: clients before what they talk to.
-    _processes: Vec<Process>,
+    processes: Mutex<Vec<Process>>,
 }
 
 impl ControlPlane {
@@ -158,7 +159,14 @@ impl ControlPlane {
         arguments.text("--bind-address", "127.0.0.1").path("--cert-dir", &directory.join("manager-certificates"));
         let manager = programs.spawn(processes, "kube-controller-manager", arguments.0)?;
 
-        Ok((Self { kubeconfig, _processes: vec![manager, server, etcd] }, cluster))
+        Ok((Self { kubeconfig, processes: Mutex::new(vec![manager, server, etcd]) }, cluster))
+    }
+
+    /// Fails when one of its programs has ended.
+    pub fn check_running(&self) -> Result<()> {
+        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        // What ended first is the reason for the others' end.
+        processes.iter_mut().rev().try_for_each(Process::check_running)
     }
 }
 

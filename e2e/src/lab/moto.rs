@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -25,7 +26,7 @@ const PROGRAM: &str = include_str!("../../moto/moto_aws.py");
 pub struct Moto {
     /// Its endpoint for every AWS service.
     pub url: String,
-    _process: Process,
+    process: Mutex<Process>,
 }
 
 impl Moto {
@@ -44,7 +45,12 @@ impl Moto {
             Ok(TcpStream::connect(("127.0.0.1", port)).await.is_ok())
         })
         .await?;
-        Ok(Self { url: format!("http://127.0.0.1:{port}"), _process: process })
+        Ok(Self { url: format!("http://127.0.0.1:{port}"), process: Mutex::new(process) })
+    }
+
+    /// Fails when it has ended.
+    pub(super) fn check_running(&self) -> Result<()> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).check_running()
     }
 
     /// Has it report these healths of targets, as `moto_aws.py` says.

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -52,6 +53,35 @@ all is gone
         ensure!(!Path::new(logs).exists(), "{logs} is left");
         Ok(())
     });
+}
+
+#[test]
+fn a_lab_whose_emulator_ends_says_so_and_ends() {
+    run(async {
+        let _turn = turn().await;
+        let mut lab = Program::start(&["lab"])?;
+        let directory = |text: &str| Some(text.split_once("logs in ")?.1.lines().next()?.to_owned());
+        let directory = lab.until(UP, "the lab to be up", directory).await?;
+        kill_process(process_with(&format!("{directory}/moto_aws.py"))?, Signal::KILL)?;
+        let (status, text) = lab.ended(UP).await?;
+        let is_told = text.contains("error: moto ended: signal: 9");
+        ensure!(status.code() == Some(1) && is_told, "{status}:\n{text}");
+        ensure!(!Path::new(&directory).exists(), "{directory} is left");
+        Ok(())
+    });
+}
+
+/// Returns the process that has this among its arguments.
+fn process_with(argument: &str) -> Result<Pid> {
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if line.split(|byte| *byte == 0).any(|own| own == argument.as_bytes()) {
+            let id = entry.file_name().to_string_lossy().parse()?;
+            return Pid::from_raw(id).context("no process has this id");
+        }
+    }
+    anyhow::bail!("no process has {argument}")
 }
 
 fn controller_log(file: &Path) -> Result<String> {
