@@ -89,8 +89,8 @@ struct Blocked {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     since: Instant,
-    /// The time when it was first begun.
-    first: Instant,
+    /// The time when it was first begun anew.
+    anew: Option<Instant>,
     /// That it takes too long, to people; or that it is over, to the pass that asked.
     reported: bool,
 }
@@ -100,7 +100,7 @@ impl Waiting {
     fn for_some(age: Duration) -> Self {
         let now = Instant::now();
         let since = now.checked_sub(age).unwrap_or(now);
-        Self { since, first: since, reported: false }
+        Self { since, anew: None, reported: false }
     }
 }
 
@@ -233,7 +233,7 @@ impl Waits {
     pub(crate) fn carried_out(&self, stack: &StackId, steps: &[Step]) {
         let created: BTreeSet<u16> = steps.iter().filter_map(|step| step.action.creates_on()).collect();
         let is_new = steps.iter().any(|step| matches!(step.action, StepAction::CreateListener { .. }));
-        let mut all = self.waits();
+        let (mut all, now) = (self.waits(), Instant::now());
         for (wait, waiting) in all.get_mut(stack).into_iter().flatten() {
             let begins = match wait {
                 Wait::RetainListener(_) => is_new,
@@ -241,8 +241,9 @@ impl Waits {
                 Wait::Arrived(name) => steps.iter().any(|s| s.cause.object.name == *name && s.action.changes_answers()),
                 _ => false,
             };
-            if begins && waiting.first.elapsed() < BEGUN_ANEW {
-                *waiting = Waiting { since: Instant::now(), reported: false, ..*waiting };
+            let anew = waiting.anew.unwrap_or(now);
+            if begins && now.duration_since(anew) < BEGUN_ANEW {
+                *waiting = Waiting { since: now, anew: Some(anew), reported: false };
             }
         }
     }
@@ -661,7 +662,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(15)).await;
         begin(&waits, &both);
         assert_eq!(states(&waits), (false, true));
-        assert_eq!(note(&waits, &both), again(Duration::from_secs(15)));
+        assert_eq!(note(&waits, &both), again(LOOK));
     }
 
     #[tokio::test(start_paused = true)]

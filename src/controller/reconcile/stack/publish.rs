@@ -16,7 +16,7 @@ use crate::controller::{
 use albatross_core::{
     dependents::{self, Key},
     desired::{self, Membership},
-    model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, Stack, StackId},
+    model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId},
     plan::{self, Planned, Wait},
     snapshot::Ingress,
 };
