@@ -273,7 +273,8 @@ pub(crate) async fn plan<R: StackReader>(
     stack: &Stack,
     mut observed: ObservedStack,
 ) -> Result<(Plan, ObservedStack), AwsError> {
-    let (id, room, arriving) = (&stack.id, observed.room, observed.arriving.clone());
+    let (id, room) = (&stack.id, observed.room);
+    let (arriving, shown) = (observed.arriving.clone(), observed.shown.clone());
     // As AWS has it in this pass.
     let (mut healthy, mut states_are_read) = (BTreeMap::new(), false);
     loop {
@@ -287,6 +288,7 @@ pub(crate) async fn plan<R: StackReader>(
             }
         }
         observed.arriving.clone_from(&arriving);
+        observed.shown.clone_from(&shown);
         observed.healthy.clone_from(&healthy);
         observed.states_are_read = states_are_read;
         match plan::plan(stack, &observed) {

@@ -204,28 +204,25 @@ impl Waits {
         expired
     }
 
-    /// Begins the waits of a plan that is about to be carried out and may fail. Those for targets end if it has them no more. A
-    /// load balancer's begins only after the plan, when what takes over is complete. No hold ends: it may be over only for
-    /// what this plan is to delete.
-    pub(crate) fn begin(&self, stack: &StackId, plan: &Plan) {
+    /// Begins the waits of a plan that is about to be carried out and may fail. Those for targets end if it has them no more,
+    /// but not while members arrive, whose targets are looked at until they are published. A load balancer's begins only
+    /// after the plan, when what takes over is complete. No hold ends: it may be over only for what this plan is to delete.
+    /// Returns true if one begins for targets that have to let a load balancer in.
+    pub(crate) fn begin(&self, stack: &StackId, plan: &Plan, arrives: bool) -> bool {
         let new = Waiting::for_some(Duration::ZERO);
         let mut all = self.waits();
         let waits = all.entry(stack.clone()).or_default();
         waits.retain(|wait, _| match wait {
-            Wait::Ready(id) => plan.waits().contains(wait) || plan.unhealthy().contains(id),
+            Wait::Ready(id) => arrives || plan.waits().contains(wait) || plan.unhealthy().contains(id),
             _ => true,
         });
-        for wait in plan.waits() {
-            match wait {
-                Wait::RetainOld(_) => {}
-                _ => {
-                    waits.entry(wait.clone()).or_insert(new);
-                }
-            }
-        }
+        let begun = plan.waits().iter().filter(|wait| !matches!(wait, Wait::RetainOld(_)));
+        let begun: Vec<&Wait> = begun.filter(|wait| !waits.contains_key(wait)).collect();
+        waits.extend(begun.iter().map(|wait| ((*wait).clone(), new)));
         if waits.is_empty() {
             all.remove(stack);
         }
+        begun.into_iter().any(|wait| matches!(wait, Wait::LetIn(_)))
     }
 
     /// Begins waits anew after these steps, for a while: clients may use a new listener from now on, and rules are on their way
@@ -513,7 +510,7 @@ fn reported(wait: &Wait, text: &str) -> String {
              that is changed"
         }
         Wait::Mended(_) => {
-            "look at the events of the group's other members: the old load balancer serves until they are mended"
+            "look at the events of all that it serves, and at the health of their targets: the old load balancer serves until then"
         }
         _ => "look at its state in AWS: the old load balancer serves until then",
     };
@@ -623,7 +620,7 @@ mod tests {
     }
 
     fn begin(waits: &Waits, wanted: &[Wait]) {
-        waits.begin(&web(), &plan_of(Vec::new(), wanted.iter().cloned()));
+        waits.begin(&web(), &plan_of(Vec::new(), wanted.iter().cloned()), false);
     }
 
     #[tokio::test(start_paused = true)]
@@ -704,6 +701,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn targets_that_come_and_go_keep_nobody_from_arriving_for_ever() {
+        let (waits, id) = (waits_with_holds(), ResourceId::of_tag("shop/a-a:80"));
+        let kept = BTreeSet::from([ready("shop/a-a:80")]);
+        for healthy in [false, true].into_iter().cycle().take(20) {
+            let plan = plan_of(Vec::new(), (!healthy).then(|| ready("shop/a-a:80")));
+            assert!(!waits.begin(&web(), &plan, true));
+            waits.note(&web(), &plan, &kept);
+            tokio::time::advance(Duration::from_secs(15)).await;
+        }
+        assert_eq!(waits.expired(&web()).health, BTreeSet::from([id]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_targets_to_let_a_load_balancer_in_is_told_once() {
+        let (waits, plan) = (waits_with_holds(), plan_of(Vec::new(), [Wait::LetIn(ObjectName::new("shop", "a"))]));
+        assert_eq!([waits.begin(&web(), &plan, false), waits.begin(&web(), &plan, false)], [true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_begins_the_waits_of_others_anew_for_ever() {
         let (waits, arrived) = (waits_with_holds(), Wait::Arrived(ObjectName::new("shop", "b")));
         assert!(waits.runs(&web(), &arrived));
@@ -765,7 +781,7 @@ mod tests {
         tokio::time::advance(DEADLINE).await;
         // Another backend, and one that is led to all the same by this plan.
         let b = ResourceId::of_tag("shop/b-b:80");
-        waits.begin(&web(), &plan_in_spite_of([b.clone()], [ready("shop/c-c:80")]));
+        waits.begin(&web(), &plan_in_spite_of([b.clone()], [ready("shop/c-c:80")]), false);
         assert_eq!(waits.expired(&web()).health, BTreeSet::from([b]));
         assert_eq!(waits.all().len(), 2);
     }

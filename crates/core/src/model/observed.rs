@@ -40,6 +40,9 @@ pub struct ObservedStack {
     /// The members whose status names another load balancer, which serves them until that of the stack is published.
     #[serde(skip)]
     pub arriving: BTreeSet<ObjectReference>,
+    /// The stack's load balancers that the status of such a member names.
+    #[serde(skip)]
+    pub shown: BTreeSet<LoadBalancerArn>,
     /// True if redirects wait until a new listener has had the time to be everywhere.
     #[serde(skip)]
     pub awaits_opening: bool,

@@ -27,9 +27,9 @@ use albatross_aws::AwsError;
 use albatross_core::{
     dependents::Key,
     desired::{self, Membership},
-    model::{KnownLimits, ObjectName, ObjectReference, ObservedStack, ResourceId, Stack, StackId},
+    model::{KnownLimits, LoadBalancerArn, ObjectName, ObjectReference, ObservedStack, ResourceId, Stack, StackId},
     plan::{self, Plan, Wait},
-    snapshot::Snapshot,
+    snapshot::{Service, Snapshot},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -164,18 +164,38 @@ impl Controller {
         Ok(())
     }
 
-    /// Returns the members whose status names another load balancer than that of the stack.
-    fn arriving(&self, membership: &Membership, stack: &Stack, observed: &ObservedStack) -> BTreeSet<ObjectReference> {
+    /// Returns the members whose status names another load balancer than that of the stack, and those of the stack's load
+    /// balancers that it is.
+    fn arriving(
+        &self,
+        membership: &Membership,
+        stack: &Stack,
+        observed: &ObservedStack,
+    ) -> (BTreeSet<ObjectReference>, BTreeSet<LoadBalancerArn>) {
         let current = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
         let host = current.map(|balancer| balancer.dns_name.to_lowercase());
-        let is_elsewhere = |name: &ObjectName| {
-            self.with_snapshot(|snapshot| {
+        let mut found = (BTreeSet::new(), BTreeSet::new());
+        for name in membership.served() {
+            let member = stack.id.member(name);
+            let shown: Vec<String> = self.with_snapshot(|snapshot| {
+                // No other type of Service is published.
+                let other =
+                    |service: &Service| matches!(stack.id, StackId::Service(_)) && service.kind != "LoadBalancer";
+                if snapshot.services.get(name).is_some_and(other) {
+                    return Vec::new();
+                }
                 let status = desired::member(snapshot, &stack.id, name).map(|member| member.status).unwrap_or_default();
-                !status.is_empty() && !status.iter().any(|entry| Some(&entry.hostname) == host.as_ref())
-            })
-        };
-        let served = membership.served().filter(|name| is_elsewhere(name)).map(|name| stack.id.member(name));
-        served.filter(|member| !stack.frozen.members.contains(member)).collect()
+                status.iter().map(|entry| entry.hostname.clone()).collect()
+            });
+            let is_elsewhere = !shown.is_empty() && !shown.iter().any(|shown| Some(shown) == host.as_ref());
+            if is_elsewhere && !stack.frozen.members.contains(&member) {
+                let balancers = observed.load_balancers.iter();
+                let its = balancers.filter(|balancer| shown.contains(&balancer.dns_name.to_lowercase()));
+                found.1.extend(its.map(|balancer| balancer.arn.clone()));
+                found.0.insert(member);
+            }
+        }
+        found
     }
 
     /// Returns true if a step failed permanently and the error belongs to one of several members.
@@ -219,7 +239,7 @@ impl Controller {
             return Ok(reported.unwrap_or(Outcome::Done));
         };
         let mut observed = pass::observe(self, group, room).await?;
-        observed.arriving = self.arriving(membership, stack, &observed);
+        (observed.arriving, observed.shown) = self.arriving(membership, stack, &observed);
         if refused.is_empty() {
             self.step_history.begin(stack);
         }
@@ -228,7 +248,9 @@ impl Controller {
         let reported = self.report_repeats(group, membership, &repeated).or(reported);
         let (frozen, absent) = (&built.frozen, &built.absent);
         let change = Change { membership, stack, frozen, absent, observed: &observed, plan: &plan };
-        self.waits.begin(group, &plan);
+        if self.waits.begin(group, &plan, !observed.arriving.is_empty()) {
+            self.queue.add(Key::NodeRules);
+        }
         self.records.note_waits(group, &self.waits.ages(group));
         match pass::carry_out(self, &change).await? {
             // The watch lags behind and will queue the stack again; this retry is only a safeguard.
@@ -257,9 +279,6 @@ impl Controller {
     ) -> Outcome {
         let Due { again, reports, unhealthy } = self.waits.note(group, plan, kept);
         self.records.note_waits(group, &self.waits.ages(group));
-        if again == Some(waits::DEADLINE) && plan.waits().iter().any(|wait| matches!(wait, Wait::LetIn(_))) {
-            self.queue.add(Key::NodeRules);
-        }
         for message in reports {
             tracing::warn!(%group, "{message}");
             for subject in self.subjects(group, &[&*membership.members, &membership.leaving].concat()) {

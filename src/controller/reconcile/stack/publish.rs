@@ -16,7 +16,7 @@ use crate::controller::{
 use albatross_core::{
     dependents::{self, Key},
     desired::{self, Membership},
-    model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId},
+    model::{ObjectKind, ObjectName, ObservedStack, ResourceId, Stack, StackId},
     plan::{self, Planned, Wait},
     snapshot::Ingress,
 };
@@ -64,12 +64,12 @@ impl Controller {
             };
             // Returns true if clients would come too early.
             let mut arrives = |name: &ObjectName| {
-                if !observed.arriving.contains(&stack.id.member(name)) {
-                    return false;
-                }
                 if !is_current {
                     // Rules are made on the current one: who is here stays, and who comes does not come here.
                     return !is_shown(name);
+                }
+                if !observed.arriving.contains(&stack.id.member(name)) {
+                    return false;
                 }
                 let arrived = Wait::Arrived(name.clone());
                 let waits = balancer.is_active() && self.waits.runs(&stack.id, &arrived);
@@ -96,8 +96,10 @@ impl Controller {
                     }
                 }
                 StackId::Service(name) => {
-                    let waits = is_current && plan.held_members().contains(&stack.id.member(name));
-                    if !(waits && observed.arriving.contains(&stack.id.member(name))) && !arrives(name) {
+                    let member = stack.id.member(name);
+                    let is_held = is_current && plan.held_members().contains(&member);
+                    let waits = is_held && observed.arriving.contains(&member);
+                    if !waits && !arrives(name) {
                         self.write_service_status(name, &hostname).await?;
                     }
                 }
@@ -159,6 +161,10 @@ impl Controller {
         let observed = self.observe_after(change).await?;
         let mut kept = self.write_status(change, &observed).await?;
         kept.extend(change.membership.followed.iter().cloned().map(Wait::Moved));
+        // The targets of who arrives are looked at until it is published.
+        let arriving = &observed.arriving;
+        let is_its = |id: &&ResourceId| arriving.iter().any(|m| m.kind == ObjectKind::Service || id.may_be_of(m));
+        kept.extend(change.stack.target_groups.keys().filter(is_its).cloned().map(Wait::Ready));
         let outcome = self.finish(change, &kept, observed).await?;
         Ok((outcome, kept))
     }

@@ -268,11 +268,7 @@ impl<'a> Search<'a> {
             let lacks_rules = || !self.stack.listeners.get(port).is_none_or(|to| to.rules.iter().all(is_there));
             // Of two that come to redirect to each other, neither waits for the rules of the other.
             let redirects = self.stack.listeners.get(port).is_some_and(|to| !self.new_redirects(to).is_empty());
-            existing.is_none()
-                || match self.observed.opened_ports.get(port) {
-                    Some(is_over) => !is_over,
-                    None => !redirects && lacks_rules(),
-                }
+            existing.is_none() || self.observed.opened_ports.get(port) == Some(&false) || !redirects && lacks_rules()
         };
         let listeners = self.stack.listeners.values();
         let opening = listeners.map(|listener| {
@@ -357,22 +353,29 @@ impl<'a> Search<'a> {
         let is_network = self.balancer.kind == LoadBalancerKind::Network;
         let mut bindings = bindings.filter(|binding| !is_network || binding.allows_sources);
         let Some(desired) = bindings.find_map(|binding| binding.registered) else { return false };
-        if !by_health || self.balancer.kind == LoadBalancerKind::Network {
+        let arrives = |place: &Candidate<'_>| self.observed.arriving.contains(&place.cause().object);
+        let arrives = places.iter().any(arrives);
+        let is_named = self.balancer.target_groups().any(|named| *named == group.arn);
+        if !by_health || is_network && !(arrives && is_named) {
             return true;
         }
-        if desired > 0 && !self.balancer.target_groups().any(|named| *named == group.arn) {
+        if desired > 0 && !is_named {
             return false;
         }
         let healthy = if desired == 0 { Some(0) } else { self.healthy(&group.arn) };
         let Some(healthy) = healthy else { return false };
-        // Who arrives leaves a load balancer that serves.
-        let arrives = |place: &Candidate<'_>| self.observed.arriving.contains(&place.cause().object);
         // Pods may come with their Ingress. Where nothing answers before, nothing is lost.
-        if desired > 0 && (healthy == 0 || healthy >= desired || places.iter().any(arrives)) {
+        if desired > 0 && (healthy == 0 || healthy >= desired) {
             return healthy >= desired;
         }
-        let replaced: BTreeSet<&TargetGroupArn> =
-            places.iter().flat_map(|place| place.replaced.iter().copied()).collect();
+        // Who arrives from a load balancer of the stack had another target group there.
+        let groups = self.observed.target_groups.iter().filter(|_| arrives);
+        let former = groups.filter(|other| other.arn != group.arn && other.resource().as_ref() == Some(id));
+        let replaced: BTreeSet<&TargetGroupArn> = places
+            .iter()
+            .flat_map(|place| place.replaced.iter().copied())
+            .chain(former.map(|group| &group.arn))
+            .collect();
         // All are asked for, so that one pass reads them together.
         let before: Vec<Option<usize>> = replaced.into_iter().map(|arn| self.healthy(arn)).collect();
         before.into_iter().all(|before| before.is_some_and(|before| healthy >= before))

@@ -35,14 +35,15 @@ impl<'a> Planner<'a> {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
         // A member that still shows the old one is published after its rules are everywhere.
-        let is_whole = self.frozen_resources.none_frozen() && self.pending.is_empty() && observed.arriving.is_empty();
-        let due = |old: &ObservedLoadBalancer| serves && is_whole && observed.expired.contains(&old.arn);
+        let none_waits = self.frozen_resources.none_frozen() && self.pending.is_empty();
+        let is_whole = |old: &ObservedLoadBalancer| none_waits && !observed.shown.contains(&old.arn);
+        let due = |old: &ObservedLoadBalancer| serves && is_whole(old) && observed.expired.contains(&old.arn);
         let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotect;
         let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
         self.plan.waits.extend(kept.iter().map(|old| match () {
             () if !serves => Wait::LoadBalancerActive,
             // Its time begins when clients may find the other one complete.
-            () if !is_whole => Wait::Mended(old.arn.clone()),
+            () if !is_whole(old) => Wait::Mended(old.arn.clone()),
             () if due(old) => Wait::Protected(old.arn.clone()),
             () => Wait::RetainOld(old.arn.clone()),
         }));

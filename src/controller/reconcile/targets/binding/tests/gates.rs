@@ -281,7 +281,8 @@ async fn a_pod_that_flaps_has_waited_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_binding_whose_pods_wait_no_longer_delays_no_other() {
-    let changes: [(&str, fn(&Lab)); 3] = [
+    type Change = fn(&Lab);
+    let changes: [(&str, Change); 3] = [
         ("the Service is gone", |lab| lab.change(|snapshot| drop(snapshot.remove::<Service>(&name("cart"))))),
         ("the target group is gone", |lab| {
             lab.aws.remove_target_group(ARN);
