@@ -233,3 +233,54 @@ fn who_arrives_from_another_load_balancer_waits_for_its_targets_and_the_load_bal
     let reads = Reads { states: true, ..Reads::default() };
     assert_eq!(super::super::plan(&after, &aws.observed), Planned::Need(reads));
 }
+
+#[test]
+fn who_arrives_needs_as_many_healthy_targets_as_it_had_and_no_more() {
+    let after = secure(BEFORE);
+    let mut aws = serving(&after);
+    (aws.observed.awaits_opening, aws.observed.awaits_health) = (false, true);
+    let member = ObjectReference::ingress(&frozen::name("web"));
+    aws.observed.arriving = BTreeSet::from([member.clone()]);
+    aws.observed.bindings.iter_mut().for_each(|binding| binding.registered = Some(10));
+    let new = aws.observed.target_groups[0].arn.clone();
+    let held = |observed: &ObservedStack, new_healthy, old_healthy| {
+        let healthy = [(new.clone(), Some(new_healthy)), (TargetGroupArn::new("arn:old"), Some(old_healthy))];
+        let observed = ObservedStack { healthy: BTreeMap::from(healthy), ..observed.clone() };
+        plan(&after, &observed).held_members == BTreeSet::from([member.clone()])
+    };
+    // From another stack, whose health is not known here.
+    assert!(held(&aws.observed, 0, 0) && !held(&aws.observed, 1, 0));
+    // The load balancer that is replaced had a target group of its own.
+    let old = ObservedTargetGroup { arn: TargetGroupArn::new("arn:old"), ..aws.observed.target_groups[0].clone() };
+    aws.observed.target_groups.push(old);
+    assert!(held(&aws.observed, 7, 8) && !held(&aws.observed, 8, 8) && !held(&aws.observed, 10, 11));
+}
+
+#[test]
+fn of_two_listeners_that_come_to_redirect_to_each_other_neither_waits_for_rules() {
+    let action = |to: &str| {
+        format!(r#"'{{"type": "redirect", "redirectConfig": {{"port": "{to}", "statusCode": "HTTP_302"}}}}'"#)
+    };
+    let ports = r#"'[{"HTTP": 80}, {"HTTP": 8080}]'"#;
+    let with = |annotations: &str, paths: &str| {
+        let scheme = "    alb.ingress.kubernetes.io/scheme: internet-facing";
+        let first = "      - {path: /, pathType: Prefix";
+        let listen = format!("{scheme}\n    alb.ingress.kubernetes.io/listen-ports: {ports}{annotations}");
+        steps::built(&BEFORE.replace(scheme, &listen).replace(first, &format!("{paths}{first}")))
+    };
+    let path = |name: &str| {
+        format!(
+            "      - {{path: /{name}, pathType: Exact, backend: {{service: {{name: {name}, port: {{name: use-annotation}}}}}}}}\n"
+        )
+    };
+    let annotations = ["red", "blue"]
+        .iter()
+        .zip(["80", "8080"])
+        .map(|(name, to)| format!("\n    alb.ingress.kubernetes.io/actions.{name}: {}", action(to)));
+    let after = with(&annotations.collect::<String>(), &format!("{}{}", path("red"), path("blue")));
+    let mut aws = serving(&with("", ""));
+    let first = plan(&after, &aws.observed);
+    assert_eq!(first.waits, BTreeSet::new());
+    aws.run(&after, &first);
+    assert_eq!(plan(&after, &aws.observed), Plan::empty());
+}
