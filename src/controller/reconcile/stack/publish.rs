@@ -164,7 +164,8 @@ impl Controller {
         // The targets of who arrives are looked at until it is published.
         let arriving = &observed.arriving;
         let is_its = |id: &&ResourceId| arriving.iter().any(|m| m.kind == ObjectKind::Service || id.may_be_of(m));
-        kept.extend(change.stack.target_groups.keys().filter(is_its).cloned().map(Wait::Ready));
+        let looks = change.stack.target_groups.keys().filter(is_its).cloned().map(Wait::Ready);
+        kept.extend(looks.filter(|look| self.waits.has(&change.stack.id, look)));
         let outcome = self.finish(change, &kept, observed).await?;
         Ok((outcome, kept))
     }
@@ -173,13 +174,14 @@ impl Controller {
     async fn finish(
         &self,
         change: &Change<'_>,
-        arriving: &BTreeSet<Wait>,
+        kept: &BTreeSet<Wait>,
         mut observed: ObservedStack,
     ) -> Result<Outcome, PassError> {
         let Change { membership, stack, plan, .. } = *change;
         let group = &stack.id;
         let next = plan::plan(stack, &observed);
-        let complete = matches!(&next, Planned::Ready(next) if next.is_complete());
+        let waits = kept.iter().any(Wait::is_of_plan);
+        let complete = !waits && matches!(&next, Planned::Ready(next) if next.is_complete());
         // What waits keeps nobody's resources without an owner.
         let is_done = matches!(&next, Planned::Ready(next) if next.steps().is_empty());
         if !membership.members.is_empty() && is_done && group.is_shared() {
@@ -194,7 +196,7 @@ impl Controller {
             let frozen = &stack.frozen.members;
             let is_done = |name: &&ObjectName| {
                 let member = group.member(name);
-                let waits = plan.held_members().contains(&member) || arriving.contains(&Wait::Arrived((*name).clone()));
+                let waits = plan.held_members().contains(&member) || kept.contains(&Wait::Arrived((*name).clone()));
                 !frozen.contains(&member) && !waits
             };
             let served: Vec<_> = membership.served().filter(is_done).cloned().collect();
