@@ -183,11 +183,7 @@ impl Queue {
             })
             .collect();
         recent.sort_by(|(key, wanted), (other, other_wanted)| (wanted.since, key).cmp(&(other_wanted.since, other)));
-        for (key, wanted) in recent {
-            for tenant in &wanted.tenants {
-                schedule.add(key.clone(), tenant, wanted.cause, wanted.since);
-            }
-        }
+        recent.into_iter().for_each(|(key, wanted)| schedule.resume(key, wanted));
         drop(schedule);
         self.wake.notify_one();
     }

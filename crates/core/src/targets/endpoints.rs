@@ -180,11 +180,17 @@ fn port_of<'a>(
 }
 
 /// Returns the pod of an endpoint. Watches show the pod and its EndpointSlice at different times, so another pod of the same
-/// name may be there instead. One with the endpoint's address is the pod, whatever UID a slice of another writer still names.
+/// name may be there instead.
 fn pod_of<'a>(snapshot: &'a Snapshot, namespace: &str, endpoint: &EndpointAddress) -> Option<&'a Pod> {
-    let reference = endpoint.pod.as_ref()?;
-    let pod = snapshot.pods.get(&ObjectName::new(namespace, &reference.name))?;
-    Some(pod).filter(|pod| reference.means(&pod.uid) || pod.addresses.contains(&endpoint.address))
+    let name = ObjectName::new(namespace, &endpoint.pod.as_ref()?.name);
+    snapshot.pods.get(&name).filter(|pod| is_behind(endpoint, pod))
+}
+
+/// Returns true if a pod with the name of an endpoint's pod is that pod. One with the endpoint's address is, whatever UID a
+/// slice of another writer still names.
+fn is_behind(endpoint: &EndpointAddress, pod: &Pod) -> bool {
+    let is_it = endpoint.pod.as_ref().is_some_and(|reference| reference.means(&pod.uid));
+    is_it || pod.addresses.contains(&endpoint.address)
 }
 
 /// Returns true if a pod of a Service is being deleted and so counts as not ready. EndpointSlices show that later than the
@@ -260,16 +266,26 @@ fn readiness(snapshot: &Snapshot, service: Option<&Service>, endpoint: &Endpoint
     node.map_or(Readiness::NotReady, |node| node.ready)
 }
 
-/// Returns true if an endpoint may be a target with this pod, which has the name of the endpoint's pod.
-pub(crate) fn may_be_target(
+/// Returns the readiness of an endpoint to be a target with this pod, which has the name of the endpoint's pod.
+pub(crate) fn readiness_with(
     snapshot: &Snapshot,
     service: Option<&Service>,
     endpoint: &EndpointAddress,
     pod: Option<&Pod>,
-) -> bool {
-    let reference = endpoint.pod.as_ref();
-    let pod = pod.filter(|pod| reference.is_some_and(|reference| reference.means(&pod.uid)));
-    pod.is_some_and(|pod| readiness(snapshot, service, endpoint, pod) != Readiness::NotReady)
+) -> Readiness {
+    let pod = pod.filter(|pod| is_behind(endpoint, pod));
+    pod.map_or(Readiness::NotReady, |pod| readiness(snapshot, service, endpoint, pod))
+}
+
+/// Returns true if a target of this readiness departs as it comes to another: one whose node falls silent is a target only
+/// where there is no better one.
+pub(crate) fn departs(before: Readiness, after: Readiness) -> bool {
+    match (before, after) {
+        (Readiness::Ready, Readiness::Unknown | Readiness::NotReady) | (Readiness::Unknown, Readiness::NotReady) => {
+            true
+        }
+        (Readiness::Ready, Readiness::Ready) | (Readiness::Unknown, _) | (Readiness::NotReady, _) => false,
+    }
 }
 
 fn family(binding: &TargetGroupBinding) -> AddressFamily {

@@ -200,12 +200,15 @@ pub enum HealthQuery {
     In(Duration),
 }
 
-/// The shortest time between two queries.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
+/// The shortest time between two queries: a pod is to know within a second that it is healthy.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(750);
 /// The longest time between two queries for a binding with a young pod, however many bindings wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// The queries a second, of all bindings together: most of what AWS gives an account, 10 Describe calls a second.
 const QUERIES_A_SECOND: u32 = 8;
+/// The time in which a pod is expected to become healthy: a registered one is ready itself, and the checks that AWS wants
+/// by default take half of it (`HealthCheckIntervalSeconds`, `HealthyThresholdCount`).
+const EXPECTED: Duration = Duration::from_secs(60);
 /// The time after which a pod that waits is not expected to become healthy soon.
 const YOUNG: Duration = Duration::from_secs(300);
 /// The share of a binding with a young pod in the queries, while the share of any other is 1.
@@ -218,12 +221,12 @@ pub fn share(waited: Duration) -> u32 {
 }
 
 /// Returns the time between two queries for a binding whose pods have waited for `waited`, while bindings with such pods
-/// have `shares` in all. It is a quarter of the time that they have waited, so that a pod learns of its health soon and one
-/// that never becomes healthy costs little, and no longer than `longest`, except if so many bindings wait that AWS would
-/// throttle.
+/// have `shares` in all. While they are expected to become healthy they learn it at once; then it is a quarter of the time
+/// that they have waited, so that one that never becomes healthy costs little, and no longer than `longest`, except if so
+/// many bindings wait that AWS would throttle.
 #[must_use]
 pub fn pause(waited: Duration, shares: u32, longest: Duration) -> Duration {
-    let by_age = (waited / 4).max(SHORTEST_PAUSE).min(longest);
+    let by_age = if waited < EXPECTED { SHORTEST_PAUSE } else { waited / 4 }.min(longest);
     let by_share = Duration::from_secs(1) * shares / (QUERIES_A_SECOND * share(waited));
     by_age.max(if waited < YOUNG { by_share.min(LONGEST_PAUSE) } else { by_share })
 }

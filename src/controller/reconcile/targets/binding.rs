@@ -412,11 +412,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let Registering { refused, mut failure, mut unregistered } = self.register(bound, missing, outcome).await?;
         let full = failure.as_ref().and_then(AwsError::code).is_some_and(|code| code.starts_with("TooMany"));
         unregistered.none_registered = registered + outcome.registered.len() == 0 && !full;
-        let surplus = plan.surplus.len();
+        let pending = unregistered.pending;
         let gone = {
             let snapshot = self.snapshot();
             safe_to_deregister(plan.surplus, unregistered, |target| target_state(&snapshot, binding, target))
         };
+        // What stands in for targets that AWS never takes does not depart.
+        let going: usize = gone.iter().map(Vec::len).sum();
+        if going > 0 {
+            self.memory().entry(binding.name.clone()).or_default().departing = true;
+        }
         for batch in gone {
             self.permit.check("DeregisterTargets")?;
             match self.cloud.deregister(arn, &as_registered(&batch, present)).await {
@@ -428,9 +433,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 }
             }
         }
-        if outcome.deregistered.len() == surplus {
-            let departed = Departed { at: tokio::time::Instant::now(), any: surplus > 0 };
-            self.memory().entry(binding.name.clone()).or_default().departed = Some(departed);
+        if outcome.deregistered.len() == going && pending == 0 {
+            let mut memory = self.memory();
+            let memory = memory.entry(binding.name.clone()).or_default();
+            // An earlier answer may be lost.
+            let any = std::mem::take(&mut memory.departing);
+            memory.departed = Some(Departed { at: tokio::time::Instant::now(), any });
         }
         match failure {
             Some(error) => Err(Problem::Aws(error).into()),

@@ -69,9 +69,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.write_conditions(&binding.name, changes, outcome).await
     }
 
-    /// Returns the time since when the youngest of the waiting pods waits. A pod that comes back after it was not ready has
-    /// waited before.
-    fn waits_since(&self, binding: &ObjectName, pods: &[GatedPod]) -> Instant {
+    /// Returns the time since when the youngest of the waiting pods waits, if one does. A pod that comes back after it was not
+    /// ready has waited before, and so has one whose gate says so already at the start of a process.
+    fn waits_since(&self, binding: &ObjectName, pods: &[GatedPod]) -> Option<Instant> {
         let now = Instant::now();
         let mut waits = std::mem::take(&mut self.memory().entry(binding.clone()).or_default().waits);
         {
@@ -81,9 +81,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 pod.is_some_and(|pod| gates(pod, binding).any(ReadinessGate::waits))
             });
         }
-        let waiting = pods.iter().filter(|pod| pod.gate.waits());
-        let since = waiting.map(|pod| waits.entry(pod.name.clone()).or_insert((pod.uid.clone(), now)).1);
-        let since = since.max().unwrap_or(now);
+        let (said, waiting) = (Timestamp::now(), pods.iter().filter(|pod| pod.gate.waits()));
+        let before = |pod: &GatedPod| {
+            let since = pod.gate.state.as_ref().and_then(|state| state.since);
+            let age = since.and_then(|since| Duration::try_from(said.duration_since(since)).ok());
+            now.checked_sub(age.unwrap_or_default()).unwrap_or(now)
+        };
+        let since =
+            waiting.map(|pod| waits.entry(pod.name.clone()).or_insert_with(|| (pod.uid.clone(), before(pod))).1).max();
         self.memory().entry(binding.clone()).or_default().waits = waits;
         since
     }
@@ -93,10 +98,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     fn plan_look(
         &self,
         binding: &ObjectName,
-        since: Instant,
+        since: Option<Instant>,
         decide: impl Fn(Option<Duration>, Duration) -> HealthQuery,
     ) -> (bool, Option<Duration>) {
         let (now, mut memory) = (Instant::now(), self.memory());
+        let Some(since) = since else {
+            memory.entry(binding.clone()).or_default().look = None;
+            return (false, None);
+        };
         let waited = |since| now.saturating_duration_since(since);
         let looks = memory.values().filter_map(|memory| memory.look);
         let shares = looks.map(|look| share(waited(look.since))).sum();

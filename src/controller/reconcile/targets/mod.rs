@@ -99,6 +99,8 @@ struct Memory {
     typed: binding::TargetTypeWrites,
     /// The targets that AWS refused.
     refusals: registering::Refusals,
+    /// True if a deregistration was sent, and not all that had to be deregistered is known to be.
+    departing: bool,
     /// The end of the deregistrations of the latest pass, even if the pass then failed.
     departed: Option<Departed>,
     /// The generation, and the number of its targets, if all of them were registered at the end of the latest pass.

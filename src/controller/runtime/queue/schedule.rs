@@ -60,7 +60,7 @@ pub(super) struct Wanted {
     /// The key's own namespace or, for a key of several namespaces, the namespaces whose objects changed: the key has the
     /// earliest of their turns.
     pub(super) tenants: BTreeSet<String>,
-    /// The time at which it was queued for this reason; the last one of departures.
+    /// The time at which it was queued for this reason.
     pub(super) since: Instant,
     /// The time since when a target has to depart, the first of several, until none has to.
     pub(super) departs_since: Option<Instant>,
@@ -212,12 +212,7 @@ impl Schedule {
         let departs_since = wanted.departs_since.into_iter().chain(by.departs_since).min();
         match by.cause.cmp(&wanted.cause) {
             Ordering::Less => *wanted = by,
-            Ordering::Equal => {
-                wanted.tenants.extend(by.tenants);
-                if wanted.cause == QueueReason::Departure {
-                    wanted.since = wanted.since.max(by.since);
-                }
-            }
+            Ordering::Equal => wanted.tenants.extend(by.tenants),
             Ordering::Greater => {}
         }
         wanted.departs_since = departs_since;
@@ -235,6 +230,13 @@ impl Schedule {
             }
             None => self.hurry(key, now),
         }
+    }
+
+    /// Queues a key as it was queued before.
+    pub(super) fn resume(&mut self, key: Key, wanted: Wanted) {
+        let since = wanted.since;
+        self.want(&key, wanted);
+        self.hurry(key, since);
     }
 
     /// Runs a key earlier because an object has changed. After a failure, the shortest pause still applies, so that
@@ -307,8 +309,9 @@ impl Schedule {
         let ran = self.running.remove(key);
         let departs_since = ran.as_ref().and_then(|ran| ran.wanted.departs_since);
         let is_urgent = ran.as_ref().is_some_and(|ran| {
-            let age = now.saturating_duration_since(ran.wanted.since);
-            ran.wanted.cause == QueueReason::Departure && departs_since.is_some() && age < URGENT
+            // The first of several, so that those that come meanwhile make no failure urgent for ever.
+            let is_young = |since| now.saturating_duration_since(since) < URGENT;
+            ran.wanted.cause == QueueReason::Departure && departs_since.is_some_and(is_young)
         });
         // What departed has been deregistered, or is ordinary work from now on.
         let calmer = |ran: QueueReason| if ran == QueueReason::Departure { QueueReason::Change } else { ran };

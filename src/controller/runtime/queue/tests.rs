@@ -92,6 +92,18 @@ async fn a_term_begins_with_the_changes_of_the_last_minute() {
     assert_eq!(taken, [(group("a"), change), (group("b"), change), (group("c"), change), (group("old"), resync)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_term_remembers_since_when_targets_have_to_depart() {
+    let (queue, key, began) = (Queue::default(), binding("a"), Instant::now());
+    queue.departed("shop", [key.clone()]);
+    tokio::time::advance(Duration::from_secs(20)).await;
+    queue.next().await;
+    queue.departed("shop", [key.clone()]);
+    queue.begin_term();
+    assert_eq!(queue.next().await, (key.clone(), QueueReason::Departure));
+    assert_eq!(queue.has_departed(&key), Some(began));
+}
+
 #[test]
 fn a_change_overtakes_resyncs_and_a_waiting_resync_becomes_one() {
     let now = Instant::now();

@@ -157,11 +157,12 @@ fn aws_is_asked_as_long_as_a_pod_waits() {
 fn the_longer_a_pod_waits_the_less_often_aws_is_asked() {
     let seconds = Duration::from_secs;
     for (case, waited, young, old, longest, expected) in [
-        ("registered just now", 0, 1, 0, EVERY, seconds(2)),
-        ("for some seconds", 20, 1, 0, EVERY, seconds(5)),
+        ("registered just now", 0, 1, 0, EVERY, Duration::from_millis(750)),
+        ("for some seconds", 45, 1, 0, EVERY, Duration::from_millis(750)),
+        ("for a minute", 60, 1, 0, seconds(300), seconds(15)),
         ("for long", 3600, 0, 1, EVERY, EVERY),
         ("for long, with a longer interval", 3600, 0, 1, seconds(300), seconds(300)),
-        ("a short interval", 0, 1, 0, seconds(1), seconds(1)),
+        ("a short interval", 0, 1, 0, Duration::from_millis(500), Duration::from_millis(500)),
         ("many bindings wait", 0, 80, 0, EVERY, seconds(10)),
         ("so many that AWS would throttle", 0, 900, 0, EVERY, Duration::from_millis(112_500)),
         ("no matter how many", 0, 5000, 0, EVERY, seconds(120)),
