@@ -10,7 +10,11 @@ use std::{
 use futures::StreamExt;
 use kube::{
     Api, Resource,
-    runtime::{WatchStreamExt, watcher, watcher::Event},
+    runtime::{
+        utils::Backoff,
+        watcher,
+        watcher::{DefaultBackoff, Event},
+    },
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -28,6 +32,8 @@ pub struct Synced {
     /// Kinds that the API server does not allow the controller to list, and without which work continues, with its reason.
     without: Mutex<BTreeMap<&'static str, String>>,
     complete: watch::Sender<bool>,
+    /// Changes when a watch that had failed works again.
+    works_again: watch::Sender<()>,
     /// When the watches were last answered.
     pub(crate) activity: WatchActivity,
 }
@@ -44,6 +50,7 @@ impl Synced {
             awaited: Mutex::new(kinds.into_iter().map(|kind| (kind, None)).collect()),
             without: Mutex::default(),
             complete: watch::channel(false).0,
+            works_again: watch::channel(()).0,
             activity: WatchActivity::default(),
         }
     }
@@ -107,6 +114,14 @@ impl Synced {
         let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
     }
 
+    /// Returns when a watch that failed is to be tried again: after the pause, or when another one works again, as the API
+    /// server is back for all then. Of kinds that are seen at different times one looks as if nothing had been done to it.
+    async fn before_next_try(&self, pause: Duration) {
+        let mut works_again = self.works_again.subscribe();
+        // The sender lives as long as `self`, so waiting ends by an error only without it.
+        let _ = tokio::time::timeout(pause, works_again.changed()).await;
+    }
+
     /// Returns the kinds without which work continues, for `/readyz`. A stalled watch is among them and does not end readiness: the webhooks
     /// would end with it, and a restart would not bring the API server back.
     #[must_use]
@@ -135,6 +150,9 @@ impl Synced {
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Objects that one answer of a list holds.
 const PAGE: u32 = 200;
+/// The longest pause before a watch is tried again. While the API server is away pods end unseen, and it takes one small
+/// request a kind to learn that it is back. A kind that it refuses is asked for with the longer pauses of the library.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Watches one kind for ever. An error is logged, once until it changes, and the watch tried again with growing pauses.
 pub(crate) async fn watch_kind<W, T>(
@@ -148,8 +166,9 @@ pub(crate) async fn watch_kind<W, T>(
     T: Dependents + From<W>,
 {
     // A page is held in memory as text and as objects at once, so a small one is most of what a large cluster costs.
-    let stream = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
+    let stream = watcher(api, watcher::Config::default().page_size(PAGE));
     let mut stream = std::pin::pin!(stream);
+    let mut pauses = DefaultBackoff::default();
     let mut listed: Vec<T> = Vec::new();
     let mut last_error = None;
     while let Some(event) = stream.next().await {
@@ -197,10 +216,17 @@ pub(crate) async fn watch_kind<W, T>(
                     tracing::warn!(kind, "{error}");
                     last_error = Some(error);
                 }
+                let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+                match refused {
+                    true => tokio::time::sleep(pause).await,
+                    false => synced.before_next_try(pause.min(LONGEST_PAUSE)).await,
+                }
                 continue;
             }
         };
+        pauses.reset();
         if last_error.take().is_some() {
+            synced.works_again.send_replace(());
             tracing::info!(kind, "the watch works again");
         }
         for (namespace, keys) in keys {
@@ -303,6 +329,22 @@ mod tests {
             @"not allowed to list and watch Pod: pods is forbidden; give the ServiceAccount the ClusterRole of config/rbac"
         );
         insta::assert_snapshot!(cause_and_fix("Pod", None, "connection refused"), @"cannot watch Pod: connection refused");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_failed_is_tried_again_when_another_one_works_again() {
+        let synced = Arc::new(Synced::new([]));
+        let start = tokio::time::Instant::now();
+        synced.before_next_try(Duration::from_secs(5)).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+        let waiting = tokio::spawn({
+            let synced = Arc::clone(&synced);
+            async move { synced.before_next_try(Duration::from_secs(5)).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        synced.works_again.send_replace(());
+        waiting.await.unwrap();
+        assert_eq!(start.elapsed(), Duration::from_secs(6));
     }
 
     #[test]
