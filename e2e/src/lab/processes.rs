@@ -9,11 +9,13 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -230,14 +232,20 @@ pub fn tail(path: &Path, lines: usize) -> String {
     }
 }
 
-/// Distinct ports that are free on loopback now. Another program may take one before it is used.
+/// Ports from which [`free_ports`] takes: neither those that the kernel gives to outgoing connections (32768 and up on
+/// Linux, `ip_local_port_range`), of which one may be taken at any time, nor those of NodePorts (30000 and up).
+const PORTS: RangeInclusive<u16> = 10_000..=29_999;
+
+/// Returns ports that are free on every address now and that this process has not been given before. Programs of several
+/// processes begin to look at different places.
 pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut listeners = Vec::with_capacity(N);
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new((std::process::id() % 200) as u16 * 100));
+    let next = || PORTS.start() + NEXT.fetch_add(1, Relaxed) % (PORTS.end() - PORTS.start() + 1);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        *port = listener.local_addr()?.port();
-        listeners.push(listener);
+        let found = PORTS.map(|_| next()).find(is_free);
+        *port = found.context("every port from 10000 to 29999 is taken")?;
     }
     Ok(ports)
 }
@@ -258,6 +266,18 @@ mod tests {
         let processes = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
         let mut lines = processes.filter_map(|it| std::fs::read(it.path().join("cmdline")).ok());
         lines.any(|line| line.split(|byte| *byte == 0).any(|own| own == argument.as_bytes()))
+    }
+
+    #[test]
+    fn a_port_is_given_once_and_is_none_that_a_connection_may_take() {
+        let first: [u16; 2] = free_ports().unwrap();
+        let taken: Vec<_> = first.iter().map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).unwrap()).collect();
+        let given: [u16; 500] = free_ports().unwrap();
+        let all: BTreeSet<u16> = first.into_iter().chain(given).collect();
+        assert_eq!((all.len(), taken.len()), (502, 2));
+        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let lowest: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(all.iter().all(|port| PORTS.contains(port) && *port < lowest), "{lowest}");
     }
 
     #[test]
