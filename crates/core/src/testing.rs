@@ -9,8 +9,9 @@ use crate::{
     desired::BuildConfig,
     facts::{Fact, Subnet, SubnetQuery},
     model::{
-        Action, Attributes, Cause, Listener, ListenerProtocol, LoadBalancerKind, ObjectName, ObjectReference,
-        ResourceId, Scheme, SubnetId, Tags, TargetHealth, Value, VpcId,
+        Action, Attributes, Cause, IpAddressType, Listener, ListenerProtocol, LoadBalancerArn, LoadBalancerKind,
+        LoadBalancerState, ObjectName, ObjectReference, ObservedLoadBalancer, ResourceId, Scheme, SubnetId, Tags,
+        TargetHealth, Value, VpcId,
     },
     plan::{Plan, Step, Wait},
     snapshot::{Loaded, Node, Pod, Readiness, Service, Snapshot, TargetGroupBinding, from_documents},
@@ -107,6 +108,25 @@ pub fn pod(address: &str) -> Pod {
 #[must_use]
 pub fn health(state: &str) -> TargetHealth {
     TargetHealth { state: state.into(), reason: None, description: None, zone: None }
+}
+
+/// Returns a load balancer that serves, without anything in it.
+#[must_use]
+pub fn load_balancer(arn: &str, dns_name: &str) -> ObservedLoadBalancer {
+    ObservedLoadBalancer {
+        arn: LoadBalancerArn::new(arn),
+        name: "web".to_owned(),
+        kind: LoadBalancerKind::Application,
+        dns_name: dns_name.to_owned(),
+        scheme: Scheme::Internal,
+        ip_address_type: IpAddressType::Ipv4,
+        state: LoadBalancerState::Active,
+        subnets: BTreeSet::new(),
+        security_groups: BTreeSet::new(),
+        attributes: None,
+        tags: Tags::new(),
+        listeners: None,
+    }
 }
 
 /// Returns a listener of a load balancer that answers 404.

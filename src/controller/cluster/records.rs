@@ -372,11 +372,13 @@ impl Records {
     /// on the tags that it has are the controller's own.
     pub(crate) fn mark_clean(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
         self.own_tags().insert(stack.clone(), tag_keys.clone());
-        let mut waits = self.own_waits().remove(stack).unwrap_or_default();
-        waits.retain(|(wait, _)| !wait.is_of_plan());
-        if !waits.is_empty() {
-            self.own_waits().insert(stack.clone(), waits.clone());
-        }
+        let waits = {
+            let mut all = self.own_waits();
+            if let Some(waits) = all.get_mut(stack) {
+                waits.retain(|(wait, _)| !wait.is_of_plan());
+            }
+            all.get(stack).cloned().unwrap_or_default()
+        };
         if self.are_kept() {
             let clean = Some(Clean::of(observed));
             let record = StackRecord { stack: stack.clone(), clean, tag_keys: Some(tag_keys), waits };

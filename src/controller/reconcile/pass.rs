@@ -24,6 +24,8 @@ use albatross_core::{
     snapshot::Snapshot,
 };
 
+use super::stack::whereabouts::Whereabouts;
+
 /// The maximum number of rounds of building. Facts may lead to requests for further facts; more rounds mean that
 /// building does not end.
 const ROUNDS: usize = 8;
@@ -100,6 +102,8 @@ pub(crate) struct Change<'a> {
     /// The objects that building treats as deleted.
     pub absent: &'a BTreeSet<ObjectReference>,
     pub observed: &'a ObservedStack,
+    /// What the status of each served member that is not frozen names.
+    pub whereabouts: &'a BTreeMap<ObjectName, Whereabouts>,
     pub plan: &'a Plan,
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use albatross_core::{
-    model::{LoadBalancerArn, ResourceId, StackId},
+    model::{LoadBalancerArn, ObjectName, Opening, ResourceId, StackId},
     plan::{Plan, Step, StepAction, Wait, waits_text},
 };
 
@@ -89,6 +89,8 @@ struct Blocked {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     since: Instant,
+    /// The time when it was first begun.
+    first: Instant,
     /// The time when it was first begun anew.
     anew: Option<Instant>,
     /// That it takes too long, to people; or that it is over, to the pass that asked.
@@ -100,7 +102,7 @@ impl Waiting {
     fn for_some(age: Duration) -> Self {
         let now = Instant::now();
         let since = now.checked_sub(age).unwrap_or(now);
-        Self { since, anew: None, reported: false }
+        Self { since, first: since, anew: None, reported: false }
     }
 }
 
@@ -113,7 +115,7 @@ pub(crate) struct WaitState {
     pub wait: String,
     /// For how long already.
     pub seconds: f64,
-    /// The time until the report; negative after it.
+    /// The time until its end, or until the report if something else ends it; negative after that.
     pub seconds_left: f64,
 }
 
@@ -135,8 +137,8 @@ pub(crate) struct Expired {
     pub load_balancers: BTreeSet<LoadBalancerArn>,
     /// The ports whose listeners are retained, each with true if it may go.
     pub listeners: BTreeMap<u16, bool>,
-    /// The ports of new listeners that redirects wait for, each with true if they may lead there.
-    pub opened: BTreeMap<u16, bool>,
+    /// The ports of new listeners that redirects wait for.
+    pub opened: BTreeMap<u16, Opening>,
     /// The target groups that rules have waited for long enough.
     pub health: BTreeSet<ResourceId>,
     /// True if rules do not wait for healthy targets.
@@ -168,6 +170,25 @@ impl Waits {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the time after which a wait is over, or, for targets, after which what waits goes on all the same; `None` if
+    /// something else ends it.
+    fn hold(&self, wait: &Wait) -> Option<Duration> {
+        match wait {
+            Wait::RetainOld(_) | Wait::Moved(_) => Some(self.holds.load_balancer),
+            Wait::RetainListener(_) => Some(self.holds.listener),
+            Wait::Ready(_) => Some(self.holds.healthy_within),
+            Wait::Opened(_) | Wait::Arrived(_) => Some(self.holds.propagation),
+            Wait::BindingGone(_) | Wait::LoadBalancerActive | Wait::Mended(_) | Wait::LetIn(_) | Wait::Protected(_) => {
+                None
+            }
+        }
+    }
+
+    /// Returns true if a wait has lasted for as long as it may.
+    fn is_over(&self, wait: &Wait, waiting: &Waiting) -> bool {
+        self.hold(wait).is_some_and(|hold| waiting.since.elapsed() >= hold)
+    }
+
     /// Returns the waits of a stack whose time has passed.
     #[must_use]
     pub(crate) fn expired(&self, stack: &StackId) -> Expired {
@@ -178,27 +199,21 @@ impl Waits {
             ..Expired::default()
         };
         for (wait, waiting) in self.waits().get(stack).into_iter().flatten() {
-            let waited = waiting.since.elapsed();
+            let is_over = self.is_over(wait, waiting);
             match wait {
-                Wait::RetainOld(arn) if waited >= self.holds.load_balancer => {
-                    expired.load_balancers.insert(arn.clone());
-                }
+                Wait::RetainOld(arn) if is_over => drop(expired.load_balancers.insert(arn.clone())),
                 Wait::Protected(arn) => drop(expired.load_balancers.insert(arn.clone())),
-                Wait::RetainListener(port) => {
-                    expired.listeners.insert(*port, waited >= self.holds.listener);
-                }
+                Wait::RetainListener(port) => drop(expired.listeners.insert(*port, is_over)),
                 Wait::Opened(port) => {
-                    expired.opened.insert(*port, waited >= self.holds.propagation);
+                    let opening = match is_over {
+                        _ if waiting.first.elapsed() >= DEADLINE => Opening::Overdue,
+                        true => Opening::Everywhere,
+                        false => Opening::OnItsWay,
+                    };
+                    expired.opened.insert(*port, opening);
                 }
-                Wait::Ready(id) if waited >= self.holds.healthy_within => drop(expired.health.insert(id.clone())),
-                Wait::Ready(_)
-                | Wait::RetainOld(_)
-                | Wait::BindingGone(_)
-                | Wait::LoadBalancerActive
-                | Wait::Mended(_)
-                | Wait::LetIn(_)
-                | Wait::Arrived(_)
-                | Wait::Moved(_) => {}
+                Wait::Ready(id) if is_over => drop(expired.health.insert(id.clone())),
+                _ => {}
             }
         }
         expired
@@ -216,6 +231,8 @@ impl Waits {
             Wait::Ready(id) => arrives || plan.waits().contains(wait) || plan.unhealthy().contains(id),
             _ => true,
         });
+        // The time of a port begins when nothing redirects to it any more.
+        waits.retain(|wait, _| !matches!(wait, Wait::RetainListener(port) if plan.led_to().contains(port)));
         let begun = plan.waits().iter().filter(|wait| !matches!(wait, Wait::RetainOld(_)));
         let begun: Vec<&Wait> = begun.filter(|wait| !waits.contains_key(wait)).collect();
         waits.extend(begun.iter().map(|wait| ((*wait).clone(), new)));
@@ -240,24 +257,23 @@ impl Waits {
             };
             let anew = waiting.anew.unwrap_or(now);
             if begins && now.duration_since(anew) < BEGUN_ANEW {
-                *waiting = Waiting { since: now, anew: Some(anew), reported: false };
+                *waiting = Waiting { since: now, anew: Some(anew), reported: false, ..*waiting };
             }
         }
     }
 
-    /// Returns when to look again at waits that have begun and that go on besides those of a plan; others that time alone
-    /// decides end.
-    pub(crate) fn keep(&self, stack: &StackId, kept: &BTreeSet<Wait>) -> Option<Duration> {
-        let mut all = self.waits();
-        let waits = all.get_mut(stack)?;
-        waits.retain(|wait, _| wait.is_of_plan() || kept.contains(wait));
+    /// Returns when to look again at the waits that go on besides those of a plan.
+    pub(crate) fn again(&self, stack: &StackId) -> Option<Duration> {
+        let waits = self.waits();
+        let besides = waits.get(stack)?.iter().filter(|(wait, _)| !wait.is_of_plan());
         let again =
             |(wait, waiting): (&Wait, &Waiting)| self.step(wait, waiting.since.elapsed(), waiting.reported, 0).again;
-        let again = waits.iter().filter(|(wait, _)| !wait.is_of_plan()).filter_map(again).min();
-        if waits.is_empty() {
-            all.remove(stack);
-        }
-        again.map(|again| again.max(SOONEST))
+        besides.filter_map(again).min().map(|again| again.max(SOONEST))
+    }
+
+    /// Begins a wait, or begins it anew as if it had not begun.
+    pub(crate) fn renew(&self, stack: &StackId, wait: &Wait) {
+        self.waits().entry(stack.clone()).or_default().insert(wait.clone(), Waiting::for_some(Duration::ZERO));
     }
 
     /// Returns true if a stack has a wait.
@@ -268,25 +284,20 @@ impl Waits {
     /// Returns true while a wait of a stack runs whose time alone decides. The first call begins it; it is there until a plan
     /// is noted that does not keep it.
     pub(crate) fn runs(&self, stack: &StackId, wait: &Wait) -> bool {
-        let limit = match wait {
-            Wait::Arrived(_) => self.holds.propagation,
-            Wait::Moved(_) => self.holds.load_balancer,
-            _ => Duration::ZERO,
-        };
-        if limit.is_zero() {
+        if self.hold(wait).is_none_or(|hold| hold.is_zero()) {
             return false;
         }
         let new = Waiting::for_some(Duration::ZERO);
         let mut all = self.waits();
         let waiting = all.entry(stack.clone()).or_default().entry(wait.clone()).or_insert(new);
-        waiting.reported = waiting.since.elapsed() >= limit;
+        waiting.reported = self.is_over(wait, waiting);
         !waiting.reported
     }
 
-    /// Ends the waits for clients of members that have moved: there is none.
-    pub(crate) fn nobody_moves(&self, stack: &StackId) {
+    /// Ends the waits for clients of members that have moved, but for these.
+    pub(crate) fn follow(&self, stack: &StackId, followed: &BTreeSet<ObjectName>) {
         if let Some(waits) = self.waits().get_mut(stack) {
-            waits.retain(|wait, _| !matches!(wait, Wait::Moved(_)));
+            waits.retain(|wait, _| !matches!(wait, Wait::Moved(name) if !followed.contains(name)));
         }
     }
 
@@ -358,23 +369,15 @@ impl Waits {
     /// waited for in all.
     fn step(&self, wait: &Wait, waited: Duration, reported: bool, pace: usize) -> StepOfWait {
         let later = |again| StepOfWait { again: Some(again), is_late: false };
-        // A pass that has not seen that it is over comes again; what it was for may wait for more.
-        let once = |hold: Duration| StepOfWait {
-            again: Some(hold.saturating_sub(waited)).filter(|_| !reported),
-            is_late: false,
-        };
+        let hold = self.hold(wait).unwrap_or_default().saturating_sub(waited);
         let left = DEADLINE.saturating_sub(waited);
         let is_late = left.is_zero() && !reported;
         match wait {
-            Wait::RetainOld(_) => later(self.holds.load_balancer.saturating_sub(waited)),
-            Wait::RetainListener(_) => later(self.holds.listener.saturating_sub(waited)),
-            Wait::Opened(_) => {
-                let left = self.holds.propagation.saturating_sub(waited);
-                // What leads there may wait for more.
-                later(if left.is_zero() { LOOK } else { left })
-            }
-            Wait::Arrived(_) => once(self.holds.propagation),
-            Wait::Moved(_) => once(self.holds.load_balancer),
+            Wait::RetainOld(_) | Wait::RetainListener(_) => later(hold),
+            // What leads there may wait for more.
+            Wait::Opened(_) => later(if hold.is_zero() { LOOK } else { hold }),
+            // A pass that has not seen that it is over comes again; what it was for may wait for more.
+            Wait::Arrived(_) | Wait::Moved(_) => StepOfWait { again: Some(hold).filter(|_| !reported), is_late: false },
             Wait::Protected(_) => StepOfWait { again: Some(DEADLINE), is_late: !reported },
             // No watch tells the state of a load balancer, or the health of a target.
             Wait::LoadBalancerActive if left.is_zero() => StepOfWait { again: Some(LOOK_SELDOM), is_late },
@@ -383,9 +386,8 @@ impl Waits {
                 let pause = if waited < LOOK * 2 { LOOK_FIRST } else { LOOK };
                 let share = LOOK_SHARE.saturating_mul(u32::try_from(pace).unwrap_or(u32::MAX));
                 let pause = pause.max(share.min(LONGEST_LOOK));
-                let left = self.holds.healthy_within.saturating_sub(waited);
                 // What has waited long enough may wait for others.
-                later(if left.is_zero() { pause } else { pause.min(left) })
+                later(if hold.is_zero() { pause } else { pause.min(hold) })
             }
             // A watch tells the end.
             Wait::BindingGone(_) | Wait::LetIn(_) | Wait::Mended(_) => {
@@ -398,7 +400,11 @@ impl Waits {
     #[must_use]
     pub(crate) fn ages(&self, stack: &StackId) -> BTreeMap<Wait, Duration> {
         let waits = self.waits();
-        let timed = waits.get(stack).into_iter().flatten().filter(|(wait, _)| is_timed(wait));
+        let timed = waits
+            .get(stack)
+            .into_iter()
+            .flatten()
+            .filter(|(wait, _)| self.hold(wait).is_some() || matches!(wait, Wait::Protected(_)));
         timed.map(|(wait, waiting)| (wait.clone(), waiting.since.elapsed())).collect()
     }
 
@@ -458,7 +464,7 @@ impl Waits {
                 stack: stack.object().to_string(),
                 wait: wait.to_string(),
                 seconds,
-                seconds_left: DEADLINE.as_secs_f64() - seconds,
+                seconds_left: self.hold(wait).unwrap_or(DEADLINE).as_secs_f64() - seconds,
             }
         };
         let waits = self.waits();
@@ -473,20 +479,6 @@ impl Waits {
 struct StepOfWait {
     again: Option<Duration>,
     is_late: bool,
-}
-
-/// Returns true if a wait ends when its time has passed.
-fn is_timed(wait: &Wait) -> bool {
-    match wait {
-        Wait::RetainOld(_)
-        | Wait::Protected(_)
-        | Wait::RetainListener(_)
-        | Wait::Ready(_)
-        | Wait::Opened(_)
-        | Wait::Arrived(_)
-        | Wait::Moved(_) => true,
-        Wait::BindingGone(_) | Wait::LoadBalancerActive | Wait::Mended(_) | Wait::LetIn(_) => false,
-    }
 }
 
 fn same_kind(one: &Wait, other: &Wait) -> bool {
@@ -529,340 +521,4 @@ pub(crate) fn still_unhealthy(groups: impl IntoIterator<Item = ResourceId>, wait
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use albatross_core::{
-        model::{Cause, ListenerArn, ObjectName, ObjectReference, ResourceId},
-        testing::{listener, plan_in_spite_of, plan_of},
-    };
-
-    const HOLD: Duration = Duration::from_secs(120);
-
-    fn waits_with_holds() -> Waits {
-        Waits::new(Holds { load_balancer: HOLD, ..Holds::DEFAULT })
-    }
-
-    fn web() -> StackId {
-        StackId::Ingress(ObjectName::new("shop", "web"))
-    }
-
-    fn note(waits: &Waits, wanted: &[Wait]) -> Due {
-        waits.note(&web(), &plan_of(Vec::new(), wanted.iter().cloned()), &BTreeSet::new())
-    }
-
-    fn again(after: Duration) -> Due {
-        Due { again: Some(after), ..Due::default() }
-    }
-
-    fn ready(name: &str) -> Wait {
-        Wait::Ready(ResourceId::of_tag(name))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_old_load_balancer_may_go_when_its_time_has_passed() {
-        let (waits, old) = (waits_with_holds(), LoadBalancerArn::new("arn:old"));
-        let hold = Wait::RetainOld(old.clone());
-        assert_eq!(note(&waits, &[Wait::LoadBalancerActive]), again(LOOK));
-        // A frozen member needs it: its time does not run, and the member's mending brings the stack back.
-        assert_eq!(note(&waits, &[Wait::Mended(old.clone())]), again(DEADLINE));
-        tokio::time::advance(HOLD).await;
-        assert_eq!(note(&waits, std::slice::from_ref(&hold)), again(HOLD));
-        tokio::time::advance(Duration::from_secs(119)).await;
-        // Another wait beside it changes nothing of its time.
-        let gone = Wait::BindingGone(ObjectName::new("shop", "a"));
-        assert_eq!(note(&waits, &[hold.clone(), gone]), again(Duration::from_secs(1)));
-        assert_eq!(waits.expired(&web()).load_balancers, BTreeSet::new());
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(waits.expired(&web()).load_balancers, BTreeSet::from([old]));
-        assert_eq!(note(&waits, &[]), Due::default());
-        assert_eq!(waits.expired(&web()).load_balancers, BTreeSet::new());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_restart_begins_no_hold_anew() {
-        let (waits, hold) = (waits_with_holds(), Wait::RetainOld(LoadBalancerArn::new("arn:old")));
-        let gone = Wait::BindingGone(ObjectName::new("shop", "a"));
-        note(&waits, &[hold.clone(), ready("a"), Wait::RetainListener(80), gone]);
-        tokio::time::advance(Duration::from_secs(29)).await;
-        let ages = waits.ages(&web());
-        let age = Duration::from_secs(29);
-        let timed = [(hold.clone(), age), (ready("a"), age), (Wait::RetainListener(80), age)];
-        assert_eq!(ages, BTreeMap::from(timed));
-        let after = waits_with_holds();
-        after.restore(&web(), ages);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(after.expired(&web()).listeners, BTreeMap::from([(80, true)]));
-        assert_eq!(note(&after, &[hold]), again(HOLD - Duration::from_secs(30)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn rules_wait_for_healthy_targets_no_longer_than_the_deadline_each_for_its_own() {
-        let waits = waits_with_holds();
-        let (a, b) = (ready("shop/a-a:80"), ready("shop/b-b:80"));
-        assert_eq!(note(&waits, std::slice::from_ref(&a)), again(LOOK_FIRST));
-        tokio::time::advance(LOOK * 2).await;
-        assert_eq!(note(&waits, std::slice::from_ref(&a)), again(LOOK));
-        tokio::time::advance(Duration::from_secs(288)).await;
-        assert_eq!(note(&waits, &[a.clone(), b.clone()]), again(LOOK_FIRST));
-        assert_eq!(waits.expired(&web()).health, BTreeSet::new());
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(waits.expired(&web()).health, BTreeSet::from([ResourceId::of_tag("shop/a-a:80")]));
-        // Its rules come to lead there all the same, in one plan.
-        let a = ResourceId::of_tag("shop/a-a:80");
-        let due = waits.note(&web(), &plan_in_spite_of([a], [b]), &BTreeSet::new());
-        let message = still_unhealthy(due.unhealthy, waits.healthy_within());
-        insta::assert_snapshot!(message, @"waiting for the targets of target group shop/a-a:80 to be healthy for 300 s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
-        // A stack that cannot be built waits for no targets.
-        waits.end_health(&web());
-        assert_eq!((note(&waits, &[]), waits.all()), (Due::default(), vec![]));
-    }
-
-    fn begin(waits: &Waits, wanted: &[Wait]) {
-        waits.begin(&web(), &plan_of(Vec::new(), wanted.iter().cloned()), false);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_hold_of_a_load_balancer_begins_when_a_plan_has_succeeded_and_ends_with_one() {
-        let (waits, old) = (waits_with_holds(), Wait::RetainOld(LoadBalancerArn::new("arn:old")));
-        // The new one is not complete, as something fails.
-        begin(&waits, std::slice::from_ref(&old));
-        tokio::time::advance(HOLD).await;
-        begin(&waits, std::slice::from_ref(&old));
-        assert_eq!((waits.expired(&web()), waits.all()), (Expired::default(), vec![]));
-        assert_eq!(note(&waits, std::slice::from_ref(&old)), again(HOLD));
-        tokio::time::advance(HOLD).await;
-        // The plan that deletes it fails: it may still go.
-        begin(&waits, &[]);
-        assert_eq!(waits.expired(&web()).load_balancers.len(), 1);
-        note(&waits, &[]);
-        assert_eq!(waits.expired(&web()).load_balancers.len(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_times_of_listeners_begin_when_another_one_is_created_or_gets_rules() {
-        let (waits, both) = (waits_with_holds(), [Wait::RetainListener(80), Wait::Opened(443)]);
-        let action = StepAction::CreateListener { load_balancer: None, listener: Box::new(listener(443)) };
-        let create = [Step { cause: listener(443).cause, action }];
-        let states = |waits: &Waits| (waits.expired(&web()).listeners[&80], waits.expired(&web()).opened[&443]);
-        begin(&waits, &both);
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(states(&waits), (true, true));
-        // Attempts that AWS refuses begin nothing anew, and what they retain goes meanwhile.
-        begin(&waits, &both);
-        waits.carried_out(&web(), &[]);
-        assert_eq!(states(&waits), (true, true));
-        waits.carried_out(&web(), &create);
-        assert_eq!(states(&waits), (false, false));
-        // It counts although the rest of the plan failed.
-        tokio::time::advance(Duration::from_secs(15)).await;
-        begin(&waits, &both);
-        assert_eq!(states(&waits), (false, true));
-        assert_eq!(note(&waits, &both), again(LOOK));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_has_waited_long_enough_and_waits_for_others_is_not_looked_at_all_the_time() {
-        let waits = waits_with_holds();
-        note(&waits, &[ready("shop/a-a:80")]);
-        tokio::time::advance(DEADLINE).await;
-        assert_eq!(note(&waits, &[ready("shop/a-a:80"), ready("shop/b-b:80")]), again(LOOK_FIRST));
-        // Whatever is due at once has a pause.
-        note(&waits, &[Wait::RetainListener(80)]);
-        tokio::time::advance(DEADLINE).await;
-        assert_eq!(note(&waits, &[Wait::RetainListener(80)]), again(SOONEST));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pass_that_did_not_see_the_end_of_a_wait_comes_again() {
-        let (waits, moved) = (waits_with_holds(), Wait::Moved(ObjectName::new("shop", "a")));
-        let kept = BTreeSet::from([moved.clone()]);
-        assert!(waits.runs(&web(), &moved));
-        tokio::time::advance(HOLD).await;
-        assert_eq!(waits.note(&web(), &plan_of(Vec::new(), []), &kept), again(SOONEST));
-        assert_eq!(waits.keep(&web(), &kept), Some(SOONEST));
-        assert!(!waits.runs(&web(), &moved));
-        assert_eq!(waits.keep(&web(), &kept), None);
-        // Who is no longer on the way begins anew another time; who comes waits on.
-        let arrived = Wait::Arrived(ObjectName::new("shop", "b"));
-        assert!(waits.runs(&web(), &arrived));
-        waits.nobody_moves(&web());
-        assert_eq!(waits.ages(&web()), BTreeMap::from([(arrived, Duration::ZERO)]));
-        waits.keep(&web(), &BTreeSet::new());
-        assert_eq!(waits.all(), vec![]);
-    }
-
-    /// Returns a step that changes the rules of a member.
-    fn modified(member: &str) -> Step {
-        let cause = Cause { object: ObjectReference::ingress(&ObjectName::new("shop", member)), ..listener(80).cause };
-        let (arn, port) = (ListenerArn::new("arn:listener"), 80);
-        Step { action: StepAction::ModifyListener { arn, port, change: Box::default() }, cause }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn targets_that_come_and_go_keep_nobody_from_arriving_for_ever() {
-        let (waits, id) = (waits_with_holds(), ResourceId::of_tag("shop/a-a:80"));
-        let kept = BTreeSet::from([ready("shop/a-a:80")]);
-        for healthy in [false, true].into_iter().cycle().take(20) {
-            let plan = plan_of(Vec::new(), (!healthy).then(|| ready("shop/a-a:80")));
-            assert!(!waits.begin(&web(), &plan, true));
-            waits.note(&web(), &plan, &kept);
-            tokio::time::advance(Duration::from_secs(15)).await;
-        }
-        assert_eq!(waits.expired(&web()).health, BTreeSet::from([id]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_for_targets_to_let_a_load_balancer_in_is_told_once() {
-        let (waits, plan) = (waits_with_holds(), plan_of(Vec::new(), [Wait::LetIn(ObjectName::new("shop", "a"))]));
-        assert_eq!([waits.begin(&web(), &plan, false), waits.begin(&web(), &plan, false)], [true, false]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_begins_the_waits_of_others_anew_for_ever() {
-        let (waits, arrived) = (waits_with_holds(), Wait::Arrived(ObjectName::new("shop", "b")));
-        assert!(waits.runs(&web(), &arrived));
-        for _ in 0..10 {
-            tokio::time::advance(Duration::from_secs(10)).await;
-            waits.carried_out(&web(), &[modified("b")]);
-        }
-        assert!(!waits.runs(&web(), &arrived));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_led_to_although_it_is_not_healthy_stays_overdue_and_is_told_once() {
-        let (waits, a) = (waits_with_holds(), ResourceId::of_tag("shop/a-a:80"));
-        note(&waits, &[ready("shop/a-a:80")]);
-        tokio::time::advance(DEADLINE).await;
-        for told in [1, 0, 0] {
-            assert_eq!(waits.expired(&web()).health, BTreeSet::from([a.clone()]));
-            let due = waits.note(&web(), &plan_in_spite_of([a.clone()], []), &BTreeSet::new());
-            assert_eq!((due.unhealthy.len(), due.again), (told, Some(LOOK)));
-        }
-        assert_eq!((note(&waits, &[]), waits.all()), (Due::default(), vec![]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_that_time_alone_ends_runs_once_while_it_is_kept() {
-        let waits = Waits::new(Holds { load_balancer: HOLD, ..Holds::DEFAULT });
-        let (moved, arrived) = (Wait::Moved(ObjectName::new("shop", "a")), Wait::Arrived(ObjectName::new("shop", "b")));
-        let kept = BTreeSet::from([moved.clone(), arrived.clone()]);
-        let keep = |waits: &Waits| waits.note(&web(), &plan_of(Vec::new(), []), &kept).again;
-        // What has not begun is not kept.
-        assert_eq!((keep(&waits), waits.all()), (None, vec![]));
-        assert!(waits.runs(&web(), &moved) && waits.runs(&web(), &arrived));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(keep(&waits), Some(Duration::from_secs(5)));
-        // The member's rules have changed again, and so have another's.
-        waits.carried_out(&web(), &[modified("b")]);
-        waits.carried_out(&web(), &[modified("c")]);
-        tokio::time::advance(Duration::from_secs(14)).await;
-        assert!(waits.runs(&web(), &arrived));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!waits.runs(&web(), &arrived));
-        assert_eq!(keep(&waits), Some(HOLD - Duration::from_secs(25)));
-        let after = Waits::new(Holds { load_balancer: HOLD, ..Holds::DEFAULT });
-        after.restore(&web(), waits.ages(&web()));
-        tokio::time::advance(HOLD).await;
-        assert!(!waits.runs(&web(), &moved) && !after.runs(&web(), &moved));
-        // It is over for as long as it is kept.
-        assert_eq!(keep(&waits), None);
-        assert!(!waits.runs(&web(), &moved));
-        note(&waits, &[]);
-        assert!(waits.runs(&web(), &moved));
-        assert!(!Waits::new(Holds::NONE).runs(&web(), &moved));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_plan_no_longer_waits_for_is_forgotten_also_when_it_fails() {
-        let waits = waits_with_holds();
-        begin(&waits, &[ready("shop/a-a:80"), ready("shop/b-b:80")]);
-        tokio::time::advance(DEADLINE).await;
-        // Another backend, and one that is led to all the same by this plan.
-        let b = ResourceId::of_tag("shop/b-b:80");
-        waits.begin(&web(), &plan_in_spite_of([b.clone()], [ready("shop/c-c:80")]), false);
-        assert_eq!(waits.expired(&web()).health, BTreeSet::from([b]));
-        assert_eq!(waits.all().len(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_target_groups_are_looked_at_less_often_and_those_that_nobody_looks_at_do_not_count() {
-        let waits = waits_with_holds();
-        for number in 0..20 {
-            let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
-            waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]), &BTreeSet::new());
-        }
-        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(Duration::from_millis(10_500)));
-        for number in 20..1000 {
-            let stack = StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
-            waits.note(&stack, &plan_of(Vec::new(), [ready("shop/a-a:80")]), &BTreeSet::new());
-        }
-        assert_eq!(note(&waits, &[ready("shop/a-a:80")]), again(LONGEST_LOOK));
-        tokio::time::advance(DEADLINE).await;
-        assert_eq!(note(&waits, &[ready("shop/b-b:80")]).again, Some(LOOK_FIRST));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_restart_leaves_time_for_targets_that_nobody_has_registered() {
-        let waits = waits_with_holds();
-        waits.restore(&web(), [(ready("shop/a-a:80"), Duration::from_secs(3600))]);
-        assert_eq!(waits.expired(&web()).health, BTreeSet::new());
-        tokio::time::advance(LEFT_AFTER_RESTART).await;
-        assert_eq!(waits.expired(&web()).health.len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn people_are_told_of_a_deletion_that_aws_does_not_carry_out() {
-        let (waits, patience) = (waits_with_holds(), Duration::from_secs(300));
-        assert!(!waits.blocked("shop/web", "delete security group sg-1", patience));
-        tokio::time::advance(Duration::from_secs(299)).await;
-        assert!(!waits.blocked("shop/web", "delete security group sg-1", patience));
-        assert_eq!(waits.count_blocked(), 0);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(waits.blocked("shop/web", "delete security group sg-1", patience));
-        assert!(waits.blocked("shop/api", "delete load balancer api", Duration::ZERO));
-        assert_eq!(waits.count_blocked(), 2);
-        // Another deletion has only begun to wait.
-        assert!(!waits.blocked("shop/web", "delete security group sg-2", patience));
-        waits.unblocked("shop/api");
-        assert_eq!(waits.count_blocked(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_old_load_balancer_that_is_protected_is_told_of_once_and_looked_at_again() {
-        let (waits, old) = (waits_with_holds(), LoadBalancerArn::new("arn:old"));
-        let protected = [Wait::Protected(old.clone())];
-        let due = note(&waits, &protected);
-        assert_eq!(due.again, Some(DEADLINE));
-        insta::assert_snapshot!(due.reports.join("\n"), @"arn:old, replaced by another load balancer, stays: it is protected from deletion; write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted");
-        assert_eq!(note(&waits, &protected), again(DEADLINE));
-        // Its time has come all the same.
-        assert_eq!(waits.expired(&web()).load_balancers, BTreeSet::from([old]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn people_are_told_once_when_a_wait_takes_too_long() {
-        let waits = waits_with_holds();
-        let wait = |name: &str| Wait::BindingGone(ObjectName::new("shop", name));
-        assert_eq!(note(&waits, &[]), Due::default());
-        assert_eq!(note(&waits, &[wait("a")]), again(DEADLINE));
-        tokio::time::advance(Duration::from_secs(100)).await;
-        assert_eq!(note(&waits, &[wait("a"), wait("b")]), again(Duration::from_secs(200)));
-        insta::assert_snapshot!(serde_json::to_string(&waits.all()).unwrap(), @r#"[{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/a to be gone","seconds":100.0,"seconds_left":200.0},{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/b to be gone","seconds":0.0,"seconds_left":300.0}]"#);
-        tokio::time::advance(Duration::from_secs(200)).await;
-        let due = note(&waits, &[wait("a"), wait("b")]);
-        assert_eq!(due.again, Some(Duration::from_secs(100)));
-        insta::assert_snapshot!(due.reports.join("\n"), @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone");
-        // Another wait has its own time.
-        assert_eq!(note(&waits, &[wait("a"), wait("b")]), again(Duration::from_secs(100)));
-        assert_eq!((note(&waits, &[]), waits.all()), (Due::default(), vec![]));
-        // No watch tells the state of a load balancer, so it is looked at again also when it has been told.
-        let active = [Wait::LoadBalancerActive];
-        assert_eq!(note(&waits, &active), again(LOOK));
-        tokio::time::advance(DEADLINE).await;
-        let due = note(&waits, &active);
-        assert_eq!((due.again, due.reports.len()), (Some(LOOK_SELDOM), 1));
-        assert_eq!(note(&waits, &active), again(LOOK_SELDOM));
-    }
-}
+mod tests;

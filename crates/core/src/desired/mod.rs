@@ -143,6 +143,17 @@ pub fn member<'a>(snapshot: &'a Snapshot, stack: &StackId, name: &ObjectName) ->
     }
 }
 
+/// Returns the status of a member that the controller publishes: that of a Service has it only with the type
+/// `LoadBalancer`, although another type may keep what it had before.
+#[must_use]
+pub fn published<'a>(snapshot: &'a Snapshot, stack: &StackId, name: &ObjectName) -> &'a [StatusEntry] {
+    let other = |service: &Service| !service::has_status(service);
+    match stack {
+        StackId::Service(_) if snapshot.services.get(name).is_some_and(other) => &[],
+        _ => member(snapshot, stack, name).map(|member| member.status).unwrap_or_default(),
+    }
+}
+
 /// Returns the host names, in lower case, by which the build distinguishes the load balancer that clients are sent to from others of
 /// the stack. A group of Ingresses does not depend on it.
 #[must_use]

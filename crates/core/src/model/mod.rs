@@ -36,7 +36,7 @@ pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBl
 pub use object::{Cause, ObjectKind, ObjectReference};
 pub use observed::{
     BackendSecurityGroup, ListenerResources, LoadBalancerState, MemberResources, ObservedBinding, ObservedListener,
-    ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
+    ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, Opening,
 };
 pub use security_group::{SecurityGroupRule, Source};
 pub use stack::{

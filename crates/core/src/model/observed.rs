@@ -34,9 +34,9 @@ pub struct ObservedStack {
     /// ended.
     #[serde(skip)]
     pub retained_ports: BTreeMap<u16, bool>,
-    /// The ports of new listeners that redirects wait for, each with true if it has had the time to be everywhere.
+    /// The ports of new listeners that redirects wait for.
     #[serde(skip)]
-    pub opened_ports: BTreeMap<u16, bool>,
+    pub opened_ports: BTreeMap<u16, Opening>,
     /// The members whose status names another load balancer, which serves them until that of the stack is published.
     #[serde(skip)]
     pub arriving: BTreeSet<ObjectReference>,
@@ -64,6 +64,17 @@ pub struct ObservedStack {
     /// The quotas for which AWS has refused steps of this change.
     #[serde(skip)]
     pub room: KnownLimits,
+}
+
+/// The state of a listener that redirects wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// It, or rules of it, may not be on all nodes of the load balancer yet.
+    OnItsWay,
+    /// It has had the time to be on all of them.
+    Everywhere,
+    /// Redirects have waited for it, and for what it leads to, as long as they may.
+    Overdue,
 }
 
 /// The resources of one member of a group within its load balancer, as of the last time when no changes were left.

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use self::{attributes::Causes, generations::Generations, pending::Pending};
+use self::{attributes::Causes, generations::Generations, pending::Pending, retained::Retained};
 use crate::model::{
     Cause, KnownLimits, Listener, ObjectName, ObservedLoadBalancer, ObservedRule, ObservedStack, ObservedTargetGroup,
     ResourceId, Stack, TargetGroupArn, TargetGroupReference,
@@ -58,8 +58,8 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         Ok(pending) => pending,
         Err(reads) => return Planned::Need(*reads),
     };
-    let mut retained_ports = retained::ports(stack, observed);
-    retained_ports.extend(&pending.led_to);
+    let retained = retained::of(stack, observed);
+    let retained_ports = retained.ports.union(&pending.led_to).copied().collect();
     let mut planner = Planner {
         stack,
         observed,
@@ -67,6 +67,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         frozen_resources: FrozenResources::new(&stack.frozen, &observed.member_resources),
         frozen_target_groups: BTreeSet::new(),
         pending,
+        retained,
         retained_ports,
         plan: Plan::empty(),
         going: BTreeSet::new(),
@@ -90,7 +91,9 @@ struct Planner<'a> {
     frozen_target_groups: BTreeSet<TargetGroupArn>,
     /// The rules and default actions that wait for targets.
     pending: Pending,
-    /// The ports whose listeners nobody asks for any more and that stay for now.
+    /// The listeners that nobody asks for any more and that stay until clients use others.
+    retained: Retained,
+    /// Their ports, and those that something which stays as it is redirects to.
     retained_ports: BTreeSet<u16>,
     plan: Plan,
     /// The TargetGroupBindings that are being deleted although they are wanted.
@@ -152,7 +155,9 @@ impl<'a> Planner<'a> {
             self.plan.waits.extend(self.pending.groups.iter().cloned().map(Wait::Ready));
             self.plan.waits.extend(self.pending.activation.then_some(Wait::LoadBalancerActive));
             self.plan.waits.extend(self.pending.opening.iter().copied().map(Wait::Opened));
-            self.plan.waits.extend(retained::ports(stack, self.observed).into_iter().map(Wait::RetainListener));
+            let retained = std::mem::take(&mut self.retained);
+            self.plan.waits.extend(retained.ports.into_iter().map(Wait::RetainListener));
+            self.plan.led_to = retained.led_to;
             let opening = std::mem::take(&mut self.opening);
             if !self.closed.is_empty() {
                 // With other security groups, the load balancer would not reach its targets, and the steps after may

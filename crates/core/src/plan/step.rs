@@ -27,6 +27,9 @@ pub struct Plan {
     /// The members that wait for targets: not all of their rules are as desired.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) held_members: BTreeSet<ObjectReference>,
+    /// The ports of listeners that nobody asks for any more and that others redirect to until the plan is carried out.
+    #[serde(skip)]
+    pub(super) led_to: BTreeSet<u16>,
     /// The target groups that rules come to lead to although their targets are not healthy, since that took too long.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) unhealthy: BTreeSet<ResourceId>,
@@ -45,6 +48,7 @@ impl Plan {
             waits: waits.into_iter().collect(),
             passed_over: BTreeSet::new(),
             held_members: BTreeSet::new(),
+            led_to: BTreeSet::new(),
             unhealthy: BTreeSet::new(),
         }
     }
@@ -71,6 +75,13 @@ impl Plan {
     #[must_use]
     pub fn held_members(&self) -> &BTreeSet<ObjectReference> {
         &self.held_members
+    }
+
+    /// Returns the ports of listeners that nobody asks for any more and that others redirect to until the plan is carried
+    /// out.
+    #[must_use]
+    pub fn led_to(&self) -> &BTreeSet<u16> {
+        &self.led_to
     }
 
     /// Returns the target groups that rules come to lead to although their targets are not healthy, since that took too

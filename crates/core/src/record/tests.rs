@@ -102,14 +102,21 @@ fn records_of_something_else_count_for_nothing() {
 }
 
 #[test]
-fn which_tags_are_ours_counts_in_later_terms_too() {
+fn which_tags_are_ours_and_what_was_waited_for_counts_in_later_terms_too() {
     let mut tag_keys = TagKeys::default();
     tag_keys.add(&crate::model::ResourceId::of_tag("443"), ["team".to_owned()]);
     let tagged = StackRecord { tag_keys: Some(tag_keys), ..record() };
-    let records = BTreeMap::from([(key(&web()), tagged.clone())]);
+    let waits = vec![(Wait::RetainListener(80), 1_800_000_000)];
     let old = Header { term: 5, ..header("a") };
-    let kept = BTreeMap::from([(key(&web()), StackRecord { clean: None, ..tagged })]);
-    assert_eq!(read(&header("b"), &written(&old, &records)).records, kept);
+    let both = StackRecord { waits: waits.clone(), ..tagged.clone() };
+    for known in [tagged.clone(), StackRecord { waits, ..record() }, both] {
+        let records = BTreeMap::from([(key(&web()), known.clone())]);
+        let kept = BTreeMap::from([(key(&web()), StackRecord { clean: None, ..known })]);
+        assert_eq!(read(&header("b"), &written(&old, &records)).records, kept);
+    }
+    let records = BTreeMap::from([(key(&web()), record())]);
+    assert_eq!(read(&header("b"), &written(&old, &records)).records, BTreeMap::new());
+    let records = BTreeMap::from([(key(&web()), tagged)]);
     let elsewhere = Header { vpc: "vpc-2".to_owned(), ..old };
     assert_eq!(read(&header("b"), &written(&elsewhere, &records)).records, BTreeMap::new());
 }

@@ -294,6 +294,42 @@ fn promises_are_written_at_a_rate_that_the_api_server_can_take() {
 }
 
 #[tokio::test]
+async fn who_waits_for_aws_is_dirty_before_anything_is_changed_and_who_waits_for_clients_is_clean() {
+    let stored = Stored::default();
+    let fake = server(&stored, |_| None).await;
+    let first = records(&fake, "first").await;
+    let age = |wait| BTreeMap::from([(wait, Duration::from_secs(10))]);
+    let moved = || age(Wait::Moved(ObjectName::new("shop", "a")));
+    first.note_waits(&stack("web"), &moved());
+    first.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
+    first.note_waits(&stack("web"), &moved());
+    assert!(first.is_clean(&stack("web")));
+    first.flush().await.unwrap();
+    writes(&fake);
+    // Neither a plan nor a pass of it changes what is recorded.
+    first.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
+    first.note_waits(&stack("web"), &moved());
+    first.flush().await.unwrap();
+    assert_eq!(writes(&fake).len(), 0);
+    let (second, promises) = loaded(&fake, "second").await;
+    assert_eq!((promises, second.waits().len()), (promised("1"), 1));
+    writes(&fake);
+    // A plan that waits for something in AWS begins: the promise is taken back before its first step.
+    second.note_waits(&stack("web"), &age(Wait::Opened(443)));
+    second.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
+    assert_eq!(writes(&fake).len(), 1);
+    let third = records(&fake, "third").await;
+    assert_eq!((third.is_clean(&stack("web")), third.waits().len()), (false, 1));
+    // Nobody waits any more.
+    third.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
+    third.note_waits(&stack("web"), &moved());
+    third.note_waits(&stack("web"), &BTreeMap::new());
+    third.flush().await.unwrap();
+    let (fourth, promises) = loaded(&fake, "fourth").await;
+    assert_eq!((promises, fourth.waits().len()), (promised("1"), 0));
+}
+
+#[tokio::test]
 async fn waits_outlive_the_process_also_of_a_stack_that_was_in_its_desired_state() {
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;

@@ -166,7 +166,8 @@ async fn a_plan_is_carried_out_once_it_is_proved_and_remembered() {
     ] {
         let applier = Applier { proved, log: Mutex::default() };
         let (stack, frozen, absent) = (built.stack.as_ref().unwrap(), &built.frozen, &built.absent);
-        let change = Change { membership: &membership, stack, frozen, absent, observed: &observed, plan };
+        let (membership, whereabouts) = (&membership, &BTreeMap::new());
+        let change = Change { membership, stack, frozen, absent, observed: &observed, whereabouts, plan };
         assert_eq!(carry_out(&applier, &change).await, Ok(result));
         assert_eq!(*applier.log.lock().unwrap(), log);
     }

@@ -5,6 +5,7 @@ mod proof;
 mod publish;
 mod report;
 mod road;
+pub(super) mod whereabouts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use self::whereabouts::Whereabouts;
 use super::{
     apply::ApplyError,
     pass::{self, CarriedOut, Change},
@@ -27,9 +29,9 @@ use albatross_aws::AwsError;
 use albatross_core::{
     dependents::Key,
     desired::{self, Membership},
-    model::{KnownLimits, LoadBalancerArn, ObjectName, ObjectReference, ObservedStack, ResourceId, Stack, StackId},
+    model::{KnownLimits, ObjectName, ResourceId, StackId},
     plan::{self, Plan, Wait},
-    snapshot::{Service, Snapshot},
+    snapshot::Snapshot,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -136,66 +138,37 @@ impl Controller {
     /// clients have to find it.
     async fn freeze_unserved(&self, stack: &StackId, membership: &mut Membership) -> Result<(), PassError> {
         if membership.moving.is_empty() {
-            self.waits.nobody_moves(stack);
+            self.waits.follow(stack, &membership.followed);
             return Ok(());
         }
         let observed = self.inventory.observe(stack).await?;
-        let hosts: Vec<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
+        let others = |host: &str| self.inventory.has_load_balancer(host);
         for name in membership.moving.clone() {
-            let shown: Vec<String> = self.with_snapshot(|s: &Snapshot| {
-                let member = desired::member(s, stack, &name);
-                member.map(|m| m.status.iter().map(|entry| entry.hostname.clone()).collect()).unwrap_or_default()
-            });
-            let is_here = shown.iter().any(|host| hosts.contains(host));
+            let place = self.with_snapshot(|s| Whereabouts::of_moving(&name, stack, s, &observed, &others));
             // Anybody may write a group's finalizer.
-            let member = stack.member(&name);
-            let moved = Wait::Moved(name.clone());
+            let (member, moved) = (stack.member(&name), Wait::Moved(name.clone()));
             let was_here = !stack.is_shared()
                 || self.waits.has(stack, &moved)
                 || observed.member_resources.iter().any(|held| held.member == member);
-            let is_followed = !is_here && was_here && !shown.is_empty() && !hosts.is_empty();
-            if is_followed {
-                membership.followed.insert(name.clone());
-            }
-            if is_here || is_followed && self.waits.runs(stack, &moved) {
+            let stays = match place {
+                Whereabouts::Here | Whereabouts::Former(_) => {
+                    // The time begins when it is published elsewhere; a restart remembers who was here.
+                    membership.followed.insert(name.clone());
+                    self.waits.renew(stack, &moved);
+                    true
+                }
+                Whereabouts::Elsewhere if was_here && !observed.load_balancers.is_empty() => {
+                    membership.followed.insert(name.clone());
+                    self.waits.runs(stack, &moved)
+                }
+                Whereabouts::Elsewhere | Whereabouts::Nowhere => false,
+            };
+            if stays {
                 membership.freeze_moving(&name);
             }
         }
+        self.waits.follow(stack, &membership.followed);
         Ok(())
-    }
-
-    /// Returns the members whose status names another load balancer than that of the stack, and those of the stack's load
-    /// balancers that it is.
-    fn arriving(
-        &self,
-        membership: &Membership,
-        stack: &Stack,
-        observed: &ObservedStack,
-    ) -> (BTreeSet<ObjectReference>, BTreeSet<LoadBalancerArn>) {
-        let current = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
-        let host = current.map(|balancer| balancer.dns_name.to_lowercase());
-        let mut found = (BTreeSet::new(), BTreeSet::new());
-        for name in membership.served() {
-            let member = stack.id.member(name);
-            let shown: Vec<String> = self.with_snapshot(|snapshot| {
-                // No other type of Service is published.
-                let other =
-                    |service: &Service| matches!(stack.id, StackId::Service(_)) && service.kind != "LoadBalancer";
-                if snapshot.services.get(name).is_some_and(other) {
-                    return Vec::new();
-                }
-                let status = desired::member(snapshot, &stack.id, name).map(|member| member.status).unwrap_or_default();
-                status.iter().map(|entry| entry.hostname.clone()).collect()
-            });
-            let is_elsewhere = !shown.is_empty() && !shown.iter().any(|shown| Some(shown) == host.as_ref());
-            if is_elsewhere && !stack.frozen.members.contains(&member) {
-                let balancers = observed.load_balancers.iter();
-                let its = balancers.filter(|balancer| shown.contains(&balancer.dns_name.to_lowercase()));
-                found.1.extend(its.map(|balancer| balancer.arn.clone()));
-                found.0.insert(member);
-            }
-        }
-        found
     }
 
     /// Returns true if a step failed permanently and the error belongs to one of several members.
@@ -231,15 +204,21 @@ impl Controller {
             if built.unavailable.is_empty() {
                 self.waits.end_health(group);
             }
-            let followed = membership.followed.iter().cloned().map(Wait::Moved).collect();
-            if let Some(again) = self.waits.keep(group, &followed) {
+            if let Some(again) = self.waits.again(group) {
                 self.queue.run_within(&Key::Stack(group.clone()), again);
             }
             self.records.note_waits(group, &self.waits.ages(group));
             return Ok(reported.unwrap_or(Outcome::Done));
         };
         let mut observed = pass::observe(self, group, room).await?;
-        (observed.arriving, observed.shown) = self.arriving(membership, stack, &observed);
+        let others = |host: &str| self.inventory.has_load_balancer(host);
+        let whereabouts = self.with_snapshot(|s| Whereabouts::of_served(membership, stack, s, &observed, &others));
+        for (name, place) in whereabouts.iter().filter(|(_, place)| place.is_elsewhere()) {
+            observed.arriving.insert(group.member(name));
+            if let Whereabouts::Former(former) = place {
+                observed.shown.insert(former.clone());
+            }
+        }
         if refused.is_empty() {
             self.step_history.begin(stack);
         }
@@ -247,7 +226,8 @@ impl Controller {
         let repeated = self.step_history.withhold(group, &mut plan);
         let reported = self.report_repeats(group, membership, &repeated).or(reported);
         let (frozen, absent) = (&built.frozen, &built.absent);
-        let change = Change { membership, stack, frozen, absent, observed: &observed, plan: &plan };
+        let whereabouts = &whereabouts;
+        let change = Change { membership, stack, frozen, absent, observed: &observed, whereabouts, plan: &plan };
         if self.waits.begin(group, &plan, !observed.arriving.is_empty()) {
             self.queue.add(Key::NodeRules);
         }

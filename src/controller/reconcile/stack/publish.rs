@@ -3,7 +3,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{PassError, report::foreign_labels};
+use super::{
+    PassError,
+    report::foreign_labels,
+    whereabouts::{Publication, Published, publication},
+};
 use crate::controller::{
     Controller,
     cluster::{
@@ -15,10 +19,9 @@ use crate::controller::{
 };
 use albatross_core::{
     dependents::{self, Key},
-    desired::{self, Membership},
+    desired::{self, Membership, sources::service},
     model::{ObjectKind, ObjectName, ObservedStack, ResourceId, Stack, StackId},
     plan::{self, Planned, Wait},
-    snapshot::Ingress,
 };
 
 impl Controller {
@@ -49,63 +52,45 @@ impl Controller {
         change: &Change<'_>,
         observed: &ObservedStack,
     ) -> Result<BTreeSet<Wait>, KubernetesError> {
-        let Change { membership, stack, plan, .. } = *change;
+        let Change { stack, plan, .. } = *change;
         let mut arriving = BTreeSet::new();
-        let current = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
-        if let Some(balancer) = stack.load_balancer.as_ref().and_then(|wanted| observed.published(wanted)) {
-            let hostname = balancer.dns_name.to_lowercase();
-            let is_current = current.is_some_and(|current| current.arn == balancer.arn);
-            let hosts: BTreeSet<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
-            let is_shown = |name: &ObjectName| {
-                self.with_snapshot(|snapshot| {
-                    let member = desired::member(snapshot, &stack.id, name);
-                    member.is_some_and(|member| member.status.iter().any(|entry| hosts.contains(&entry.hostname)))
-                })
-            };
-            // Returns true if clients would come too early.
-            let mut arrives = |name: &ObjectName| {
-                if !is_current {
-                    // Rules are made on the current one: who is here stays, and who comes does not come here.
-                    return !is_shown(name);
-                }
-                if !observed.arriving.contains(&stack.id.member(name)) {
-                    return false;
-                }
-                let arrived = Wait::Arrived(name.clone());
-                let waits = balancer.is_active() && self.waits.runs(&stack.id, &arrived);
-                arriving.extend(waits.then_some(arrived));
-                waits || !balancer.is_active()
-            };
-            match &stack.id {
-                StackId::Group(_) | StackId::Ingress(_) => {
-                    let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
-                    let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
-                    let ports: Vec<u16> = ports.into_iter().collect();
-                    let lets_in = plan.waits().iter().any(|wait| matches!(wait, Wait::LetIn(_)));
-                    for name in membership.served() {
-                        let member = stack.id.member(name);
-                        let shown = |i: &Ingress| i.status.iter().map(|entry| entry.hostname.clone()).collect();
-                        let shown: BTreeSet<String> =
-                            self.with_snapshot(|snapshot| snapshot.ingresses.get(name).map(shown)).unwrap_or_default();
-                        // Until targets let the load balancer in, no rule changes.
-                        let waits = plan.held_members().contains(&member) || lets_in;
-                        let waits = waits && !shown.contains(&hostname) || stack.frozen.members.contains(&member);
-                        if !waits && !arrives(name) {
-                            self.write_ingress_status(name, &hostname, &ports).await?;
-                        }
-                    }
-                }
-                StackId::Service(name) => {
-                    let member = stack.id.member(name);
-                    let is_held = is_current && plan.held_members().contains(&member);
-                    let waits = is_held && observed.arriving.contains(&member);
-                    if !waits && !arrives(name) {
-                        self.write_service_status(name, &hostname).await?;
-                    }
+        let Some(wanted) = &stack.load_balancer else { return Ok(arriving) };
+        let Some(balancer) = observed.published(wanted) else { return Ok(arriving) };
+        let is_current = observed.current(wanted).is_some_and(|current| current.arn == balancer.arn);
+        let published = match is_current {
+            true => Published::Current { active: balancer.is_active() },
+            false => Published::Former,
+        };
+        let hostname = balancer.dns_name.to_lowercase();
+        let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
+        let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
+        // Until targets let the load balancer in, no rule changes.
+        let lets_in = plan.waits().iter().any(|wait| matches!(wait, Wait::LetIn(_)));
+        for (name, place) in change.whereabouts {
+            let lacks_rules = lets_in || plan.held_members().contains(&stack.id.member(name));
+            let arrived = Wait::Arrived(name.clone());
+            match publication(place, lacks_rules, published) {
+                Publication::Later => {}
+                Publication::Everywhere if self.waits.runs(&stack.id, &arrived) => drop(arriving.insert(arrived)),
+                Publication::Now | Publication::Everywhere => {
+                    self.write_member_status(stack, name, &hostname, &ports).await?
                 }
             }
         }
         Ok(arriving)
+    }
+
+    async fn write_member_status(
+        &self,
+        stack: &Stack,
+        name: &ObjectName,
+        hostname: &str,
+        ports: &BTreeSet<u16>,
+    ) -> Result<(), KubernetesError> {
+        match stack.id {
+            StackId::Group(_) | StackId::Ingress(_) => self.write_ingress_status(name, hostname, ports).await,
+            StackId::Service(_) => self.write_service_status(name, hostname).await,
+        }
     }
 
     /// Publishes the load balancer's host name on an Ingress.
@@ -113,13 +98,14 @@ impl Controller {
         &self,
         name: &ObjectName,
         hostname: &str,
-        ports: &[u16],
+        ports: &BTreeSet<u16>,
     ) -> Result<(), KubernetesError> {
         let current = self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
         let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
             && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
         if !same {
-            self.kubernetes.write_ingress_status(name, hostname, ports).await?;
+            let ports: Vec<u16> = ports.iter().copied().collect();
+            self.kubernetes.write_ingress_status(name, hostname, &ports).await?;
         }
         Ok(())
     }
@@ -139,7 +125,7 @@ impl Controller {
     /// the API server rejects the field on other types; those get an event.
     async fn write_service_status(&self, name: &ObjectName, hostname: &str) -> Result<(), KubernetesError> {
         let Some(service) = self.with_snapshot(|s| s.services.get(name).cloned()) else { return Ok(()) };
-        if service.kind != "LoadBalancer" {
+        if !service::has_status(&service) {
             let subject = Subject { kind: ObjectKind::Service, name: name.clone(), uid: service.uid.clone() };
             let message = format!("The load balancer's host name is {hostname}");
             self.events.record(EventType::Normal, &subject, "LoadBalancerHostname", &message);

@@ -175,9 +175,15 @@ impl PlanApplier for Controller {
 impl Controller {
     /// Returns the observed state of a stack after a plan, with what was read for it.
     pub(super) async fn observe_after(&self, change: &Change<'_>) -> Result<ObservedStack, AwsError> {
-        let ObservedStack { healthy, arriving, shown, states_are_read, .. } = change.observed.clone();
+        let before = change.observed;
         let observed = self.observe_completely(&change.stack.id).await?;
-        Ok(ObservedStack { healthy, arriving, shown, states_are_read, ..observed })
+        Ok(ObservedStack {
+            healthy: before.healthy.clone(),
+            arriving: before.arriving.clone(),
+            shown: before.shown.clone(),
+            states_are_read: before.states_are_read,
+            ..observed
+        })
     }
 
     /// Returns the observed state of a stack, including the state that is not read from AWS.

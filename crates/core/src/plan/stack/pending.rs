@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     Action, Cause, Condition, KnownLimits, Listener, ListenerArn, LoadBalancerKind, ObjectReference, ObservedListener,
-    ObservedLoadBalancer, ObservedRule, ObservedStack, ObservedTargetGroup, ResourceId, Rule, Stack, Tags,
+    ObservedLoadBalancer, ObservedRule, ObservedStack, ObservedTargetGroup, Opening, ResourceId, Rule, Stack, Tags,
     TargetGroupArn, TargetGroupReference, WeightedTargetGroup,
 };
 use crate::plan::{
@@ -71,16 +71,12 @@ struct Candidate<'a> {
     listener: &'a Listener,
     /// `None` is the default action.
     rule: Option<&'a Rule>,
+    /// Who asks for it.
+    cause: &'a Cause,
     /// The target groups whose requests it takes over.
     replaced: Vec<&'a TargetGroupArn>,
     /// True if it leads there by a redirect to another listener, which names the target group.
     by_redirect: bool,
-}
-
-impl Candidate<'_> {
-    fn cause(&self) -> &Cause {
-        self.rule.map_or(&self.listener.cause, |rule| &rule.cause)
-    }
 }
 
 /// The rules, default actions and target groups that wait.
@@ -94,7 +90,7 @@ pub(super) struct Pending {
     held: BTreeMap<u16, BTreeSet<ObjectReference>>,
     /// The ports whose default action stays as it is.
     defaults: BTreeSet<u16>,
-    /// The new listeners that others are to redirect to, which may not be on all nodes yet.
+    /// The new listeners that others are to redirect to and wait for.
     pub(super) opening: BTreeSet<u16>,
     /// The ports that requests are redirected to by what stays as it is.
     pub(super) led_to: BTreeSet<u16>,
@@ -221,6 +217,10 @@ impl<'a> Search<'a> {
         self.hold_defaults_of_members(&mut pending);
         let kept = pending.held.keys().chain(&pending.defaults).filter_map(|port| self.balancer.listener(*port));
         pending.led_to = kept.flat_map(order::redirects_now).collect();
+        // Their time goes on while what they lead to is not ready.
+        let redirecting = self.stack.listeners.values().filter(|listener| pending.defaults.contains(&listener.port));
+        let opened = |port: &u16| self.observed.opened_ports.contains_key(port);
+        pending.opening.extend(redirecting.flat_map(|listener| self.new_redirects(listener)).filter(opened));
         let is_held = |place: &Candidate<'_>| pending.holds(place);
         let waiting = candidates.iter().filter(|(_, places)| places.iter().any(is_held));
         pending.groups = waiting.map(|(id, _)| (*id).clone()).collect();
@@ -237,7 +237,7 @@ impl<'a> Search<'a> {
                 let members = listener.shares.keys().chain(listener.rules.iter().map(|rule| &rule.cause.object));
                 pending.held.entry(port).or_default().extend(members.cloned());
             }
-            let owner = self.stack.requesters.default_action.get(&port).unwrap_or(&listener.cause).object.clone();
+            let owner = self.cause_of_default(listener).object.clone();
             let is_held = pending.held.get(&port).is_some_and(|held| held.contains(&owner));
             if pending.defaults.contains(&port) {
                 pending.held.entry(port).or_default().insert(owner);
@@ -247,12 +247,18 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Returns the other listeners of the stack to which a listener that serves comes to redirect.
+    fn cause_of_default(&self, listener: &'a Listener) -> &'a Cause {
+        self.stack.requesters.default_action.get(&listener.port).unwrap_or(&listener.cause)
+    }
+
+    /// Returns the other listeners of the stack to which a listener that serves comes to redirect, without those that it has
+    /// waited for as long as it may.
     fn new_redirects(&self, listener: &Listener) -> BTreeSet<u16> {
         let Some(existing) = self.balancer.listener(listener.port) else { return BTreeSet::new() };
         let now = order::redirects_now(existing);
+        let is_overdue = |port: &u16| self.observed.opened_ports.get(port) == Some(&Opening::Overdue);
         let wanted = order::redirects(listener).into_iter();
-        wanted.filter(|port| !now.contains(port) && self.stack.listeners.contains_key(port)).collect()
+        wanted.filter(|p| !now.contains(p) && self.stack.listeners.contains_key(p) && !is_overdue(p)).collect()
     }
 
     /// Returns, by the port of a listener that serves, the ports that it comes to redirect to and that are not on all nodes
@@ -268,7 +274,8 @@ impl<'a> Search<'a> {
             let lacks_rules = || !self.stack.listeners.get(port).is_none_or(|to| to.rules.iter().all(is_there));
             // Of two that come to redirect to each other, neither waits for the rules of the other.
             let redirects = self.stack.listeners.get(port).is_some_and(|to| !self.new_redirects(to).is_empty());
-            existing.is_none() || self.observed.opened_ports.get(port) == Some(&false) || !redirects && lacks_rules()
+            let is_on_its_way = self.observed.opened_ports.get(port) == Some(&Opening::OnItsWay);
+            existing.is_none() || is_on_its_way || !redirects && lacks_rules()
         };
         let listeners = self.stack.listeners.values();
         let opening = listeners.map(|listener| {
@@ -297,7 +304,10 @@ impl<'a> Search<'a> {
             let serving = self.serving(|other| !ports.contains(&other.port));
             let of_rules = existing.rules.iter().filter(|rule| !is_parking(rule)).flat_map(|rule| &rule.actions);
             let replaced: Vec<_> = of_rules.chain(&existing.default_actions).flat_map(with_weight).collect();
-            let led_to = ports.iter().filter_map(|port| self.stack.listeners.get(port));
+            // What a listener that has been there for long leads to is not new.
+            let is_new =
+                |port: &&u16| self.balancer.listener(**port).is_none() || self.observed.opened_ports.contains_key(port);
+            let led_to = ports.iter().filter(is_new).filter_map(|port| self.stack.listeners.get(port));
             let actions = led_to.flat_map(|to| to.rules.iter().map(|rule| &rule.action).chain([&to.default_action]));
             for reference in actions.flat_map(with_weight) {
                 let TargetGroupReference::Own(id) = reference else { continue };
@@ -305,6 +315,7 @@ impl<'a> Search<'a> {
                     candidates.entry(id).or_default().push(Candidate {
                         listener,
                         rule: None,
+                        cause: self.cause_of_default(listener),
                         replaced: replaced.clone(),
                         by_redirect: true,
                     });
@@ -323,8 +334,8 @@ impl<'a> Search<'a> {
             let existing = self.balancer.listener(listener.port).filter(same);
             let of_rules = listener.rules.iter().map(|rule| (Some(rule), &rule.action));
             for (rule, action) in of_rules.chain([(None, &listener.default_action)]) {
-                let owner = rule.map_or(&listener.cause.object, |rule| &rule.cause.object);
-                let arrives = self.observed.arriving.contains(owner);
+                let cause = rule.map_or_else(|| self.cause_of_default(listener), |rule| &rule.cause);
+                let arrives = self.observed.arriving.contains(&cause.object);
                 if existing.is_none() && !arrives {
                     continue;
                 }
@@ -335,7 +346,13 @@ impl<'a> Search<'a> {
                     }
                     let before = existing.map(|existing| answering(rule, existing)).unwrap_or_default();
                     let replaced = before.into_iter().flat_map(with_weight).collect();
-                    candidates.entry(id).or_default().push(Candidate { listener, rule, replaced, by_redirect: false });
+                    candidates.entry(id).or_default().push(Candidate {
+                        listener,
+                        rule,
+                        cause,
+                        replaced,
+                        by_redirect: false,
+                    });
                 }
             }
         }
@@ -353,7 +370,7 @@ impl<'a> Search<'a> {
         let is_network = self.balancer.kind == LoadBalancerKind::Network;
         let mut bindings = bindings.filter(|binding| !is_network || binding.allows_sources);
         let Some(desired) = bindings.find_map(|binding| binding.registered) else { return false };
-        let arrives = |place: &Candidate<'_>| self.observed.arriving.contains(&place.cause().object);
+        let arrives = |place: &Candidate<'_>| self.observed.arriving.contains(&place.cause.object);
         let arrives = places.iter().any(arrives);
         let is_named = self.balancer.target_groups().any(|named| *named == group.arn);
         if !by_health || is_network && !(arrives && is_named) {
@@ -404,7 +421,7 @@ impl<'a> Search<'a> {
             let mut places = candidates.get(id).into_iter().flatten();
             let Some(place) = places.find(|place| !place.by_redirect) else { continue };
             let version = self.stack.target_groups.get(id).and_then(|group| group.protocol_version);
-            let key = (place.listener.port, &place.cause().object, version.map(|version| version.as_str()));
+            let key = (place.listener.port, &place.cause.object, version.map(|version| version.as_str()));
             together.entry(key).or_default().push((id, place));
         }
         let mut steps: Vec<Step> = Vec::new();
@@ -414,7 +431,7 @@ impl<'a> Search<'a> {
             for part in groups.chunks(MOST_IN_ACTION) {
                 let (Some((_, place)), Some(priority)) = (part.first(), free.next()) else { continue };
                 let rule = parking_rule(part.iter().map(|(id, _)| *id), place);
-                steps.push(create(&existing.arn, port, usize::MAX - steps.len(), priority, rule, place.cause()));
+                steps.push(create(&existing.arn, port, usize::MAX - steps.len(), priority, rule, place.cause));
             }
         }
         steps
@@ -440,7 +457,7 @@ fn parking_rule<'a>(ids: impl Iterator<Item = &'a ResourceId>, place: &Candidate
         transforms: Vec::new(),
         authentication: None,
         tags: tags.clone(),
-        cause: place.cause().clone(),
+        cause: place.cause.clone(),
     }
 }
 

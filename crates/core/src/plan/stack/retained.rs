@@ -3,21 +3,35 @@
 use std::collections::BTreeSet;
 
 use crate::model::{KnownLimits, ObservedLoadBalancer, ObservedStack, Stack};
+use crate::plan::order;
 
-/// Returns the ports of the listeners that nobody asks for any more and that stay for now: where the load balancer gets a
-/// listener on another port in the same plan, until the time of [`ObservedStack::retained_ports`] has passed. After AWS has
-/// refused more of something, none stays.
-pub(in crate::plan) fn ports(stack: &Stack, observed: &ObservedStack) -> BTreeSet<u16> {
+/// The listeners that nobody asks for any more and that stay for now.
+#[derive(Debug, Default)]
+pub(in crate::plan) struct Retained {
+    /// Their ports.
+    pub(in crate::plan) ports: BTreeSet<u16>,
+    /// Those of them that listeners which stay redirect to now.
+    pub(in crate::plan) led_to: BTreeSet<u16>,
+}
+
+/// Returns the listeners that stay: where the load balancer gets a listener on another port in the same plan, or a listener
+/// redirects to it until now, until the time of [`ObservedStack::retained_ports`] has passed. After AWS has refused more of
+/// something, none stays.
+pub(in crate::plan) fn of(stack: &Stack, observed: &ObservedStack) -> Retained {
     let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
-    let Some(balancer) = balancer else { return BTreeSet::new() };
+    let Some(balancer) = balancer else { return Retained::default() };
     if !observed.retains_listeners || observed.room != KnownLimits::default() {
-        return BTreeSet::new();
+        return Retained::default();
     }
+    let is_asked = |port: u16| stack.listeners.contains_key(&port);
     let gets_another = stack.listeners.keys().any(|port| balancer.listener(*port).is_none());
-    let unasked = ObservedLoadBalancer::known_listeners(balancer)
-        .map(|listener| listener.port)
-        .filter(|port| !stack.listeners.contains_key(port));
+    let (asked, unasked): (Vec<_>, Vec<_>) =
+        ObservedLoadBalancer::known_listeners(balancer).partition(|listener| is_asked(listener.port));
+    let led_to: BTreeSet<u16> =
+        asked.into_iter().flat_map(order::redirects_now).filter(|port| !is_asked(*port)).collect();
     // Its time counts from when the other listener is there.
     let is_running = |port: &u16| observed.retained_ports.get(port).is_some_and(|is_over| !is_over);
-    unasked.filter(|port| gets_another || is_running(port)).collect()
+    let ports = unasked.into_iter().map(|listener| listener.port);
+    let ports = ports.filter(|port| gets_another || is_running(port) || led_to.contains(port)).collect();
+    Retained { ports, led_to }
 }

@@ -43,10 +43,21 @@ const SECURE: &str = r#"
     alb.ingress.kubernetes.io/certificate-arn: arn:aws:acm:eu-west-1:111122223333:certificate/a
     alb.ingress.kubernetes.io/ssl-redirect: "443""#;
 
+/// Returns the stack of manifests with more annotations of the Ingress, each after a line break.
+fn with(manifests: &str, annotations: &str) -> Stack {
+    let scheme = "\n    alb.ingress.kubernetes.io/scheme: internet-facing";
+    steps::built(&manifests.replace(scheme, &format!("{scheme}{annotations}")))
+}
+
 /// Returns the stack with HTTPS and a redirect.
 fn secure(manifests: &str) -> Stack {
-    let scheme = "\n    alb.ingress.kubernetes.io/scheme: internet-facing";
-    steps::built(&manifests.replace(scheme, &format!("{scheme}{SECURE}")))
+    with(manifests, SECURE)
+}
+
+/// Returns the manifests with more paths, above that of all.
+fn above_all(paths: &str) -> String {
+    let all = "      - {path: /, pathType: Prefix";
+    BEFORE.replace(all, &format!("{paths}{all}"))
 }
 
 fn serving(before: &Stack) -> Aws {
@@ -74,9 +85,9 @@ fn a_redirect_waits_until_its_new_listener_is_everywhere() {
     aws.run(&after, &first);
     // A restart without the record: it has been there for long.
     assert!(!plan(&after, &aws.observed).waits.contains(&Wait::Opened(443)));
-    aws.observed.opened_ports = BTreeMap::from([(443, false)]);
+    aws.observed.opened_ports = BTreeMap::from([(443, Opening::OnItsWay)]);
     assert_eq!(listed(&plan(&after, &aws.observed)), OPENED);
-    aws.observed.opened_ports = BTreeMap::from([(443, true)]);
+    aws.observed.opened_ports = BTreeMap::from([(443, Opening::Everywhere)]);
     let last = plan(&after, &aws.observed);
     insta::assert_snapshot!(listed(&last), @"
     change listener 80: default redirect to HTTPS://#{host}:443/#{path}?#{query} (HTTP_301)
@@ -116,7 +127,7 @@ fn a_redirect_waits_for_the_targets_that_its_listener_leads_to() {
     let first = plan(&after, &aws.observed);
     aws.run(&after, &first);
     aws.observed.bindings.iter_mut().for_each(|binding| binding.registered = Some(2));
-    aws.observed.opened_ports = BTreeMap::from([(443, true)]);
+    aws.observed.opened_ports = BTreeMap::from([(443, Opening::Everywhere)]);
     let group = |number: &str| {
         let id = ResourceId::of_tag(format!("shop/web-web:{number}"));
         let mut groups = aws.observed.target_groups.iter();
@@ -127,7 +138,7 @@ fn a_redirect_waits_for_the_targets_that_its_listener_leads_to() {
     assert_eq!(reads, Reads { health: BTreeSet::from([new.clone()]), ..Reads::default() });
     aws.observed.healthy = BTreeMap::from([(new.clone(), Some(1)), (old.clone(), Some(2))]);
     let waiting = plan(&after, &aws.observed);
-    assert_eq!((waiting.steps, waiting.waits), (Vec::new(), BTreeSet::from([Wait::Ready(id)])));
+    assert_eq!((waiting.steps, waiting.waits), (Vec::new(), BTreeSet::from([Wait::Ready(id), Wait::Opened(443)])));
     aws.observed.healthy = BTreeMap::from([(new, Some(2)), (old, Some(2))]);
     insta::assert_snapshot!(listed(&plan(&after, &aws.observed)), @"
     change listener 80: default redirect to HTTPS://#{host}:443/#{path}?#{query} (HTTP_301)
@@ -150,7 +161,7 @@ fn all_members_keep_what_they_have_on_a_listener_that_waits_to_redirect() {
     let is_now = http(&aws);
     aws.run(&after, &held);
     assert_eq!(http(&aws), is_now);
-    aws.observed.opened_ports = BTreeMap::from([(443, true)]);
+    aws.observed.opened_ports = BTreeMap::from([(443, Opening::Everywhere)]);
     let last = plan(&after, &aws.observed);
     aws.run(&after, &last);
     assert!(http(&aws).rules.is_empty());
@@ -160,19 +171,11 @@ fn all_members_keep_what_they_have_on_a_listener_that_waits_to_redirect() {
 
 #[test]
 fn a_redirect_waits_for_the_rules_of_a_listener_that_was_there_before() {
-    let path = "      - {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}\n";
-    let more = BEFORE.replace(
-        path,
-        &format!(
-            "      - {{path: /new, pathType: Exact, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}\n{path}"
-        ),
-    );
-    let ports = "alb.ingress.kubernetes.io/ssl-redirect: \"443\"";
+    let path = "      - {path: /new, pathType: Exact, backend: {service: {name: web, port: {number: 80}}}}\n";
     let mut before = secure(BEFORE);
     let plain = steps::built(BEFORE);
     *before.listeners.get_mut(&80).unwrap() = plain.listeners[&80].clone();
-    assert!(SECURE.contains(ports));
-    let after = secure(&more);
+    let after = secure(&above_all(path));
     let mut aws = serving(&before);
     let first = plan(&after, &aws.observed);
     insta::assert_snapshot!(listed(&first), @"
@@ -181,15 +184,14 @@ fn a_redirect_waits_for_the_rules_of_a_listener_that_was_there_before() {
     (waiting for the listener on port 443, as it is now, to be on all nodes of the load balancer before requests are redirected to it)
     ");
     aws.run(&after, &first);
-    aws.observed.opened_ports = BTreeMap::from([(443, true)]);
+    aws.observed.opened_ports = BTreeMap::from([(443, Opening::Everywhere)]);
     assert!(plan(&after, &aws.observed).waits.is_empty());
 }
 
 #[test]
 fn the_port_that_a_waiting_listener_redirects_to_stays() {
     let moved = SECURE.replace("{\"HTTPS\": 443}", "{\"HTTPS\": 8443}").replace("\"443\"", "\"8443\"");
-    let scheme = "\n    alb.ingress.kubernetes.io/scheme: internet-facing";
-    let after = steps::built(&BEFORE.replace(scheme, &format!("{scheme}{moved}")));
+    let after = with(BEFORE, &moved);
     let mut aws = serving(&secure(BEFORE));
     let first = plan(&after, &aws.observed);
     insta::assert_snapshot!(listed(&first), @"
@@ -199,7 +201,7 @@ fn the_port_that_a_waiting_listener_redirects_to_stays() {
     (waiting for the listener on port 8443, as it is now, to be on all nodes of the load balancer before requests are redirected to it)
     ");
     aws.run(&after, &first);
-    aws.observed.opened_ports = BTreeMap::from([(8443, true)]);
+    aws.observed.opened_ports = BTreeMap::from([(8443, Opening::Everywhere)]);
     insta::assert_snapshot!(listed(&plan(&after, &aws.observed)), @"
     change listener 80: default redirect to HTTPS://#{host}:8443/#{path}?#{query} (HTTP_301)
     delete listener 443 with its rules
@@ -261,13 +263,7 @@ fn of_two_listeners_that_come_to_redirect_to_each_other_neither_waits_for_rules(
     let action = |to: &str| {
         format!(r#"'{{"type": "redirect", "redirectConfig": {{"port": "{to}", "statusCode": "HTTP_302"}}}}'"#)
     };
-    let ports = r#"'[{"HTTP": 80}, {"HTTP": 8080}]'"#;
-    let with = |annotations: &str, paths: &str| {
-        let scheme = "    alb.ingress.kubernetes.io/scheme: internet-facing";
-        let first = "      - {path: /, pathType: Prefix";
-        let listen = format!("{scheme}\n    alb.ingress.kubernetes.io/listen-ports: {ports}{annotations}");
-        steps::built(&BEFORE.replace(scheme, &listen).replace(first, &format!("{paths}{first}")))
-    };
+    let ports = "\n    alb.ingress.kubernetes.io/listen-ports: '[{\"HTTP\": 80}, {\"HTTP\": 8080}]'";
     let path = |name: &str| {
         format!(
             "      - {{path: /{name}, pathType: Exact, backend: {{service: {{name: {name}, port: {{name: use-annotation}}}}}}}}\n"
@@ -277,10 +273,35 @@ fn of_two_listeners_that_come_to_redirect_to_each_other_neither_waits_for_rules(
         .iter()
         .zip(["80", "8080"])
         .map(|(name, to)| format!("\n    alb.ingress.kubernetes.io/actions.{name}: {}", action(to)));
-    let after = with(&annotations.collect::<String>(), &format!("{}{}", path("red"), path("blue")));
-    let mut aws = serving(&with("", ""));
+    let annotations = format!("{ports}{}", annotations.collect::<String>());
+    let after = with(&above_all(&format!("{}{}", path("red"), path("blue"))), &annotations);
+    let mut aws = serving(&with(BEFORE, ports));
     let first = plan(&after, &aws.observed);
     assert_eq!(first.waits, BTreeSet::new());
     aws.run(&after, &first);
     assert_eq!(plan(&after, &aws.observed), Plan::empty());
+}
+
+#[test]
+fn a_redirect_waits_no_longer_than_it_may_and_for_nothing_that_serves_already() {
+    let path = "      - {path: /new, pathType: Exact, backend: {service: {name: web, port: {number: 81}}}}\n";
+    let mut before = secure(BEFORE);
+    *before.listeners.get_mut(&80).unwrap() = steps::built(BEFORE).listeners[&80].clone();
+    // Another path, whose targets are not healthy, comes to HTTPS while HTTP comes to redirect there.
+    let after = secure(&above_all(path));
+    let mut aws = serving(&before);
+    aws.observed.awaits_health = true;
+    aws.observed.bindings.iter_mut().for_each(|binding| binding.registered = Some(2));
+    let first = plan(&after, &aws.observed);
+    let waits = BTreeSet::from([Wait::Opened(443), Wait::Ready(ResourceId::of_tag("shop/web-web:81"))]);
+    assert_eq!(first.waits, waits);
+    let redirects = |plan: &Plan| plan.steps.iter().any(|step| step.action.to_string().contains("default redirect"));
+    for (opening, expected) in [(Opening::OnItsWay, false), (Opening::Everywhere, false), (Opening::Overdue, true)] {
+        aws.observed.opened_ports = BTreeMap::from([(443, opening)]);
+        assert_eq!(redirects(&plan(&after, &aws.observed)), expected, "{opening:?}");
+    }
+    // What HTTPS has led to for long is no reason to wait, however healthy it is.
+    aws.observed.opened_ports.clear();
+    aws.observed.healthy = aws.observed.target_groups.iter().map(|group| (group.arn.clone(), Some(0))).collect();
+    assert!(redirects(&plan(&secure(BEFORE), &aws.observed)));
 }

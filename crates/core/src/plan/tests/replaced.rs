@@ -42,14 +42,8 @@ pub(super) fn wait(aws: &mut Aws, plan: &Plan) {
         match wait {
             Wait::LoadBalancerActive => activate(aws),
             Wait::RetainOld(arn) | Wait::Protected(arn) => drop(aws.observed.expired.insert(arn.clone())),
-            Wait::BindingGone(_)
-            | Wait::LetIn(_)
-            | Wait::Mended(_)
-            | Wait::Ready(_)
-            | Wait::RetainListener(_)
-            | Wait::Opened(_)
-            | Wait::Arrived(_)
-            | Wait::Moved(_) => {}
+            // Others are brought about elsewhere.
+            _ => {}
         }
     }
 }

@@ -138,3 +138,26 @@ fn a_replaced_load_balancer_keeps_its_time_until_no_member_is_frozen() {
     assert!(!deletes(&planned));
     assert_eq!(kept(&planned.waits), [Wait::RetainOld(old.clone())]);
 }
+
+#[test]
+fn a_port_stays_while_something_redirects_to_it_and_its_time_begins_after_that() {
+    let secure = r#"{"HTTP": 80}, {"HTTPS": 443}]', alb.ingress.kubernetes.io/ssl-redirect: '443',
+        alb.ingress.kubernetes.io/certificate-arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'"#;
+    let built = |settings: &str| {
+        let text =
+            format!("alb.ingress.kubernetes.io/target-type: ip, alb.ingress.kubernetes.io/listen-ports: '[{settings}");
+        steps::built(&SAMPLE.replace("alb.ingress.kubernetes.io/target-type: ip", &text))
+    };
+    let (before, after) = (built(secure), built(r#"{"HTTP": 80}]'"#));
+    let mut aws = serving(&before);
+    let first = plan(&after, &aws.observed);
+    assert_eq!((first.waits.clone(), first.led_to.clone()), ([Wait::RetainListener(443)].into(), [443].into()));
+    let kept = |plan: &Plan| !plan.steps.iter().any(|step| matches!(step.action, StepAction::DeleteListener { .. }));
+    assert!(kept(&first));
+    aws.run(&after, &first);
+    aws.observed.retained_ports = BTreeMap::from([(443, false)]);
+    let waiting = plan(&after, &aws.observed);
+    assert_eq!((waiting.steps.len(), waiting.waits, waiting.led_to), (0, first.waits, BTreeSet::new()));
+    aws.observed.retained_ports = BTreeMap::from([(443, true)]);
+    assert!(!kept(&plan(&after, &aws.observed)));
+}

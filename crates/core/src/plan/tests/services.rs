@@ -16,7 +16,7 @@ use crate::{
     diagnostics::Severity,
     facts::{ExistingLoadBalancer, Fact, FactQuery, Facts, Subnet, SubnetQuery},
     model::*,
-    plan::{Plan, StepAction, render},
+    plan::{Plan, StepAction, Wait, render},
     snapshot::{Loaded, from_documents},
 };
 
@@ -627,4 +627,29 @@ fn who_is_let_in_already_or_by_others_is_not_waited_for() {
         let regroups = next.steps.iter().any(|step| matches!(step.action, StepAction::SetSecurityGroups { .. }));
         assert!(regroups, "{before:?} to {after:?}: {next:?}");
     }
+}
+
+#[test]
+fn who_arrives_behind_a_network_load_balancer_waits_for_as_many_healthy_targets_as_before() {
+    let place = Placement { scheme: Scheme::Internal, addressed: true };
+    let stack = built(&one_port(false).manifest(place), &ObservedStack::default()).unwrap();
+    let mut aws = made(&stack);
+    aws.observed.awaits_health = true;
+    aws.observed.bindings.iter_mut().for_each(|b| (b.registered, b.allows_sources) = (Some(3), true));
+    let new = aws.observed.target_groups[0].clone();
+    let old = ObservedTargetGroup { arn: TargetGroupArn::new("arn:old"), ..new.clone() };
+    aws.observed.target_groups.push(old.clone());
+    let waits = |observed: &ObservedStack, healthy: usize| {
+        let healthy = BTreeMap::from([(new.arn.clone(), Some(healthy)), (old.arn.clone(), Some(2))]);
+        plan(&stack, &ObservedStack { healthy, ..observed.clone() })
+            .waits
+            .contains(&Wait::Ready(new.resource().unwrap()))
+    };
+    // Who is published already is not looked at.
+    assert!(!waits(&aws.observed, 0));
+    aws.observed.arriving = BTreeSet::from([stack.id.object()]);
+    assert_eq!([0, 1, 2, 3].map(|healthy| waits(&aws.observed, healthy)), [true, true, false, false]);
+    // Nothing tells the health of targets that let nothing in.
+    aws.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = false);
+    assert!(waits(&aws.observed, 3));
 }

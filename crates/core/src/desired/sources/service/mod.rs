@@ -164,6 +164,12 @@ pub fn membership(snapshot: &Snapshot, config: &BuildConfig, name: &ObjectName) 
     membership
 }
 
+/// Returns true if the API server takes a load balancer in the status of a Service (`ServiceStatus.loadBalancer`).
+#[must_use]
+pub fn has_status(service: &Service) -> bool {
+    service.kind == "LoadBalancer"
+}
+
 /// Returns the host names in the status of a Service, in lower case.
 pub(in crate::desired) fn shown_hosts(snapshot: &Snapshot, name: &ObjectName) -> BTreeSet<String> {
     let entries = snapshot.services.get(name).into_iter().flat_map(|service| &service.status);

@@ -37,6 +37,22 @@ fn class_and_annotations_decide() {
     assert_eq!((of(&service(&[], other), &own), of(&service(&[], CLASS), &own)), (Ours, Foreign));
 }
 
+#[test]
+fn a_service_of_another_type_publishes_no_status_although_it_keeps_one() {
+    const TYPE: (&str, &str) = ("aws-load-balancer-type", "nlb-ip");
+    let with_status =
+        |manifest: &str| format!("{manifest}status: {{loadBalancer: {{ingress: [{{hostname: NLB.example.com}}]}}}}\n");
+    let published = |manifest: &str| -> Vec<String> {
+        let snapshot = snapshot(manifest);
+        let status = crate::desired::published(&snapshot, &StackId::Service(web()), &web());
+        status.iter().map(|entry| entry.hostname.clone()).collect()
+    };
+    let shown = ["nlb.example.com".to_owned()];
+    assert_eq!(published(&with_status(&service(&[TYPE], "  type: LoadBalancer\n"))), shown);
+    assert_eq!(published(&with_status(&service(&[TYPE], "  type: NodePort\n"))), [""; 0]);
+    assert_eq!(published(&service(&[], CLASS)), [""; 0]);
+}
+
 fn held(annotations: &[(&str, &str)], spec: &str) -> String {
     service(annotations, spec).replace("  generation: 3\n", "  finalizers: [service.k8s.aws/resources]\n")
 }
