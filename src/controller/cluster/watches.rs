@@ -152,7 +152,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const PAGE: u32 = 200;
 /// The longest pause before a watch is tried again. While the API server is away pods end unseen, and it takes one small
 /// request a kind to learn that it is back. A kind that it refuses is asked for with the longer pauses of the library.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Watches one kind for ever. An error is logged, once until it changes, and the watch tried again with growing pauses.
 pub(crate) async fn watch_kind<W, T>(
