@@ -89,12 +89,14 @@ struct Blocked {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     since: Instant,
-    /// The time when it was first begun.
+    /// The time when it was first begun, in this process and since what it is about was created.
     first: Instant,
     /// The time when it was first begun anew.
     anew: Option<Instant>,
     /// That it takes too long, to people; or that it is over, to the pass that asked.
     reported: bool,
+    /// True if its time has not begun to count.
+    stopped: bool,
 }
 
 impl Waiting {
@@ -102,7 +104,12 @@ impl Waiting {
     fn for_some(age: Duration) -> Self {
         let now = Instant::now();
         let since = now.checked_sub(age).unwrap_or(now);
-        Self { since, first: since, anew: None, reported: false }
+        Self { since, first: now, anew: None, reported: false, stopped: false }
+    }
+
+    /// Returns the time that counts.
+    fn waited(&self) -> Duration {
+        if self.stopped { Duration::ZERO } else { self.since.elapsed() }
     }
 }
 
@@ -186,7 +193,12 @@ impl Waits {
 
     /// Returns true if a wait has lasted for as long as it may.
     fn is_over(&self, wait: &Wait, waiting: &Waiting) -> bool {
-        self.hold(wait).is_some_and(|hold| waiting.since.elapsed() >= hold)
+        self.hold(wait).is_some_and(|hold| waiting.waited() >= hold)
+    }
+
+    /// Returns the longest time that redirects wait for a listener and for what it leads to: its targets have all of theirs.
+    fn longest_opening(&self) -> Duration {
+        self.holds.healthy_within.max(DEADLINE).saturating_add(self.holds.propagation)
     }
 
     /// Returns the waits of a stack whose time has passed.
@@ -206,7 +218,7 @@ impl Waits {
                 Wait::RetainListener(port) => drop(expired.listeners.insert(*port, is_over)),
                 Wait::Opened(port) => {
                     let opening = match is_over {
-                        _ if waiting.first.elapsed() >= DEADLINE => Opening::Overdue,
+                        _ if waiting.first.elapsed() >= self.longest_opening() => Opening::Overdue,
                         true => Opening::Everywhere,
                         false => Opening::OnItsWay,
                     };
@@ -246,11 +258,19 @@ impl Waits {
     /// to the nodes of the load balancer.
     pub(crate) fn carried_out(&self, stack: &StackId, steps: &[Step]) {
         let created: BTreeSet<u16> = steps.iter().filter_map(|step| step.action.creates_on()).collect();
-        let is_new = steps.iter().any(|step| matches!(step.action, StepAction::CreateListener { .. }));
+        let created_listener = |step: &Step| match &step.action {
+            StepAction::CreateListener { .. } => step.action.creates_on(),
+            _ => None,
+        };
+        let new_ports: BTreeSet<u16> = steps.iter().filter_map(created_listener).collect();
         let (mut all, now) = (self.waits(), Instant::now());
         for (wait, waiting) in all.get_mut(stack).into_iter().flatten() {
+            // All the time before it was created, it could not be used.
+            if matches!(wait, Wait::Opened(port) if new_ports.contains(port)) {
+                *waiting = Waiting::for_some(Duration::ZERO);
+            }
             let begins = match wait {
-                Wait::RetainListener(_) => is_new,
+                Wait::RetainListener(_) => !new_ports.is_empty(),
                 Wait::Opened(port) => created.contains(port),
                 Wait::Arrived(name) => steps.iter().any(|s| s.cause.object.name == *name && s.action.changes_answers()),
                 _ => false,
@@ -262,18 +282,18 @@ impl Waits {
         }
     }
 
-    /// Returns when to look again at the waits that go on besides those of a plan.
+    /// Returns when to look again at who has moved away from a stack without a plan. Nobody arrives at one.
     pub(crate) fn again(&self, stack: &StackId) -> Option<Duration> {
         let waits = self.waits();
-        let besides = waits.get(stack)?.iter().filter(|(wait, _)| !wait.is_of_plan());
-        let again =
-            |(wait, waiting): (&Wait, &Waiting)| self.step(wait, waiting.since.elapsed(), waiting.reported, 0).again;
-        besides.filter_map(again).min().map(|again| again.max(SOONEST))
+        let moved = waits.get(stack)?.iter().filter(|(wait, _)| matches!(wait, Wait::Moved(_)));
+        let again = |(wait, waiting): (&Wait, &Waiting)| self.step(wait, waiting, 0).again;
+        moved.filter_map(again).min().map(|again| again.max(SOONEST))
     }
 
-    /// Begins a wait, or begins it anew as if it had not begun.
-    pub(crate) fn renew(&self, stack: &StackId, wait: &Wait) {
-        self.waits().entry(stack.clone()).or_default().insert(wait.clone(), Waiting::for_some(Duration::ZERO));
+    /// Remembers a wait whose time does not count until [`Self::runs`] is called.
+    pub(crate) fn remember(&self, stack: &StackId, wait: &Wait) {
+        let stopped = Waiting { stopped: true, ..Waiting::for_some(Duration::ZERO) };
+        self.waits().entry(stack.clone()).or_default().insert(wait.clone(), stopped);
     }
 
     /// Returns true if a stack has a wait.
@@ -290,6 +310,9 @@ impl Waits {
         let new = Waiting::for_some(Duration::ZERO);
         let mut all = self.waits();
         let waiting = all.entry(stack.clone()).or_default().entry(wait.clone()).or_insert(new);
+        if waiting.stopped {
+            *waiting = new;
+        }
         waiting.reported = self.is_over(wait, waiting);
         !waiting.reported
     }
@@ -345,7 +368,7 @@ impl Waits {
             }
         }
         for (wait, waiting) in &mut waits {
-            let step = self.step(wait, now.duration_since(waiting.since), waiting.reported, pace);
+            let step = self.step(wait, waiting, pace);
             due.again = due.again.into_iter().chain(step.again).min();
             if step.is_late {
                 waiting.reported = true;
@@ -367,7 +390,8 @@ impl Waits {
 
     /// Returns when to look at a wait again, and if it is to be reported. `pace` is the number of target groups that are
     /// waited for in all.
-    fn step(&self, wait: &Wait, waited: Duration, reported: bool, pace: usize) -> StepOfWait {
+    fn step(&self, wait: &Wait, waiting: &Waiting, pace: usize) -> StepOfWait {
+        let (waited, reported) = (waiting.waited(), waiting.reported);
         let later = |again| StepOfWait { again: Some(again), is_late: false };
         let hold = self.hold(wait).unwrap_or_default().saturating_sub(waited);
         let left = DEADLINE.saturating_sub(waited);
@@ -377,7 +401,9 @@ impl Waits {
             // What leads there may wait for more.
             Wait::Opened(_) => later(if hold.is_zero() { LOOK } else { hold }),
             // A pass that has not seen that it is over comes again; what it was for may wait for more.
-            Wait::Arrived(_) | Wait::Moved(_) => StepOfWait { again: Some(hold).filter(|_| !reported), is_late: false },
+            Wait::Arrived(_) | Wait::Moved(_) => {
+                StepOfWait { again: Some(hold).filter(|_| !reported && !waiting.stopped), is_late: false }
+            }
             Wait::Protected(_) => StepOfWait { again: Some(DEADLINE), is_late: !reported },
             // No watch tells the state of a load balancer, or the health of a target.
             Wait::LoadBalancerActive if left.is_zero() => StepOfWait { again: Some(LOOK_SELDOM), is_late },
@@ -405,7 +431,7 @@ impl Waits {
             .into_iter()
             .flatten()
             .filter(|(wait, _)| self.hold(wait).is_some() || matches!(wait, Wait::Protected(_)));
-        timed.map(|(wait, waiting)| (wait.clone(), waiting.since.elapsed())).collect()
+        timed.map(|(wait, waiting)| (wait.clone(), waiting.waited())).collect()
     }
 
     /// Takes over waits of an earlier process, with their ages.
@@ -457,9 +483,8 @@ impl Waits {
     /// All waits.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<WaitState> {
-        let now = Instant::now();
         let state = |stack: &StackId, wait: &Wait, waiting: &Waiting| {
-            let seconds = now.duration_since(waiting.since).as_secs_f64();
+            let seconds = waiting.waited().as_secs_f64();
             WaitState {
                 stack: stack.object().to_string(),
                 wait: wait.to_string(),
@@ -509,14 +534,15 @@ fn reported(wait: &Wait, text: &str) -> String {
     format!("{text} for {} minutes; {hint}", DEADLINE.as_secs() / 60)
 }
 
-/// Returns the message about targets that rules lead to although they are not healthy, after `waited`.
-pub(crate) fn still_unhealthy(groups: impl IntoIterator<Item = ResourceId>, waited: Duration) -> String {
+/// Returns the message about targets that rules lead to although they are not healthy, with the longest time that rules wait
+/// for them.
+pub(crate) fn still_unhealthy(groups: impl IntoIterator<Item = ResourceId>, deadline: Duration) -> String {
     let waits: Vec<Wait> = groups.into_iter().map(Wait::Ready).collect();
     let text = waits_text(&waits).join("; ");
     format!(
-        "{text} for {} s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health \
+        "{text}, until the time for it (`--target-health-deadline`, {} s) was over; the rules lead there all the same now: look at the targets' health \
          (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups",
-        waited.as_secs()
+        deadline.as_secs()
     )
 }
 

@@ -281,12 +281,6 @@ impl Inventory {
         }
     }
 
-    /// Returns true if a load balancer that is known has this DNS name, in lower case.
-    #[must_use]
-    pub fn has_load_balancer(&self, host: &str) -> bool {
-        self.state().load_balancers.values().any(|balancer| balancer.value.dns_name.eq_ignore_ascii_case(host))
-    }
-
     /// Remembers which member of a group has which resources of its load balancer.
     pub fn remember_member_resources(&self, stack: &StackId, member_resources: Vec<MemberResources>) {
         let mut state = self.state();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::model::{Action, Listener, ObservedListener};
 
 /// Returns the port that an action redirects to, if it names one.
-fn redirect<T>(action: &Action<T>) -> Option<u16> {
+pub(super) fn redirect<T>(action: &Action<T>) -> Option<u16> {
     match action {
         Action::Redirect { port: Some(port), .. } => port.parse().ok(),
         _ => None,

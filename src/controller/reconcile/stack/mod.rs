@@ -142,9 +142,8 @@ impl Controller {
             return Ok(());
         }
         let observed = self.inventory.observe(stack).await?;
-        let others = |host: &str| self.inventory.has_load_balancer(host);
         for name in membership.moving.clone() {
-            let place = self.with_snapshot(|s| Whereabouts::of_moving(&name, stack, s, &observed, &others));
+            let place = self.with_snapshot(|s| Whereabouts::of_moving(&name, stack, s, &observed));
             // Anybody may write a group's finalizer.
             let (member, moved) = (stack.member(&name), Wait::Moved(name.clone()));
             let was_here = !stack.is_shared()
@@ -154,7 +153,7 @@ impl Controller {
                 Whereabouts::Here | Whereabouts::Former(_) => {
                     // The time begins when it is published elsewhere; a restart remembers who was here.
                     membership.followed.insert(name.clone());
-                    self.waits.renew(stack, &moved);
+                    self.waits.remember(stack, &moved);
                     true
                 }
                 Whereabouts::Elsewhere if was_here && !observed.load_balancers.is_empty() => {
@@ -211,8 +210,7 @@ impl Controller {
             return Ok(reported.unwrap_or(Outcome::Done));
         };
         let mut observed = pass::observe(self, group, room).await?;
-        let others = |host: &str| self.inventory.has_load_balancer(host);
-        let whereabouts = self.with_snapshot(|s| Whereabouts::of_served(membership, stack, s, &observed, &others));
+        let whereabouts = self.with_snapshot(|s| Whereabouts::of_served(membership, stack, s, &observed));
         for (name, place) in whereabouts.iter().filter(|(_, place)| place.is_elsewhere()) {
             observed.arriving.insert(group.member(name));
             if let Whereabouts::Former(former) = place {

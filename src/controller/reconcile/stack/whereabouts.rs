@@ -11,53 +11,58 @@ use albatross_core::{
 /// The load balancer that the status of a member names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Whereabouts {
-    /// None that is known, or the controller does not publish any for the object. One that was deleted serves nobody.
+    /// None, or the controller does not publish any for the object, or one that serves nobody as it was deleted.
     Nowhere,
     /// The desired one of the stack.
     Here,
     /// One of the stack that another replaces.
     Former(LoadBalancerArn),
-    /// Another stack's, or another program's.
+    /// Another stack's, or another program's, which may be no load balancer that AWS's API for them knows.
     Elsewhere,
 }
 
 /// The load balancers that a status may name.
-pub(crate) struct LoadBalancers<'a> {
-    /// The desired one of the stack, if it is known.
+struct LoadBalancers<'a> {
+    /// The name of the desired one of the stack.
+    name: Option<&'a str>,
+    /// The desired one of the stack, if AWS has it.
     current: Option<&'a ObservedLoadBalancer>,
-    /// All of the stack.
+    /// All of the stack that AWS has.
     own: &'a [ObservedLoadBalancer],
-    /// True for the host name, in lower case, of any other.
-    others: &'a dyn Fn(&str) -> bool,
 }
 
 impl LoadBalancers<'_> {
     fn named_by(&self, status: &[StatusEntry]) -> Whereabouts {
         let names = |balancer: &&ObservedLoadBalancer| {
-            let host = balancer.dns_name.to_lowercase();
-            status.iter().any(|entry| entry.hostname == host)
+            status.iter().any(|entry| entry.hostname.eq_ignore_ascii_case(&balancer.dns_name))
         };
         if self.current.filter(names).is_some() {
             return Whereabouts::Here;
         }
         match self.own.iter().find(names) {
             Some(former) => Whereabouts::Former(former.arn.clone()),
-            None if status.iter().any(|entry| (self.others)(&entry.hostname)) => Whereabouts::Elsewhere,
-            None => Whereabouts::Nowhere,
+            None if status.iter().all(|entry| self.is_gone(&entry.hostname)) => Whereabouts::Nowhere,
+            None => Whereabouts::Elsewhere,
         }
+    }
+
+    /// Returns true for the host name of an earlier load balancer with the name of the desired one: AWS has only one of a name
+    /// in a region and account, and this is not it. A host name begins with `internal-` for a scheme of Application Load
+    /// Balancers, the name, and a number (`DNSName` of DescribeLoadBalancers).
+    fn is_gone(&self, host: &str) -> bool {
+        let label = host.split('.').next().unwrap_or(host);
+        let label = label.to_lowercase();
+        let Some((name, number)) = label.strip_prefix("internal-").unwrap_or(&label).rsplit_once('-') else {
+            return false;
+        };
+        self.name.is_some_and(|own| own.eq_ignore_ascii_case(name)) && number.bytes().all(|b| b.is_ascii_hexdigit())
     }
 }
 
 impl Whereabouts {
     /// Returns the whereabouts of an object that carries the finalizer of a stack, before its load balancer is known.
-    pub(crate) fn of_moving(
-        name: &ObjectName,
-        stack: &StackId,
-        snapshot: &Snapshot,
-        observed: &ObservedStack,
-        others: &dyn Fn(&str) -> bool,
-    ) -> Self {
-        let balancers = LoadBalancers { current: None, own: &observed.load_balancers, others };
+    pub(crate) fn of_moving(name: &ObjectName, stack: &StackId, snapshot: &Snapshot, observed: &ObservedStack) -> Self {
+        let balancers = LoadBalancers { name: None, current: None, own: &observed.load_balancers };
         balancers.named_by(desired::published(snapshot, stack, name))
     }
 
@@ -67,10 +72,11 @@ impl Whereabouts {
         stack: &Stack,
         snapshot: &Snapshot,
         observed: &ObservedStack,
-        others: &dyn Fn(&str) -> bool,
     ) -> BTreeMap<ObjectName, Self> {
-        let current = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
-        let balancers = LoadBalancers { current, own: &observed.load_balancers, others };
+        let wanted = stack.load_balancer.as_ref();
+        let current = wanted.and_then(|wanted| observed.current(wanted));
+        let name = wanted.and_then(|wanted| wanted.name.known()).map(|name| name.as_str());
+        let balancers = LoadBalancers { name, current, own: &observed.load_balancers };
         let served = membership.served().filter(|name| !stack.frozen.members.contains(&stack.id.member(name)));
         let of = |name: &ObjectName| balancers.named_by(desired::published(snapshot, &stack.id, name));
         served.map(|name| (name.clone(), of(name))).collect()
@@ -130,23 +136,31 @@ mod tests {
 
     #[test]
     fn a_status_names_the_desired_load_balancer_a_former_one_another_or_none() {
-        let (new, old) = (load_balancer("arn:new", "New.elb"), load_balancer("arn:old", "Old.elb"));
+        let (new, old) = (load_balancer("arn:new", "Shop-7.elb"), load_balancer("arn:old", "Old-1.elb"));
         let all = [new.clone(), old];
         let former = Whereabouts::Former(LoadBalancerArn::new("arn:old"));
         for (hosts, known, expected) in [
             (&[][..], true, Whereabouts::Nowhere),
-            (&["new.elb"], true, Whereabouts::Here),
-            (&["gone.elb", "new.elb"], true, Whereabouts::Here),
-            (&["old.elb"], true, former.clone()),
-            (&["other.elb"], true, Whereabouts::Elsewhere),
-            (&["gone.elb"], true, Whereabouts::Nowhere),
-            (&[""], true, Whereabouts::Nowhere),
+            (&["shop-7.elb"], true, Whereabouts::Here),
+            (&["other-2.elb", "SHOP-7.elb"], true, Whereabouts::Here),
+            (&["old-1.elb"], true, former.clone()),
+            // Another group's, a Classic Load Balancer, another program's address, or one in another network.
+            (&["other-2.elb"], true, Whereabouts::Elsewhere),
+            (&["a1b2c3d4-5.eu-west-1.elb.amazonaws.com"], true, Whereabouts::Elsewhere),
+            (&[""], true, Whereabouts::Elsewhere),
+            (&["shop-eu-7.elb"], true, Whereabouts::Elsewhere),
+            (&["shop.example.com"], true, Whereabouts::Elsewhere),
+            // It was deleted: no other one can have its name.
+            (&["shop-1.eu-west-1.elb.amazonaws.com"], true, Whereabouts::Nowhere),
+            (&["internal-shop-1.eu-west-1.elb.amazonaws.com"], true, Whereabouts::Nowhere),
+            (&["shop-0a1b2c3d4e5f6789.elb.eu-west-1.amazonaws.com"], true, Whereabouts::Nowhere),
+            (&["shop-1.elb", "other-2.elb"], true, Whereabouts::Elsewhere),
             // Before a stack is built, all of its load balancers are alike.
-            (&["old.elb"], false, former),
-            (&["other.elb"], false, Whereabouts::Elsewhere),
+            (&["old-1.elb"], false, former),
+            (&["other-2.elb"], false, Whereabouts::Elsewhere),
         ] {
-            let current = Some(&new).filter(|_| known);
-            let balancers = LoadBalancers { current, own: &all, others: &|host| host == "other.elb" };
+            let (name, current) = (Some("Shop").filter(|_| known), Some(&new).filter(|_| known));
+            let balancers = LoadBalancers { name, current, own: &all };
             assert_eq!(balancers.named_by(&status(hosts)), expected, "{hosts:?} {known}");
         }
     }

@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use albatross_core::{
-    model::{Cause, ListenerArn, ObjectReference},
+    model::{Cause, Listener, ListenerArn, ObjectReference, Rule, Tags},
+    plan::ListenerReference,
     testing::{listener, plan_in_spite_of, plan_of},
 };
 
@@ -81,7 +82,7 @@ async fn rules_wait_for_healthy_targets_no_longer_than_the_deadline_each_for_its
     let a = ResourceId::of_tag("shop/a-a:80");
     let due = waits.note(&web(), &plan_in_spite_of([a], [b]), &BTreeSet::new());
     let message = still_unhealthy(due.unhealthy, waits.healthy_within());
-    insta::assert_snapshot!(message, @"waiting for the targets of target group shop/a-a:80 to be healthy for 300 s, as long as `--target-health-deadline` says; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
+    insta::assert_snapshot!(message, @"waiting for the targets of target group shop/a-a:80 to be healthy, until the time for it (`--target-health-deadline`, 300 s) was over; the rules lead there all the same now: look at the targets' health (`kubectl describe targetgroupbinding`, or the target group in AWS), the health check's path and port, and the security groups");
     // A stack that cannot be built waits for no targets.
     waits.end_health(&web());
     assert_eq!((note(&waits, &[]), waits.all()), (Due::default(), vec![]));
@@ -130,21 +131,52 @@ async fn the_times_of_listeners_begin_when_another_one_is_created_or_gets_rules(
     assert_eq!(note(&waits, &both), again(LOOK));
 }
 
+/// Returns a step that creates a rule on a listener.
+fn rule_on(port: u16) -> Step {
+    let Listener { default_action: action, cause, .. } = listener(port);
+    let rule = Box::new(Rule {
+        conditions: Vec::new(),
+        action,
+        transforms: Vec::new(),
+        authentication: None,
+        tags: Tags::new(),
+        cause: cause.clone(),
+    });
+    let listener = ListenerReference::Existing(ListenerArn::new("arn:listener"));
+    Step { action: StepAction::CreateRule { listener, port, index: 0, priority: 1, rule }, cause }
+}
+
 #[tokio::test(start_paused = true)]
 async fn redirects_wait_for_a_listener_no_longer_than_the_deadline_whatever_comes_to_it() {
     let (waits, opened) = (waits_with_holds(), [Wait::Opened(443)]);
+    let state = |waits: &Waits| waits.expired(&web()).opened[&443];
+    // It could not be created for long: then nothing of the time counts.
+    begin(&waits, &opened);
+    tokio::time::advance(DEADLINE * 2).await;
+    assert_eq!(state(&waits), Opening::Overdue);
     let action = StepAction::CreateListener { load_balancer: None, listener: Box::new(listener(443)) };
-    let create = [Step { cause: listener(443).cause, action }];
+    waits.carried_out(&web(), &[Step { cause: listener(443).cause, action }]);
     let mut states = Vec::new();
-    for _ in 0..31 {
+    for _ in 0..33 {
         begin(&waits, &opened);
-        waits.carried_out(&web(), &create);
-        states.push(waits.expired(&web()).opened[&443]);
+        waits.carried_out(&web(), &[rule_on(443)]);
+        states.push(state(&waits));
         note(&waits, &opened);
         tokio::time::advance(Duration::from_secs(10)).await;
     }
     states.dedup();
     assert_eq!(states, [Opening::OnItsWay, Opening::Everywhere, Opening::Overdue]);
+    // A restart does not know what became of the targets meanwhile.
+    let after = waits_with_holds();
+    after.restore(&web(), [(Wait::Opened(443), DEADLINE * 2)]);
+    assert_eq!(state(&after), Opening::Everywhere);
+    // Targets have all of the time that a flag gives them.
+    let patient = Waits::new(Holds { healthy_within: DEADLINE * 3, ..Holds::DEFAULT });
+    begin(&patient, &opened);
+    tokio::time::advance(DEADLINE * 3).await;
+    assert_eq!(state(&patient), Opening::Everywhere);
+    tokio::time::advance(Holds::DEFAULT.propagation).await;
+    assert_eq!(state(&patient), Opening::Overdue);
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,15 +184,29 @@ async fn the_time_of_who_moves_begins_when_another_load_balancer_is_published() 
     let (waits, moved) = (waits_with_holds(), Wait::Moved(ObjectName::new("shop", "a")));
     let kept = BTreeSet::from([moved.clone()]);
     for _ in 0..3 {
-        waits.renew(&web(), &moved);
-        waits.note(&web(), &plan_of(Vec::new(), []), &kept);
+        waits.remember(&web(), &moved);
+        // Nothing is to be done meanwhile.
+        assert_eq!(waits.note(&web(), &plan_of(Vec::new(), []), &kept), Due::default());
+        assert_eq!(
+            (waits.again(&web()), waits.ages(&web())),
+            (None, BTreeMap::from([(moved.clone(), Duration::ZERO)]))
+        );
         tokio::time::advance(HOLD).await;
     }
-    waits.renew(&web(), &moved);
+    assert!(waits.runs(&web(), &moved));
     tokio::time::advance(HOLD - Duration::from_secs(1)).await;
     assert!(waits.runs(&web(), &moved));
+    assert_eq!(waits.note(&web(), &plan_of(Vec::new(), []), &kept), again(Duration::from_secs(1)));
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(!waits.runs(&web(), &moved));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_that_cannot_be_built_does_not_look_at_who_arrives() {
+    let (waits, arrived) = (waits_with_holds(), Wait::Arrived(ObjectName::new("shop", "b")));
+    assert!(waits.runs(&web(), &arrived));
+    tokio::time::advance(HOLD).await;
+    assert_eq!(waits.again(&web()), None);
 }
 
 #[tokio::test(start_paused = true)]

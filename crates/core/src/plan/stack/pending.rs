@@ -77,6 +77,18 @@ struct Candidate<'a> {
     replaced: Vec<&'a TargetGroupArn>,
     /// True if it leads there by a redirect to another listener, which names the target group.
     by_redirect: bool,
+    /// True if that redirect has waited as long as it may.
+    is_overdue: bool,
+}
+
+/// A redirect of a listener that serves to another one of the stack, to which it does not redirect until now.
+#[derive(Clone, Copy)]
+struct NewRedirect<'a> {
+    listener: &'a Listener,
+    /// `None` is the default action.
+    rule: Option<&'a Rule>,
+    /// The port of the other listener.
+    to: u16,
 }
 
 /// The rules, default actions and target groups that wait.
@@ -146,15 +158,22 @@ impl Pending {
                 Err(Box::new(Reads { states: true, ..Reads::default() }))
             };
         }
-        let pending = search.pending(&candidates, opening);
+        let pending = search.pending(&candidates, &opening);
         let health = search.unknown;
         if health.is_empty() { Ok(pending) } else { Err(Box::new(Reads { health, ..Reads::default() })) }
     }
 
-    /// Returns true if a place stays as it is.
-    fn holds(&self, place: &Candidate<'_>) -> bool {
-        let port = place.listener.port;
-        match place.rule {
+    /// Leaves a rule, with all of its member on the port, or a default action (`None`) as it is.
+    fn hold(&mut self, port: u16, rule: Option<&Rule>) {
+        match rule {
+            Some(rule) => drop(self.held.entry(port).or_default().insert(rule.cause.object.clone())),
+            None => drop(self.defaults.insert(port)),
+        }
+    }
+
+    /// Returns true if a rule, or a default action (`None`), stays as it is.
+    fn holds(&self, port: u16, rule: Option<&Rule>) -> bool {
+        match rule {
             Some(rule) => self.held(port).is_some_and(|held| held.contains(&rule.cause.object)),
             None => self.holds_default(port),
         }
@@ -185,18 +204,22 @@ impl<'a> Search<'a> {
     fn pending(
         &mut self,
         candidates: &BTreeMap<&'a ResourceId, Vec<Candidate<'a>>>,
-        opening: BTreeMap<u16, BTreeSet<u16>>,
+        opening: &[NewRedirect<'a>],
     ) -> Pending {
         let mut pending = Pending::default();
-        pending.defaults.extend(opening.keys());
-        pending.opening = opening.into_values().flatten().collect();
+        for redirect in opening {
+            pending.hold(redirect.listener.port, redirect.rule);
+            pending.opening.insert(redirect.to);
+        }
         // After AWS has refused more of something, none is parked: what was parked makes room.
         let by_health = self.observed.room == KnownLimits::default();
         let (mut unready, mut overdue) = (Vec::new(), BTreeSet::new());
         for (id, places) in candidates {
             match self.is_ready(id, places, by_health) {
                 true => {}
-                false if self.observed.health_overdue.contains(id) => drop(overdue.insert((*id).clone())),
+                false if self.observed.health_overdue.contains(id) || places.iter().all(|place| place.is_overdue) => {
+                    overdue.insert((*id).clone());
+                }
                 false => unready.push(*id),
             }
         }
@@ -204,24 +227,20 @@ impl<'a> Search<'a> {
             pending.park = self.parking(candidates, &unready);
         }
         for id in unready {
-            for place in candidates.get(id).into_iter().flatten() {
-                let port = place.listener.port;
-                match place.rule {
-                    Some(rule) => {
-                        pending.held.entry(port).or_default().insert(rule.cause.object.clone());
-                    }
-                    None => drop(pending.defaults.insert(port)),
-                }
+            for place in candidates.get(id).into_iter().flatten().filter(|place| !place.is_overdue) {
+                pending.hold(place.listener.port, place.rule);
             }
         }
         self.hold_defaults_of_members(&mut pending);
         let kept = pending.held.keys().chain(&pending.defaults).filter_map(|port| self.balancer.listener(*port));
         pending.led_to = kept.flat_map(order::redirects_now).collect();
         // Their time goes on while what they lead to is not ready.
-        let redirecting = self.stack.listeners.values().filter(|listener| pending.defaults.contains(&listener.port));
+        let is_held = |redirect: &NewRedirect<'_>| pending.holds(redirect.listener.port, redirect.rule);
+        let redirects = self.stack.listeners.values().flat_map(|listener| self.new_redirects(listener));
+        let held: Vec<u16> = redirects.filter(is_held).map(|redirect| redirect.to).collect();
         let opened = |port: &u16| self.observed.opened_ports.contains_key(port);
-        pending.opening.extend(redirecting.flat_map(|listener| self.new_redirects(listener)).filter(opened));
-        let is_held = |place: &Candidate<'_>| pending.holds(place);
+        pending.opening.extend(held.into_iter().filter(opened));
+        let is_held = |place: &Candidate<'_>| pending.holds(place.listener.port, place.rule);
         let waiting = candidates.iter().filter(|(_, places)| places.iter().any(is_held));
         pending.groups = waiting.map(|(id, _)| (*id).clone()).collect();
         pending.unhealthy = overdue.into_iter().filter(|id| !pending.groups.contains(id)).collect();
@@ -229,13 +248,14 @@ impl<'a> Search<'a> {
     }
 
     /// Holds the default action of a member together with its rules, and the rules with the default action; of a listener
-    /// that comes to redirect to another, those of all.
+    /// that comes to do nothing but redirect to another, those of all.
     fn hold_defaults_of_members(&self, pending: &mut Pending) {
         for listener in self.stack.listeners.values() {
             let port = listener.port;
-            if pending.defaults.contains(&port) && !self.new_redirects(listener).is_empty() {
-                let members = listener.shares.keys().chain(listener.rules.iter().map(|rule| &rule.cause.object));
-                pending.held.entry(port).or_default().extend(members.cloned());
+            // One member's rule that waits to redirect keeps no other's from changing.
+            let only_redirects = listener.rules.is_empty() && !self.new_redirects(listener).is_empty();
+            if pending.defaults.contains(&port) && only_redirects {
+                pending.held.entry(port).or_default().extend(listener.shares.keys().cloned());
             }
             let owner = self.cause_of_default(listener).object.clone();
             let is_held = pending.held.get(&port).is_some_and(|held| held.contains(&owner));
@@ -251,38 +271,41 @@ impl<'a> Search<'a> {
         self.stack.requesters.default_action.get(&listener.port).unwrap_or(&listener.cause)
     }
 
-    /// Returns the other listeners of the stack to which a listener that serves comes to redirect, without those that it has
-    /// waited for as long as it may.
-    fn new_redirects(&self, listener: &Listener) -> BTreeSet<u16> {
-        let Some(existing) = self.balancer.listener(listener.port) else { return BTreeSet::new() };
+    fn new_redirects(&self, listener: &'a Listener) -> Vec<NewRedirect<'a>> {
+        let Some(existing) = self.balancer.listener(listener.port) else { return Vec::new() };
         let now = order::redirects_now(existing);
-        let is_overdue = |port: &u16| self.observed.opened_ports.get(port) == Some(&Opening::Overdue);
-        let wanted = order::redirects(listener).into_iter();
-        wanted.filter(|p| !now.contains(p) && self.stack.listeners.contains_key(p) && !is_overdue(p)).collect()
+        let of_rules = listener.rules.iter().map(|rule| (Some(rule), &rule.action));
+        let all = of_rules.chain([(None, &listener.default_action)]);
+        let redirects =
+            all.filter_map(|(rule, action)| Some(NewRedirect { listener, rule, to: order::redirect(action)? }));
+        let is_new = |redirect: &NewRedirect<'_>| {
+            redirect.to != listener.port
+                && !now.contains(&redirect.to)
+                && self.stack.listeners.contains_key(&redirect.to)
+        };
+        redirects.filter(is_new).collect()
     }
 
-    /// Returns, by the port of a listener that serves, the ports that it comes to redirect to and that are not on all nodes
-    /// of the load balancer for sure. After AWS has refused more of something, nothing waits for them.
-    fn opening(&self) -> BTreeMap<u16, BTreeSet<u16>> {
+    /// Returns the new redirects to listeners that are not on all nodes of the load balancer for sure. After AWS has refused
+    /// more of something, none waits.
+    fn opening(&self) -> Vec<NewRedirect<'a>> {
         if !self.observed.awaits_opening || self.observed.room != KnownLimits::default() {
-            return BTreeMap::new();
+            return Vec::new();
         }
-        let is_new = |port: &u16| {
-            let existing = self.balancer.listener(*port);
-            let is_there =
-                |rule: &Rule| existing.is_some_and(|e| e.rules.iter().any(|other| same_conditions(rule, other)));
-            let lacks_rules = || !self.stack.listeners.get(port).is_none_or(|to| to.rules.iter().all(is_there));
+        let waits = |redirect: &NewRedirect<'_>| {
+            let Some(existing) = self.balancer.listener(redirect.to) else { return true };
+            let is_there = |rule: &Rule| existing.rules.iter().any(|other| same_conditions(rule, other));
+            let to = self.stack.listeners.get(&redirect.to);
+            let lacks_rules = || to.is_some_and(|to| !to.rules.iter().all(is_there));
             // Of two that come to redirect to each other, neither waits for the rules of the other.
-            let redirects = self.stack.listeners.get(port).is_some_and(|to| !self.new_redirects(to).is_empty());
-            let is_on_its_way = self.observed.opened_ports.get(port) == Some(&Opening::OnItsWay);
-            existing.is_none() || is_on_its_way || !redirects && lacks_rules()
+            let redirects = || to.is_some_and(|to| !self.new_redirects(to).is_empty());
+            match self.observed.opened_ports.get(&redirect.to) {
+                Some(Opening::OnItsWay) => true,
+                Some(Opening::Everywhere) | None => lacks_rules() && !redirects(),
+                Some(Opening::Overdue) => false,
+            }
         };
-        let listeners = self.stack.listeners.values();
-        let opening = listeners.map(|listener| {
-            let ports = self.new_redirects(listener).into_iter().filter(is_new).collect::<BTreeSet<_>>();
-            (listener.port, ports)
-        });
-        opening.filter(|(_, ports)| !ports.is_empty()).collect()
+        self.stack.listeners.values().flat_map(|listener| self.new_redirects(listener)).filter(waits).collect()
     }
 
     /// Returns the target groups that get requests by the listeners that `of` holds for.
@@ -299,26 +322,32 @@ impl<'a> Search<'a> {
     /// Adds the target groups that get requests only by the new redirects of other listeners.
     fn behind_redirects(&self, candidates: &mut BTreeMap<&'a ResourceId, Vec<Candidate<'a>>>) {
         for listener in self.stack.listeners.values() {
-            let ports = self.new_redirects(listener);
-            let Some(existing) = self.balancer.listener(listener.port).filter(|_| !ports.is_empty()) else { continue };
-            let serving = self.serving(|other| !ports.contains(&other.port));
+            let redirects = self.new_redirects(listener);
+            let Some(existing) = self.balancer.listener(listener.port).filter(|_| !redirects.is_empty()) else {
+                continue;
+            };
+            let serving = self.serving(|other| !redirects.iter().any(|redirect| redirect.to == other.port));
             let of_rules = existing.rules.iter().filter(|rule| !is_parking(rule)).flat_map(|rule| &rule.actions);
             let replaced: Vec<_> = of_rules.chain(&existing.default_actions).flat_map(with_weight).collect();
-            // What a listener that has been there for long leads to is not new.
-            let is_new =
-                |port: &&u16| self.balancer.listener(**port).is_none() || self.observed.opened_ports.contains_key(port);
-            let led_to = ports.iter().filter(is_new).filter_map(|port| self.stack.listeners.get(port));
-            let actions = led_to.flat_map(|to| to.rules.iter().map(|rule| &rule.action).chain([&to.default_action]));
-            for reference in actions.flat_map(with_weight) {
-                let TargetGroupReference::Own(id) = reference else { continue };
-                if !self.matched.get(id).is_some_and(|group| serving.contains(&group.arn)) {
-                    candidates.entry(id).or_default().push(Candidate {
-                        listener,
-                        rule: None,
-                        cause: self.cause_of_default(listener),
-                        replaced: replaced.clone(),
-                        by_redirect: true,
-                    });
+            for redirect in redirects {
+                let opening = self.observed.opened_ports.get(&redirect.to);
+                // What a listener that has been there for long leads to is not new.
+                let is_new = self.balancer.listener(redirect.to).is_none() || opening.is_some();
+                let Some(to) = self.stack.listeners.get(&redirect.to).filter(|_| is_new) else { continue };
+                let cause = redirect.rule.map_or_else(|| self.cause_of_default(listener), |rule| &rule.cause);
+                let actions = to.rules.iter().map(|rule| &rule.action).chain([&to.default_action]);
+                for reference in actions.flat_map(with_weight) {
+                    let TargetGroupReference::Own(id) = reference else { continue };
+                    if !self.matched.get(id).is_some_and(|group| serving.contains(&group.arn)) {
+                        candidates.entry(id).or_default().push(Candidate {
+                            listener,
+                            rule: redirect.rule,
+                            cause,
+                            replaced: replaced.clone(),
+                            by_redirect: true,
+                            is_overdue: opening == Some(&Opening::Overdue),
+                        });
+                    }
                 }
             }
         }
@@ -352,6 +381,7 @@ impl<'a> Search<'a> {
                         cause,
                         replaced,
                         by_redirect: false,
+                        is_overdue: false,
                     });
                 }
             }

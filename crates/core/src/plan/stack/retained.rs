@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 
 use crate::model::{KnownLimits, ObservedLoadBalancer, ObservedStack, Stack};
-use crate::plan::order;
+use crate::plan::{frozen::FrozenResources, order};
 
 /// The listeners that nobody asks for any more and that stay for now.
 #[derive(Debug, Default)]
 pub(in crate::plan) struct Retained {
     /// Their ports.
     pub(in crate::plan) ports: BTreeSet<u16>,
-    /// Those of them that listeners which stay redirect to now.
+    /// Those of them that listeners which stay redirect to until this plan is carried out.
     pub(in crate::plan) led_to: BTreeSet<u16>,
 }
 
 /// Returns the listeners that stay: where the load balancer gets a listener on another port in the same plan, or a listener
-/// redirects to it until now, until the time of [`ObservedStack::retained_ports`] has passed. After AWS has refused more of
+/// redirects to it until now and not any more, until the time of [`ObservedStack::retained_ports`] has passed. After AWS has refused more of
 /// something, none stays.
 pub(in crate::plan) fn of(stack: &Stack, observed: &ObservedStack) -> Retained {
     let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
@@ -27,8 +27,17 @@ pub(in crate::plan) fn of(stack: &Stack, observed: &ObservedStack) -> Retained {
     let gets_another = stack.listeners.keys().any(|port| balancer.listener(*port).is_none());
     let (asked, unasked): (Vec<_>, Vec<_>) =
         ObservedLoadBalancer::known_listeners(balancer).partition(|listener| is_asked(listener.port));
-    let led_to: BTreeSet<u16> =
-        asked.into_iter().flat_map(order::redirects_now).filter(|port| !is_asked(*port)).collect();
+    let frozen = FrozenResources::new(&stack.frozen, &observed.member_resources);
+    let mut led_to = BTreeSet::new();
+    for existing in asked {
+        // What is to redirect there in the future too is meant for something else, and what is frozen does not change.
+        let stays = stack.listeners.get(&existing.port).map(order::redirects).unwrap_or_default();
+        let rules = existing.rules.iter().filter(|rule| frozen.frozen_owner_of_rule(&rule.arn).is_none());
+        let default = existing.default_actions.iter().filter(|_| !frozen.default_action(existing.port));
+        let actions = rules.flat_map(|rule| &rule.actions).chain(default);
+        let ports = actions.filter_map(order::redirect).filter(|port| !stays.contains(port) && !is_asked(*port));
+        led_to.extend(ports.filter(|port| balancer.listener(*port).is_some()));
+    }
     // Its time counts from when the other listener is there.
     let is_running = |port: &u16| observed.retained_ports.get(port).is_some_and(|is_over| !is_over);
     let ports = unasked.into_iter().map(|listener| listener.port);

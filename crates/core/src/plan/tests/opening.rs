@@ -305,3 +305,70 @@ fn a_redirect_waits_no_longer_than_it_may_and_for_nothing_that_serves_already() 
     aws.observed.healthy = aws.observed.target_groups.iter().map(|group| (group.arn.clone(), Some(0))).collect();
     assert!(redirects(&plan(&secure(BEFORE), &aws.observed)));
 }
+
+#[test]
+fn a_redirect_that_has_waited_as_long_as_it_may_leads_to_targets_that_are_not_healthy_and_says_so() {
+    let after = secure(&BEFORE.replace("number: 80", "number: 81"));
+    let mut aws = serving(&steps::built(BEFORE));
+    aws.observed.awaits_health = true;
+    // However long it took: as long as the listener is not there, nothing leads to it.
+    aws.observed.opened_ports = BTreeMap::from([(443, Opening::Overdue)]);
+    let first = plan(&after, &aws.observed);
+    assert!(first.waits.contains(&Wait::Opened(443)), "{:?}", first.waits);
+    aws.run(&after, &first);
+    aws.observed.bindings.iter_mut().for_each(|binding| binding.registered = Some(2));
+    aws.observed.healthy = aws.observed.target_groups.iter().map(|group| (group.arn.clone(), Some(0))).collect();
+    let old = aws.observed.load_balancers[0].listener(80).unwrap().target_groups().next().unwrap().clone();
+    aws.observed.healthy.insert(old, Some(2));
+    let last = plan(&after, &aws.observed);
+    assert_eq!(last.unhealthy, BTreeSet::from([ResourceId::of_tag("shop/web-web:81")]));
+    assert!(listed(&last).starts_with("change listener 80: default redirect to HTTPS"), "{}", listed(&last));
+}
+
+#[test]
+fn a_member_whose_rule_waits_to_redirect_keeps_no_other_from_changing() {
+    const PORTS: &str = r#"alb.ingress.kubernetes.io/listen-ports: '[{"HTTP": 80}, {"HTTP": 8080}]'"#;
+    const ONLY_HTTP: &str = r#"alb.ingress.kubernetes.io/listen-ports: '[{"HTTP": 80}]'"#;
+    let built = |ports: &str| {
+        frozen::built(&[("a", ports), ("b", ONLY_HTTP), ("c", ONLY_HTTP)], &[], &ObservedStack::default())
+    };
+    let before = built(ONLY_HTTP);
+    let mut aws = serving(&before);
+    aws.observed.member_resources = crate::plan::member_resources(&before, &aws.observed, &BTreeSet::new());
+    let mut after = built(PORTS);
+    let to_other = secure(BEFORE).listeners[&80].default_action.clone();
+    for rule in &mut after.listeners.get_mut(&80).unwrap().rules {
+        match (&mut rule.action, &rule.cause.object) {
+            (action @ Action::FixedResponse { .. }, member) if *member == owner("a") => {
+                let Action::Redirect { mut port, protocol, host, path, query, status_code } = to_other.clone() else {
+                    panic!("{to_other:?}")
+                };
+                port = port.map(|_| "8080".to_owned());
+                *action = Action::Redirect { port, protocol, host, path, query, status_code };
+            }
+            (Action::FixedResponse { message_body, .. }, member) if *member == owner("b") => {
+                *message_body = Some("new".to_owned());
+            }
+            _ => {}
+        }
+    }
+    let first = plan(&after, &aws.observed);
+    assert_eq!(first.held_members, BTreeSet::from([owner("a")]));
+    assert_eq!(first.waits, BTreeSet::from([Wait::Opened(8080)]));
+    aws.run(&after, &first);
+    let said = |aws: &Aws| {
+        let rules = aws.observed.load_balancers[0].listener(80).unwrap().rules.clone();
+        let of = |action: &Action<TargetGroupArn>| match action {
+            Action::FixedResponse { message_body, .. } => message_body.clone(),
+            Action::Redirect { .. } => Some("redirect".to_owned()),
+            _ => None,
+        };
+        rules.iter().flat_map(|rule| &rule.actions).filter_map(of).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(said(&aws), ["a", "new", "c"].map(str::to_owned).into());
+    aws.observed.opened_ports = BTreeMap::from([(8080, Opening::Everywhere)]);
+    let last = plan(&after, &aws.observed);
+    assert_eq!(last.held_members, BTreeSet::new());
+    aws.run(&after, &last);
+    assert_eq!(said(&aws), ["redirect", "new", "c"].map(str::to_owned).into());
+}

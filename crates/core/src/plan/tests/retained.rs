@@ -161,3 +161,24 @@ fn a_port_stays_while_something_redirects_to_it_and_its_time_begins_after_that()
     aws.observed.retained_ports = BTreeMap::from([(443, true)]);
     assert!(!kept(&plan(&after, &aws.observed)));
 }
+
+#[test]
+fn a_port_that_a_listener_goes_on_to_redirect_to_goes_at_once() {
+    let away = r#", alb.ingress.kubernetes.io/actions.away: '{"type": "redirect", "redirectConfig": {"port": "8080", "statusCode": "HTTP_302"}}'"#;
+    let path =
+        "      - {path: /away, pathType: Exact, backend: {service: {name: away, port: {name: use-annotation}}}}\n";
+    let built = |ports: &str| {
+        let settings = format!(
+            "alb.ingress.kubernetes.io/target-type: ip, alb.ingress.kubernetes.io/listen-ports: '[{ports}]'{away}"
+        );
+        let manifests = SAMPLE.replace("alb.ingress.kubernetes.io/target-type: ip", &settings);
+        steps::built(&manifests.replacen("      paths:\n", &format!("      paths:\n{path}"), 1))
+    };
+    let mut aws = serving(&built(r#"{"HTTP": 80}, {"HTTP": 8080}"#));
+    let after = built(OLD);
+    let planned = plan(&after, &aws.observed);
+    assert!(planned.steps.iter().any(|step| matches!(step.action, StepAction::DeleteListener { port: 8080, .. })));
+    assert_eq!((planned.waits.clone(), planned.led_to.clone()), (BTreeSet::new(), BTreeSet::new()));
+    aws.run(&after, &planned);
+    assert_eq!(plan(&after, &aws.observed), Plan::empty());
+}

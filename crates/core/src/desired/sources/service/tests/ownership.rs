@@ -47,7 +47,7 @@ fn a_service_of_another_type_publishes_no_status_although_it_keeps_one() {
         let status = crate::desired::published(&snapshot, &StackId::Service(web()), &web());
         status.iter().map(|entry| entry.hostname.clone()).collect()
     };
-    let shown = ["nlb.example.com".to_owned()];
+    let shown = ["NLB.example.com".to_owned()];
     assert_eq!(published(&with_status(&service(&[TYPE], "  type: LoadBalancer\n"))), shown);
     assert_eq!(published(&with_status(&service(&[TYPE], "  type: NodePort\n"))), [""; 0]);
     assert_eq!(published(&service(&[], CLASS)), [""; 0]);
