@@ -183,7 +183,7 @@ impl Queue {
             })
             .collect();
         recent.sort_by(|(key, wanted), (other, other_wanted)| (wanted.since, key).cmp(&(other_wanted.since, other)));
-        recent.into_iter().for_each(|(key, wanted)| schedule.resume(key, wanted));
+        recent.into_iter().for_each(|(key, wanted)| schedule.resume(key, wanted, now));
         drop(schedule);
         self.wake.notify_one();
     }

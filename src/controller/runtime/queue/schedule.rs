@@ -21,6 +21,10 @@ pub(super) const RECENT: Duration = Duration::from_secs(60);
 /// The time for which a failed departure stays more urgent than other work. Then health checks have long found that the
 /// target does not answer.
 pub(super) const URGENT: Duration = Duration::from_secs(60);
+/// The same for a key whose targets go on departing while it fails.
+pub(super) const LONGEST_URGENT: Duration = Duration::from_secs(300);
+/// The failures of urgent departures that count for the pauses of what is ordinary work again.
+const URGENT_FAILURES: u32 = 3;
 /// The longest pause after a failed departure during that time.
 pub(super) const LONGEST_DEPARTURE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -60,7 +64,7 @@ pub(super) struct Wanted {
     /// The key's own namespace or, for a key of several namespaces, the namespaces whose objects changed: the key has the
     /// earliest of their turns.
     pub(super) tenants: BTreeSet<String>,
-    /// The time at which it was queued for this reason.
+    /// The time at which it was queued for this reason; the last one of departures.
     pub(super) since: Instant,
     /// The time since when a target has to depart, the first of several, until none has to.
     pub(super) departs_since: Option<Instant>,
@@ -212,7 +216,12 @@ impl Schedule {
         let departs_since = wanted.departs_since.into_iter().chain(by.departs_since).min();
         match by.cause.cmp(&wanted.cause) {
             Ordering::Less => *wanted = by,
-            Ordering::Equal => wanted.tenants.extend(by.tenants),
+            Ordering::Equal => {
+                wanted.tenants.extend(by.tenants);
+                if wanted.cause == QueueReason::Departure {
+                    wanted.since = wanted.since.max(by.since);
+                }
+            }
             Ordering::Greater => {}
         }
         wanted.departs_since = departs_since;
@@ -232,10 +241,12 @@ impl Schedule {
         }
     }
 
-    /// Queues a key as it was queued before.
-    pub(super) fn resume(&mut self, key: Key, wanted: Wanted) {
+    /// Queues a key as it was queued before. What departed long ago was another process's to deregister.
+    pub(super) fn resume(&mut self, key: Key, wanted: Wanted, now: Instant) {
         let since = wanted.since;
-        self.want(&key, wanted);
+        let is_recent = |first: &Instant| now.saturating_duration_since(*first) < RECENT;
+        let departs_since = wanted.departs_since.map(|first| Some(first).filter(is_recent).unwrap_or(since));
+        self.want(&key, Wanted { departs_since, ..wanted });
         self.hurry(key, since);
     }
 
@@ -309,9 +320,11 @@ impl Schedule {
         let ran = self.running.remove(key);
         let departs_since = ran.as_ref().and_then(|ran| ran.wanted.departs_since);
         let is_urgent = ran.as_ref().is_some_and(|ran| {
-            // The first of several, so that those that come meanwhile make no failure urgent for ever.
-            let is_young = |since| now.saturating_duration_since(since) < URGENT;
-            ran.wanted.cause == QueueReason::Departure && departs_since.is_some_and(is_young)
+            let age = |since| now.saturating_duration_since(since);
+            // Those that come meanwhile make no failure urgent for ever.
+            ran.wanted.cause == QueueReason::Departure
+                && age(ran.wanted.since) < URGENT
+                && departs_since.is_some_and(|first| age(first) < LONGEST_URGENT)
         });
         // What departed has been deregistered, or is ordinary work from now on.
         let calmer = |ran: QueueReason| if ran == QueueReason::Departure { QueueReason::Change } else { ran };
@@ -355,7 +368,9 @@ impl Schedule {
                 Some(pause(failures, LONGEST_NOT_YET))
             }
             Outcome::Failed(error) => {
-                self.failures.insert(key.clone(), (failures + 1, error.clone()));
+                // The first pause of a key that has been urgent is a short one.
+                let counted = if is_urgent { (failures + 1).min(URGENT_FAILURES) } else { failures + 1 };
+                self.failures.insert(key.clone(), (counted, error.clone()));
                 self.resting.insert(key.clone(), now + SHORTEST_PAUSE);
                 Some(pause(failures, LONGEST_PAUSE))
             }

@@ -104,6 +104,22 @@ async fn a_term_remembers_since_when_targets_have_to_depart() {
     assert_eq!(queue.has_departed(&key), Some(began));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_term_begins_with_the_departures_of_the_last_minute_also_of_keys_that_departed_before() {
+    let (queue, old, fresh) = (Queue::default(), binding("old"), binding("fresh"));
+    // Another process leads.
+    queue.departed("shop", [old.clone(), fresh.clone()]);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    queue.departed("shop", [fresh.clone()]);
+    let departed = Instant::now();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    queue.begin_term();
+    queue.resync([old.clone()]);
+    assert_eq!(queue.next().await, (fresh.clone(), QueueReason::Departure));
+    assert_eq!(queue.has_departed(&fresh), Some(departed));
+    assert_eq!(queue.next().await, (old, QueueReason::Resync));
+}
+
 #[test]
 fn a_change_overtakes_resyncs_and_a_waiting_resync_becomes_one() {
     let now = Instant::now();
@@ -446,8 +462,25 @@ fn a_departure_that_fails_pauses_for_seconds_and_is_ordinary_after_a_minute() {
         now = schedule.take(now).unwrap_err().unwrap();
     }
     let departures = (0..=12).map(|run| (run * 5, QueueReason::Departure));
-    let changes = [(180, QueueReason::Change)];
+    let changes = [68, 84, 116, 180].map(|run| (run, QueueReason::Change));
     assert_eq!(runs, departures.chain(changes).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_key_that_fails_is_urgent_for_a_minute_after_each_departure_and_for_five_in_all() {
+    let (start, key) = (Instant::now(), binding("a"));
+    let mut schedule = Schedule::default();
+    let (mut now, mut calm) = (start, Vec::new());
+    for _ in 0..12 {
+        schedule.wants(key.clone(), QueueReason::Departure, now);
+        schedule.take(now).unwrap();
+        schedule.done(&key, &Outcome::Failed("refused".to_owned()), now);
+        let next = schedule.take(now + LONGEST_PAUSE).unwrap().1;
+        calm.extend((next == QueueReason::Change).then_some((now - start).as_secs()));
+        schedule.done(&key, &Outcome::Failed("refused".to_owned()), now);
+        now += Duration::from_secs(30);
+    }
+    assert_eq!(calm, [300, 330]);
 }
 
 #[test]
