@@ -15,7 +15,7 @@ use axum::{
     http::{Method, Request, Response, Uri},
 };
 use http_body::Frame;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tower::{Layer, Service};
 
 /// Longer silence is a stall: what a server may take to end a watch that nothing happens on, and some more.
@@ -45,11 +45,15 @@ struct Watch {
 
 /// When each kind was heard of.
 #[derive(Clone, Debug, Default)]
-pub struct WatchActivity(Arc<Mutex<BTreeMap<&'static str, Watch>>>);
+pub struct WatchActivity {
+    watches: Arc<Mutex<BTreeMap<&'static str, Watch>>>,
+    /// Changes when the API server takes a request of a kind whose watch failed.
+    works_again: watch::Sender<()>,
+}
 
 impl WatchActivity {
     fn watches(&self) -> MutexGuard<'_, BTreeMap<&'static str, Watch>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts the silence of these kinds from now on.
@@ -60,6 +64,23 @@ impl WatchActivity {
 
     fn answered(&self, kind: &'static str, now: Instant) {
         self.watches().insert(kind, Watch { activity: now, reported: None, error: None });
+    }
+
+    /// Notes that the API server takes a request of a kind.
+    fn taken(&self, kind: &'static str) {
+        let error = self.watches().get_mut(kind).and_then(|watch| watch.error.take());
+        if error.is_some() {
+            self.works_again.send_replace(());
+        }
+    }
+
+    /// Returns when a watch that failed is to be tried again: after the pause, or when the API server takes a request of
+    /// another one that failed, as it is back for all then. Where kinds are seen at different times, one looks as if nothing
+    /// had been done to it.
+    pub async fn before_next_try(&self, pause: Duration) {
+        let mut works_again = self.works_again.subscribe();
+        // The sender lives as long as `self`, so waiting ends by an error only without it.
+        let _ = tokio::time::timeout(pause, works_again.changed()).await;
     }
 
     /// Keeps the last error of a kind's watch, for the report of a stall.
@@ -157,6 +178,7 @@ where
         Box::pin(async move {
             let answer = answering.await?;
             let kind = kind.filter(|_| answer.status().is_success());
+            kind.into_iter().for_each(|kind| activity.taken(kind));
             Ok(answer.map(|body| ObservedBody { body: Box::pin(body), kind, activity }))
         })
     }
@@ -265,5 +287,28 @@ mod tests {
         tokio::time::advance(hour).await;
         asked(&activity, "/api/v1/pods?watch=true", 200, "{}").await;
         assert_eq!(activity.silent()["Pod"], Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_failed_is_tried_again_when_the_server_takes_another_one_that_failed() {
+        let (activity, pause, start) = (WatchActivity::default(), Duration::from_secs(5), Instant::now());
+        activity.begin(["Pod", "Node"]);
+        activity.before_next_try(pause).await;
+        assert_eq!(start.elapsed(), pause);
+        let waiting = tokio::spawn({
+            let activity = activity.clone();
+            async move { activity.before_next_try(pause).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // This one has not failed: the server answers it as before.
+        asked(&activity, "/api/v1/nodes?watch=true", 200, "").await;
+        activity.failed("Pod", "cannot watch Pod: connection refused");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        asked(&activity, "/api/v1/pods?watch=true", 503, "").await;
+        assert!(!waiting.is_finished());
+        // Nothing has happened to a pod: the answer has no content yet.
+        asked(&activity, "/api/v1/pods?watch=true", 200, "").await;
+        waiting.await.unwrap();
+        assert_eq!(start.elapsed(), pause + Duration::from_secs(2));
     }
 }

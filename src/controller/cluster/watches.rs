@@ -17,7 +17,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{kubernetes::describe, watch_activity::WatchActivity};
 use crate::controller::runtime::queue::Queue;
@@ -32,8 +32,6 @@ pub struct Synced {
     /// Kinds that the API server does not allow the controller to list, and without which work continues, with its reason.
     without: Mutex<BTreeMap<&'static str, String>>,
     complete: watch::Sender<bool>,
-    /// Changes when a watch that had failed works again.
-    works_again: watch::Sender<()>,
     /// When the watches were last answered.
     pub(crate) activity: WatchActivity,
 }
@@ -50,7 +48,6 @@ impl Synced {
             awaited: Mutex::new(kinds.into_iter().map(|kind| (kind, None)).collect()),
             without: Mutex::default(),
             complete: watch::channel(false).0,
-            works_again: watch::channel(()).0,
             activity: WatchActivity::default(),
         }
     }
@@ -114,14 +111,6 @@ impl Synced {
         let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
     }
 
-    /// Returns when a watch that failed is to be tried again: after the pause, or when another one works again, as the API
-    /// server is back for all then. Of kinds that are seen at different times one looks as if nothing had been done to it.
-    async fn before_next_try(&self, pause: Duration) {
-        let mut works_again = self.works_again.subscribe();
-        // The sender lives as long as `self`, so waiting ends by an error only without it.
-        let _ = tokio::time::timeout(pause, works_again.changed()).await;
-    }
-
     /// Returns the kinds without which work continues, for `/readyz`. A stalled watch is among them and does not end readiness: the webhooks
     /// would end with it, and a restart would not bring the API server back.
     #[must_use]
@@ -154,7 +143,10 @@ const PAGE: u32 = 200;
 /// request a kind to learn that it is back. A kind that it refuses is asked for with the longer pauses of the library.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Watches one kind for ever. An error is logged, once until it changes, and the watch tried again with growing pauses.
+/// The interval at which an error of a watch that does not change is logged.
+const REPEAT_AFTER: Duration = Duration::from_secs(300);
+
+/// Watches one kind for ever. An error is logged, again when it changes or lasts, and the watch tried again with growing pauses.
 pub(crate) async fn watch_kind<W, T>(
     kind: &'static str,
     api: Api<W>,
@@ -168,7 +160,7 @@ pub(crate) async fn watch_kind<W, T>(
     // A page is held in memory as text and as objects at once, so a small one is most of what a large cluster costs.
     let stream = watcher(api, watcher::Config::default().page_size(PAGE));
     let mut stream = std::pin::pin!(stream);
-    let mut pauses = DefaultBackoff::default();
+    let (mut pauses, mut refusals) = (DefaultBackoff::default(), DefaultBackoff::default());
     let mut listed: Vec<T> = Vec::new();
     let mut last_error = None;
     while let Some(event) = stream.next().await {
@@ -212,21 +204,24 @@ pub(crate) async fn watch_kind<W, T>(
                 if refused && OPTIONAL.contains(&kind) && synced.refused(kind, &error) {
                     snapshot.write().unwrap_or_else(PoisonError::into_inner).unreadable.insert(kind, error.clone());
                 }
-                if last_error.as_ref() != Some(&error) {
+                // A watch that works again and has nothing to tell does not say so here.
+                let is_known = |(last, at): &(String, Instant)| *last == error && at.elapsed() < REPEAT_AFTER;
+                if !last_error.as_ref().is_some_and(is_known) {
                     tracing::warn!(kind, "{error}");
-                    last_error = Some(error);
+                    last_error = Some((error, Instant::now()));
                 }
-                let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-                match refused {
-                    true => tokio::time::sleep(pause).await,
-                    false => synced.before_next_try(pause.min(LONGEST_PAUSE)).await,
-                }
+                // An API server that begins to answer may refuse at first what it does not know yet.
+                let pause = match refused {
+                    true => refusals.next(),
+                    false => pauses.next().map(|pause| pause.min(LONGEST_PAUSE)),
+                };
+                synced.activity.before_next_try(pause.unwrap_or(LONGEST_PAUSE)).await;
                 continue;
             }
         };
         pauses.reset();
+        refusals.reset();
         if last_error.take().is_some() {
-            synced.works_again.send_replace(());
             tracing::info!(kind, "the watch works again");
         }
         for (namespace, keys) in keys {
@@ -329,22 +324,6 @@ mod tests {
             @"not allowed to list and watch Pod: pods is forbidden; give the ServiceAccount the ClusterRole of config/rbac"
         );
         insta::assert_snapshot!(cause_and_fix("Pod", None, "connection refused"), @"cannot watch Pod: connection refused");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_that_failed_is_tried_again_when_another_one_works_again() {
-        let synced = Arc::new(Synced::new([]));
-        let start = tokio::time::Instant::now();
-        synced.before_next_try(Duration::from_secs(5)).await;
-        assert_eq!(start.elapsed(), Duration::from_secs(5));
-        let waiting = tokio::spawn({
-            let synced = Arc::clone(&synced);
-            async move { synced.before_next_try(Duration::from_secs(5)).await }
-        });
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        synced.works_again.send_replace(());
-        waiting.await.unwrap();
-        assert_eq!(start.elapsed(), Duration::from_secs(6));
     }
 
     #[test]
