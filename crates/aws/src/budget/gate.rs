@@ -21,6 +21,9 @@ const CUT: f64 = 0.85;
 const QUIET: Duration = Duration::from_secs(30);
 /// The fewest tokens of a reserve.
 const LEAST_RESERVE: f64 = 2.0;
+/// The calls of [`Priority::Deregister`] that go in a row while others wait: a tenant whose targets go and come without end
+/// leaves the others a fifth.
+const URGENT_IN_A_ROW: u32 = 4;
 /// Sums of fractions are not exact.
 const ALMOST: f64 = 1.0 - 1e-9;
 
@@ -96,13 +99,21 @@ pub(super) struct Gate {
     /// The time whose tokens are left to calls of [`Priority::Deregister`]; zero leaves none.
     reserve: Duration,
     waiting: BTreeSet<Ticket>,
+    /// The urgent calls that have gone since another one had its turn.
+    urgent_in_row: u32,
 }
 
 impl Gate {
     /// A gate without a limit until AWS throttles; `burst` calls and `floor` calls a second are let through always.
     pub(super) fn adaptive(burst: f64, floor: f64) -> Self {
         let adaptation = Adaptation { burst, floor, passed: 0.0, counted: None, throttled: None };
-        Self { bucket: None, adaptation: Some(adaptation), reserve: Duration::ZERO, waiting: BTreeSet::new() }
+        Self {
+            bucket: None,
+            adaptation: Some(adaptation),
+            reserve: Duration::ZERO,
+            waiting: BTreeSet::new(),
+            urgent_in_row: 0,
+        }
     }
 
     /// Leaves the tokens of so much time to deregistrations while there is a limit.
@@ -113,7 +124,13 @@ impl Gate {
     /// A gate that lets `burst` calls through at once, and `rate` calls a second.
     pub(super) fn fixed(burst: f64, rate: f64, now: Instant) -> Self {
         let bucket = Bucket { burst, rate, tokens: burst, filled: now };
-        Self { bucket: Some(bucket), adaptation: None, reserve: Duration::ZERO, waiting: BTreeSet::new() }
+        Self {
+            bucket: Some(bucket),
+            adaptation: None,
+            reserve: Duration::ZERO,
+            waiting: BTreeSet::new(),
+            urgent_in_row: 0,
+        }
     }
 
     /// Drops a limit that AWS has not confirmed for long.
@@ -145,16 +162,28 @@ impl Gate {
         self.waiting.remove(&ticket);
     }
 
+    /// Returns the call whose turn it is, and true if urgent ones leave it that turn.
+    fn first(&self) -> Option<(Ticket, bool)> {
+        let other = || self.waiting.range((Priority::Register, 0)..).next();
+        let left = Some(()).filter(|()| self.urgent_in_row >= URGENT_IN_A_ROW).and_then(|()| other());
+        left.map(|ticket| (*ticket, true)).or_else(|| Some((*self.waiting.first()?, false)))
+    }
+
     /// Lets a call through; else says when to ask again, or nothing where others come first.
     pub(super) fn take(&mut self, ticket: Ticket, now: Instant) -> Result<(), Option<Instant>> {
         self.expire_limit(now);
+        let first = self.first();
         if let Some(bucket) = &mut self.bucket {
-            if self.waiting.first().is_some_and(|first| *first < ticket) {
-                return Err(None);
-            }
-            let is_reserved = !self.reserve.is_zero() && ticket.0 != Priority::Deregister;
+            let is_left = match first {
+                Some((first, is_left)) if first == ticket => is_left,
+                Some((first, is_left)) if is_left || first < ticket => return Err(None),
+                _ => false,
+            };
+            let is_urgent = ticket.0 == Priority::Deregister;
+            let is_reserved = !self.reserve.is_zero() && !is_urgent && !is_left;
             let reserve = if is_reserved { bucket.reserve(self.reserve) } else { 0.0 };
             bucket.take(reserve, now).map_err(Some)?;
+            self.urgent_in_row = if is_urgent { self.urgent_in_row.saturating_add(1) } else { 0 };
         }
         self.waiting.remove(&ticket);
         Ok(())

@@ -122,6 +122,34 @@ fn registrations_and_deregistrations_do_not_starve_each_other() {
 }
 
 #[test]
+fn urgent_calls_without_end_leave_a_fifth_to_others() {
+    let start = Instant::now();
+    let mut gate = Gate::fixed(20.0, 4.0, start).with_reserve(Duration::from_secs(1));
+    // The targets of one binding go and come without end, and what comes for those that go is as urgent.
+    let urgent = |number: u64| (Priority::Deregister, number);
+    let others: Vec<Ticket> = (1000..1010).map(|number| (Priority::Register, number)).chain([edit(2000)]).collect();
+    others.iter().for_each(|ticket| gate.enter(*ticket));
+    let (mut taken, mut turns) = (Vec::new(), String::new());
+    gate.enter(urgent(0));
+    gate.enter(urgent(1));
+    let mut waiting = vec![urgent(0), urgent(1)];
+    for call in 0..60_u32 {
+        let now = after(start, f64::from(call) / 4.0 + 10.0);
+        let all = waiting.iter().chain(&others).filter(|ticket| !taken.contains(*ticket));
+        let ticket = *all.clone().find(|ticket| gate.take(**ticket, now).is_ok()).unwrap();
+        taken.push(ticket);
+        turns.push(if ticket.0 == Priority::Deregister { 'u' } else { 'o' });
+        if ticket.0 == Priority::Deregister {
+            waiting.push(urgent(u64::from(call) + 2));
+            gate.enter(urgent(u64::from(call) + 2));
+        }
+    }
+    assert_eq!(turns, format!("{}{}", "uuuuo".repeat(11), "uuuuu"));
+    // Of the others the most urgent is first.
+    assert_eq!(taken.iter().filter(|ticket| ticket.0 != Priority::Deregister).copied().collect::<Vec<_>>(), others);
+}
+
+#[test]
 fn a_limit_that_aws_does_not_confirm_is_given_up() {
     let (mut gate, start) = (Gate::adaptive(20.0, 1.5), Instant::now());
     gate.throttled(start, start);
