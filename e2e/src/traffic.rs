@@ -160,6 +160,8 @@ pub struct Bench {
     lab: Arc<Lab>,
     settings: stage::Settings,
     jobs: usize,
+    /// The requests that clients send in the mean time until a node sees a change.
+    sent_unseen: u64,
 }
 
 impl Bench {
@@ -189,7 +191,9 @@ impl Bench {
             time_scale: settings.time_scale,
             timeout: settings.timeout,
         };
-        Ok(Self { controllers, lab, settings: of_stages, jobs: settings.jobs.max(1) })
+        let (shortest, longest) = settings.delay_millis;
+        let sent_unseen = u64::from(settings.rate) * (shortest + longest) / 2 / 1000;
+        Ok(Self { controllers, lab, settings: of_stages, jobs: settings.jobs.max(1), sent_unseen })
     }
 
     /// The lab.
@@ -222,7 +226,7 @@ impl Bench {
 
     async fn measure_one(&self, scenario: &'static Scenario) -> Row {
         tracing::info!("{}: {}", scenario.name, scenario.about);
-        let mut row = Row::new(scenario);
+        let mut row = Row::new(scenario, self.sent_unseen);
         let namespace = format!("traffic-{}", scenario.name);
         let (lab, controllers) = (self.lab.clone(), self.controllers.clone());
         match Stage::new(lab, controllers, namespace, self.settings, scenario.disturbance).await {

@@ -29,19 +29,11 @@ pub(super) struct Scenario {
 /// Losses that no controller can avoid.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
-    /// The greatest share of all requests, from 0 to 1.
-    pub(super) share: f64,
+    /// The most that may be lost, in hundredths of the requests that clients send in the mean time until a node of a load
+    /// balancer sees a change: every pod ends once, and is asked for its share until then.
+    pub(super) percent: u64,
     /// Why AWS has it so.
     pub(super) reason: &'static str,
-}
-
-impl Allowance {
-    /// Returns true if so many lost requests of all are allowed.
-    pub(super) fn covers(&self, lost: u64, requests: u64) -> bool {
-        #[expect(clippy::cast_precision_loss, reason = "counts of requests are far below 2^52")]
-        let (lost, requests) = (lost as f64, requests as f64);
-        lost <= requests * self.share
-    }
 }
 
 impl Scenario {
@@ -53,8 +45,8 @@ impl Scenario {
         Self { is_alone: true, disturbance, ..self }
     }
 
-    const fn may_lose(self, share: f64, reason: &'static str) -> Self {
-        Self { allowance: Some(Allowance { share, reason }), ..self }
+    const fn may_lose(self, percent: u64, reason: &'static str) -> Self {
+        Self { allowance: Some(Allowance { percent, reason }), ..self }
     }
 }
 
@@ -136,12 +128,10 @@ pub(super) static ALL: &[Scenario] = &[
     scenario!("rollout-nlb", "a Deployment of 20 rolls over behind a Network Load Balancer", rollouts::nlb),
     scenario!("scaled", "a Deployment is scaled from 20 to 2 and back", rollouts::scaled),
     scenario!("node-drained", "a node's pods are evicted", rollouts::node_drained).alone(),
-    scenario!("pods-exit", "pods without a preStop hook exit at once on SIGTERM", rollouts::exiting).may_lose(
-        0.05,
-        "AWS sends a pod requests until its nodes know that it ends; a preStop hook has to outlast that",
-    ),
+    scenario!("pods-exit", "pods without a preStop hook exit at once on SIGTERM", rollouts::exiting)
+        .may_lose(50, "AWS sends a pod requests until its nodes know that it ends; a preStop hook has to outlast that"),
     scenario!("pods-drain", "pods without a preStop hook complete what they have on SIGTERM", rollouts::draining)
-        .may_lose(0.05, "a pod that no longer accepts is asked until AWS's nodes know that it ends; see pods-exit"),
+        .may_lose(50, "a pod that no longer accepts is asked until AWS's nodes know that it ends; see pods-exit"),
     scenario!("drain-label", "the pods of pods-exit, in a namespace whose label lets pods drain", rollouts::labelled),
     scenario!("killed-path-moved-up", "path-moved-up, and the controller is killed in it", rules::path_moved_up)
         .under(Disturbance::Kill),
