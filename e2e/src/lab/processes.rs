@@ -252,6 +252,8 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     /// The processes of a lab whose guard is another program.
@@ -259,6 +261,15 @@ mod tests {
         let mut guard = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let pipe = Mutex::new(guard.stdin.take());
         Processes { inner: Arc::new(Inner { directory: directory.to_owned(), guard: Mutex::new(guard), pipe }) }
+    }
+
+    /// Waits until a process has this among its arguments: they are there some time after it was started.
+    fn comes_to_run(argument: &str) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !runs(argument) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        runs(argument)
     }
 
     /// Returns true if a process has this among its arguments.
@@ -286,7 +297,7 @@ mod tests {
         let processes = guarded_by("cat", directory.path());
         let time = format!("86400.{}", std::process::id());
         let running = processes.spawn("sleep", Path::new("sleep"), [&time], &[]).unwrap();
-        assert!(runs(&time));
+        assert!(comes_to_run(&time));
         drop(running);
         assert!(!runs(&time));
         let processes = guarded_by("true", directory.path());
