@@ -102,7 +102,7 @@ pub(crate) struct Change<'a> {
     /// The objects that building treats as deleted.
     pub absent: &'a BTreeSet<ObjectReference>,
     pub observed: &'a ObservedStack,
-    /// What the status of each served member that is not frozen names.
+    /// The load balancer that the status of each served member names, except for frozen members.
     pub whereabouts: &'a BTreeMap<ObjectName, Whereabouts>,
     pub plan: &'a Plan,
 }

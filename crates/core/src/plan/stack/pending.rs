@@ -71,7 +71,7 @@ struct Candidate<'a> {
     listener: &'a Listener,
     /// `None` is the default action.
     rule: Option<&'a Rule>,
-    /// Who asks for it.
+    /// The requester.
     cause: &'a Cause,
     /// The target groups whose requests it takes over.
     replaced: Vec<&'a TargetGroupArn>,
