@@ -42,6 +42,10 @@ pub enum Code {
     MissingTargetGroup,
     /// HTTPS without a certificate.
     MissingCertificate,
+    /// The web ACL that an Ingress or its class names is not there.
+    MissingWebAcl,
+    /// A setting without effect: a flag switches it off, or AWS does not offer it to the account or does not answer.
+    NoEffect,
     /// The Secret of an identity provider is not there, says too little, or may not be read.
     MissingSecret,
     /// A backend or a path that an Application Load Balancer cannot have.

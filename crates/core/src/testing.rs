@@ -126,6 +126,7 @@ pub fn load_balancer(arn: &str, dns_name: &str) -> ObservedLoadBalancer {
         attributes: None,
         tags: Tags::new(),
         listeners: None,
+        add_ons: crate::model::ObservedAddOns::default(),
     }
 }
 

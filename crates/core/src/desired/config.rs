@@ -57,6 +57,10 @@ pub struct BuildConfig {
     pub nlb_security_groups: bool,
     /// The feature gates over the choice of subnets.
     pub subnets: crate::facts::subnets::Gates,
+    /// `--enable-wafv2`: load balancers are associated with the web ACLs (WAFv2) that Ingresses request.
+    pub enable_wafv2: bool,
+    /// `--enable-shield`: Shield Advanced protects the load balancers for which Ingresses request it.
+    pub enable_shield: bool,
     /// The cluster's VPC.
     pub vpc: Value<VpcId>,
 }
@@ -96,6 +100,8 @@ impl BuildConfig {
             enable_services: true,
             nlb_security_groups: true,
             subnets: crate::facts::subnets::Gates::default(),
+            enable_wafv2: true,
+            enable_shield: true,
             vpc,
         }
     }

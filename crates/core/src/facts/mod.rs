@@ -9,8 +9,8 @@ pub mod subnets;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    CertificateArn, LoadBalancerKind, ObjectName, ObservedStack, OidcSecret, Scheme, SecurityGroupId, SubnetId,
-    TargetGroupArn, TrustStoreArn,
+    AddOn, CertificateArn, LoadBalancerKind, ObjectName, ObservedStack, OidcSecret, Scheme, SecurityGroupId, SubnetId,
+    TargetGroupArn, TrustStoreArn, WebAclArn,
 };
 
 /// A question that building asks.
@@ -38,6 +38,12 @@ pub enum FactQuery {
     Limits,
     /// The load balancers of the stack that are known to be protected from deletion, before all of it is deleted.
     Protection,
+    /// The regional web ACL (WAFv2) of this name.
+    WebAcl(String),
+    /// True if the account is subscribed to Shield Advanced.
+    ShieldSubscription,
+    /// The add-on that the stack's load balancer has, as part of [`Self::Current`].
+    CurrentAddOn(AddOn),
 }
 
 impl FactQuery {
@@ -121,6 +127,12 @@ pub struct Facts {
     /// By name.
     pub trust_stores: BTreeMap<String, Fact<TrustStoreArn>>,
     /// By name.
+    pub web_acls: BTreeMap<String, Fact<WebAclArn>>,
+    /// True if the account is subscribed to Shield Advanced.
+    pub shield_subscription: Option<Fact<bool>>,
+    /// The add-ons in `current` that were read for this build, or could not be.
+    pub current_add_ons: BTreeSet<AddOn>,
+    /// By name.
     pub secrets: BTreeMap<ObjectName, Fact<OidcSecret>>,
     /// The IPv4 blocks of the VPC.
     pub vpc_blocks: Option<Fact<Vec<String>>>,
@@ -202,6 +214,20 @@ impl Facts {
     pub fn trust_store(&self, name: &str) -> Option<Fact<TrustStoreArn>> {
         let unknown = || self.offline.then_some(Fact::AfterApply("trust stores are looked up by name"));
         self.trust_stores.get(name).cloned().or_else(unknown)
+    }
+
+    /// Returns the web ACL of a name, or `None` if it has to be requested.
+    #[must_use]
+    pub fn web_acl(&self, name: &str) -> Option<Fact<WebAclArn>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("web ACLs are looked up by name"));
+        self.web_acls.get(name).cloned().or_else(unknown)
+    }
+
+    /// Returns true if the account is subscribed to Shield Advanced, or `None` if that has to be requested.
+    #[must_use]
+    pub fn shield_subscription(&self) -> Option<Fact<bool>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("AWS knows the account's subscription"));
+        self.shield_subscription.clone().or_else(unknown)
     }
 
     /// Returns the content of a Secret, or the reason why there is none.

@@ -53,6 +53,104 @@ identifier! {
     VpcId;
 }
 
+/// The ARN of a regional web ACL of AWS WAF (WAFv2): `arn:…:wafv2:…:regional/webacl/<name>/<id>`. Only a checked text is one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WebAclArn(String);
+
+/// A text that is not the ARN of a web ACL that a load balancer can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidWebAclArn {
+    /// The web ACL is for CloudFront.
+    #[error("`{0}` is the ARN of a web ACL for CloudFront, which no load balancer can have")]
+    Global(String),
+    /// The text is the id of a web ACL, as WAF Classic has them, or the name of one.
+    #[error("`{0}` is not the ARN of a web ACL (WAFv2)")]
+    NoArn(String),
+}
+
+impl InvalidWebAclArn {
+    /// Returns the fix.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::Global(_) => {
+                "name a web ACL with the scope REGIONAL in the load balancer's region: arn:aws:wafv2:<region>:<account>:regional/webacl/<name>/<id>"
+            }
+            Self::NoArn(_) => {
+                "write the ARN of a regional web ACL, arn:aws:wafv2:<region>:<account>:regional/webacl/<name>/<id>, or `none`; a web ACL is named by `wafv2-acl-name`"
+            }
+        }
+    }
+}
+
+impl WebAclArn {
+    /// Checks that the text has the form of the ARN of a regional web ACL.
+    ///
+    /// # Errors
+    /// When it has another form.
+    pub fn new(arn: impl Into<String>) -> Result<Self, InvalidWebAclArn> {
+        let arn = arn.into();
+        match Self::parts(&arn) {
+            Some(("regional", _)) => Ok(Self(arn)),
+            Some(_) => Err(InvalidWebAclArn::Global(arn)),
+            None => Err(InvalidWebAclArn::NoArn(arn)),
+        }
+    }
+
+    /// Returns the scope and the name in an ARN of a web ACL.
+    fn parts(arn: &str) -> Option<(&str, &str)> {
+        let mut parts = arn.splitn(6, ':');
+        let mut next = || parts.next().filter(|part| !part.is_empty());
+        let (prefix, _partition, service, _region, account, resource) =
+            (next()?, next()?, next()?, next()?, next()?, next()?);
+        let is_account = account.bytes().all(|byte| byte.is_ascii_digit());
+        let of_wafv2 = prefix == "arn" && service == "wafv2" && is_account;
+        let mut resource = resource.split('/');
+        let mut next = || resource.next().filter(|part| !part.is_empty());
+        let (scope, kind, name, _id) = (next()?, next()?, next()?, next()?);
+        let is_web_acl = kind == "webacl" && resource.next().is_none() && matches!(scope, "regional" | "global");
+        (of_wafv2 && is_web_acl).then_some((scope, name))
+    }
+
+    /// Returns the ARN in the form that AWS expects.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the name of the web ACL, which is unique in its account and region.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        Self::name_in(&self.0).unwrap_or_default()
+    }
+
+    /// Returns the name in a text, if it is the ARN of a web ACL.
+    pub(super) fn name_in(arn: &str) -> Option<&str> {
+        Self::parts(arn).map(|(_, name)| name)
+    }
+}
+
+impl TryFrom<String> for WebAclArn {
+    type Error = InvalidWebAclArn;
+
+    fn try_from(arn: String) -> Result<Self, InvalidWebAclArn> {
+        Self::new(arn)
+    }
+}
+
+impl From<WebAclArn> for String {
+    fn from(arn: WebAclArn) -> Self {
+        arn.0
+    }
+}
+
+impl fmt::Display for WebAclArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A name that ELB v2 would refuse.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -145,6 +243,34 @@ impl fmt::Display for ObjectName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_arn_of_a_regional_web_acl_is_taken() {
+        for arn in [
+            "arn:aws:wafv2:eu-west-1:111122223333:regional/webacl/edge/0a1b",
+            "arn:aws-us-gov:wafv2:us-gov-west-1:111122223333:regional/webacl/edge/0a1b",
+        ] {
+            let web_acl = WebAclArn::new(arn).unwrap();
+            assert_eq!((web_acl.as_str(), web_acl.name()), (arn, "edge"));
+        }
+        let global = "arn:aws:wafv2:us-east-1:111122223333:global/webacl/edge/0a1b";
+        assert_eq!(WebAclArn::new(global), Err(InvalidWebAclArn::Global(global.to_owned())));
+        for text in [
+            "",
+            "none",
+            "edge",
+            "9006a537-1905-416d-a098-7a35bfc7bdfb",
+            "arn:aws:wafv2:eu-west-1:111122223333:regional/rulegroup/edge/0a1b",
+            "arn:aws:wafv2:eu-west-1:111122223333:regional/webacl/edge",
+            "arn:aws:wafv2:eu-west-1:111122223333:regional/webacl/edge/0a1b/2",
+            "arn:aws:wafv2:eu-west-1:account:regional/webacl/edge/0a1b",
+            "arn:aws:wafv2::111122223333:regional/webacl/edge/0a1b",
+            "arn:aws:waf-regional:eu-west-1:111122223333:webacl/0a1b",
+            " arn:aws:wafv2:eu-west-1:111122223333:regional/webacl/edge/0a1b",
+        ] {
+            assert_eq!(WebAclArn::new(text), Err(InvalidWebAclArn::NoArn(text.to_owned())));
+        }
+    }
 
     #[test]
     fn names_keep_to_what_aws_takes() {

@@ -1,6 +1,7 @@
 //! The AWS resources of a load balancer as plain data: the desired ones of a stack ([`stack`]), the observed ones
 //! ([`observed`]), and the small types that both share. Nothing here does I/O.
 
+mod add_ons;
 pub mod authentication;
 mod elements;
 mod identifiers;
@@ -18,6 +19,7 @@ pub mod tags;
 mod targets;
 mod transform;
 
+pub use add_ons::{AddOn, AddOns, Association, ObservedAddOns, PROTECTION_NAME, Protection, Requested};
 pub use authentication::{
     Authentication, ClientId, CognitoProvider, JwtClaim, JwtValidation, OidcProvider, OidcSecret, SecretVersion,
     Session,
@@ -27,8 +29,8 @@ pub use elements::{
     ProtocolVersion, QueryStringValue, Scheme, Stickiness, TargetGroupProtocol, TargetType, WeightedTargetGroup,
 };
 pub use identifiers::{
-    CertificateArn, InvalidName, ListenerArn, LoadBalancerArn, LoadBalancerName, ObjectName, RuleArn, SecurityGroupId,
-    SubnetId, TargetGroupArn, TargetGroupName, TrustStoreArn, VpcId,
+    CertificateArn, InvalidName, InvalidWebAclArn, ListenerArn, LoadBalancerArn, LoadBalancerName, ObjectName, RuleArn,
+    SecurityGroupId, SubnetId, TargetGroupArn, TargetGroupName, TrustStoreArn, VpcId, WebAclArn,
 };
 pub use known_limits::{KnownLimits, Quota};
 pub use mutual_authentication::MutualAuthentication;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, KnownLimits, ListenerArn,
+    Action, AddOn, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, KnownLimits, ListenerArn,
     ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName,
-    ObjectReference, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags,
-    TargetGroupArn, Transform, TrustStoreArn, authentication::carry_over_secret,
+    ObjectReference, ObservedAddOns, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId,
+    TagKeys, Tags, TargetGroupArn, Transform, TrustStoreArn, authentication::carry_over_secret,
 };
 
 /// The state of one stack in AWS and in the cluster.
@@ -61,6 +61,9 @@ pub struct ObservedStack {
     /// True if a listener stays for a while where another one takes its place.
     #[serde(skip)]
     pub retains_listeners: bool,
+    /// The add-ons that the plan leaves as they are: they could not be read, or AWS has not accepted their change.
+    #[serde(skip)]
+    pub left_out: BTreeSet<AddOn>,
     /// The quotas for which AWS has refused steps of this change.
     #[serde(skip)]
     pub room: KnownLimits,
@@ -119,6 +122,16 @@ impl ObservedStack {
         current.filter(|current| current.is_active()).or_else(|| self.replaced(wanted).next()).or(current)
     }
 
+    /// Returns true if nobody is to be sent to the desired load balancer yet, as it lacks its web ACL: one that takes over is
+    /// to have it first, and a new one, with which it is associated when it serves, waits for that at most. Who has been sent
+    /// there stays.
+    #[must_use]
+    pub fn is_exposed(&self, wanted: &LoadBalancer) -> bool {
+        let takes_over = self.replaced(wanted).next().is_some();
+        let current = self.current(wanted);
+        current.is_some_and(|current| (takes_over || !current.is_active()) && wanted.lacks_web_acl(current))
+    }
+
     /// Returns true if the stack has no resources.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -170,6 +183,9 @@ pub struct ObservedLoadBalancer {
     pub tags: Tags,
     /// The listeners by port; `None` if they have not been read.
     pub listeners: Option<BTreeMap<u16, ObservedListener>>,
+    /// The settings that other services of AWS hold, as far as they have been read.
+    #[serde(default, skip_serializing_if = "ObservedAddOns::is_unread")]
+    pub add_ons: ObservedAddOns,
 }
 
 impl ObservedLoadBalancer {

@@ -9,10 +9,10 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::{
-    Action, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol,
-    LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectReference, ProtocolVersion, ResourceId, Scheme,
-    SecurityGroupId, SecurityGroupRule, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol,
-    TargetType, Transform, TrustStoreArn, VpcId,
+    Action, AddOns, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck, IpAddressType,
+    ListenerProtocol, LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectReference, ProtocolVersion,
+    ResourceId, Scheme, SecurityGroupId, SecurityGroupRule, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName,
+    TargetGroupProtocol, TargetType, Transform, TrustStoreArn, VpcId,
 };
 
 /// A value that may be unknown until AWS or the cluster has answered.
@@ -218,6 +218,9 @@ pub struct LoadBalancer {
     pub attributes: Attributes,
     /// The causes of attributes, where they differ from the load balancer's cause.
     pub attribute_causes: BTreeMap<String, Cause>,
+    /// The settings that other services of AWS hold.
+    #[serde(skip_serializing_if = "AddOns::is_empty")]
+    pub add_ons: AddOns,
     /// All tags.
     pub tags: Tags,
     /// The cause.
@@ -229,6 +232,18 @@ impl LoadBalancer {
     #[must_use]
     pub fn can_be(&self, existing: &super::ObservedLoadBalancer) -> bool {
         existing.kind == self.kind && existing.scheme == self.scheme
+    }
+
+    /// Returns true if the load balancer must have a web ACL that the existing one is not known to have.
+    #[must_use]
+    pub fn lacks_web_acl(&self, existing: &super::ObservedLoadBalancer) -> bool {
+        let requested = self.add_ons.web_acl.as_ref().and_then(|requested| requested.value.as_ref());
+        let is_associated = |web_acl| existing.add_ons.web_acl.as_ref().is_some_and(|known| known.is(web_acl));
+        match requested {
+            Some(Value::Known(web_acl)) => !is_associated(web_acl),
+            Some(Value::AfterApply(_)) => true,
+            None => self.add_ons.web_acl_is_unknown,
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{
     Action, Caller,
     Feature::{
-        self, Binding, CertificateDiscovery, Cognito, Ingress, MutualTls, Quotas, Service, ServiceLinkedRole,
-        SubnetReachability, VpcDiscovery,
+        self, Binding, CertificateDiscovery, Cognito, Ingress, MutualTls, Quotas, Service, ServiceLinkedRole, Shield,
+        SubnetReachability, VpcDiscovery, WebAcl,
     },
     Scope,
 };
@@ -197,9 +197,34 @@ pub const ACTIONS: &[Action] = &[
     action("elasticloadbalancing:SetSecurityGroups", OWN, BALANCED, "a load balancer's security groups"),
     action("elasticloadbalancing:SetSubnets", OWN, BALANCED, "a load balancer's subnets"),
     implied(
+        "elasticloadbalancing:SetWebAcl",
+        ANYTHING,
+        &[WebAcl],
+        "WAF associates a web ACL with a load balancer, or ends that, in the controller's name",
+    ),
+    implied(
         "iam:CreateServiceLinkedRole",
         &[Scope::ServiceLinkedRole],
         &[ServiceLinkedRole],
         "AWS creates ELB's own role when the account's first load balancer is created",
     ),
+    action("shield:CreateProtection", ANYTHING, &[Shield], "protects a load balancer with Shield Advanced"),
+    action("shield:DeleteProtection", ANYTHING, &[Shield], "ends a protection that the controller has created"),
+    action("shield:DescribeProtection", ANYTHING, &[Shield], "the protection that a load balancer has"),
+    action(
+        "shield:GetSubscriptionState",
+        ANYTHING,
+        &[Shield],
+        "without a subscription to Shield Advanced nothing can be protected",
+    ),
+    action("wafv2:AssociateWebACL", ANYTHING, &[WebAcl], "gives a load balancer its web ACL"),
+    action("wafv2:DisassociateWebACL", ANYTHING, &[WebAcl], "takes it away where an Ingress asks for none"),
+    implied(
+        "wafv2:GetWebACL",
+        ANYTHING,
+        &[WebAcl],
+        "WAF checks that the controller may read the web ACL of a load balancer",
+    ),
+    action("wafv2:GetWebACLForResource", ANYTHING, &[WebAcl], "the web ACL that a load balancer has"),
+    action("wafv2:ListWebACLs", ANYTHING, &[WebAcl], "finds a web ACL by its name"),
 ];

@@ -37,11 +37,15 @@ pub enum Feature {
     ServiceLinkedRole,
     /// Groups that outgrow AWS's default quotas.
     Quotas,
+    /// Web ACLs of AWS WAF (WAFv2).
+    WebAcl,
+    /// The protection of Shield Advanced.
+    Shield,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Ingress,
         Self::Service,
         Self::Binding,
@@ -52,6 +56,8 @@ impl Feature {
         Self::VpcDiscovery,
         Self::ServiceLinkedRole,
         Self::Quotas,
+        Self::WebAcl,
+        Self::Shield,
     ];
 
     /// Returns the name in `--features`.
@@ -68,6 +74,8 @@ impl Feature {
             Self::VpcDiscovery => "vpc-discovery",
             Self::ServiceLinkedRole => "service-linked-role",
             Self::Quotas => "quotas",
+            Self::WebAcl => "web-acl",
+            Self::Shield => "shield",
         }
     }
 
@@ -85,6 +93,8 @@ impl Feature {
             Self::VpcDiscovery => "neither `--aws-vpc-id` nor the instance metadata names the VPC",
             Self::ServiceLinkedRole => "the account's first load balancer",
             Self::Quotas => "groups of Ingresses that exceed AWS's default quotas; without it, those quotas apply",
+            Self::WebAcl => "Ingresses or IngressClassParams that name a web ACL (WAFv2)",
+            Self::Shield => "Ingresses that ask for the protection of Shield Advanced",
         }
     }
 

@@ -26,7 +26,8 @@ pub fn summary(plan: &Plan) -> String {
             | StepAction::CreateBinding(_)
             | StepAction::CreateLoadBalancer(_)
             | StepAction::CreateListener { .. }
-            | StepAction::CreateRule { .. } => create += 1,
+            | StepAction::CreateRule { .. }
+            | StepAction::CreateProtection { .. } => create += 1,
             action if changes_new(action, plan) => create += 1,
             _ => change += 1,
         }
@@ -42,7 +43,8 @@ fn changes_new(action: &StepAction, plan: &Plan) -> bool {
         | StepAction::ModifyAttributes {
             of: AttributesOf::LoadBalancer(None) | AttributesOf::Listener(ListenerReference::Created(_)),
             ..
-        } => true,
+        }
+        | StepAction::AssociateWebAcl { load_balancer: None, .. } => true,
         StepAction::ModifyAttributes { of: AttributesOf::TargetGroup(TargetGroupReference::Own(resource)), .. } => plan
             .steps
             .iter()
@@ -63,7 +65,8 @@ pub fn render(plan: &Plan) -> String {
             | StepAction::CreateBinding(_)
             | StepAction::CreateLoadBalancer(_)
             | StepAction::CreateListener { .. }
-            | StepAction::CreateRule { .. } => '+',
+            | StepAction::CreateRule { .. }
+            | StepAction::CreateProtection { .. } => '+',
             _ => '~',
         };
         let _ = writeln!(out, "  {sign} {}", step.action);
@@ -104,10 +107,11 @@ fn subject(wait: &Wait) -> Option<String> {
 
 /// Returns the ends of waits: `until …`, one for each kind.
 fn until(waits: &BTreeSet<Wait>) -> Vec<String> {
-    by_kind(waits, |waits| match waits.first() {
+    by_kind(waits, |waits| {
+        match waits.first() {
         Some(Wait::BindingGone(_)) => format!("until the TargetGroupBindings are gone: {}", named(waits, subject)),
         Some(Wait::Mended(_)) => {
-            "until members that are frozen or wait for targets are served, before the old load balancer goes".to_owned()
+            "until members that are frozen or wait for targets are served, and the new load balancer has its web ACL, before the old one goes".to_owned()
         }
         Some(Wait::Protected(_)) => "until the old load balancer is no longer protected from deletion".to_owned(),
         Some(Wait::RetainOld(_)) => "before the old load balancer goes, for clients to find the new one".to_owned(),
@@ -135,6 +139,7 @@ fn until(waits: &BTreeSet<Wait>) -> Vec<String> {
             format!("before the rules of members that have moved go, for clients to follow: {}", named(waits, subject))
         }
         Some(Wait::LoadBalancerActive) | None => "until the new load balancer serves".to_owned(),
+    }
     })
 }
 
@@ -145,7 +150,7 @@ pub fn waits_text<'a>(waits: impl IntoIterator<Item = &'a Wait>) -> Vec<String> 
     by_kind(waits, |waits| match waits.first() {
         Some(Wait::BindingGone(_)) => format!("waiting for {} to be gone", named(waits, binding)),
         Some(Wait::Mended(_)) => format!(
-            "waiting for members that are frozen or wait for targets before {}, replaced by another load balancer, goes",
+            "waiting for members that are frozen or wait for targets, or for the web ACL of the new load balancer, before {}, which it replaces, goes",
             named(waits, subject)
         ),
         Some(Wait::Protected(_)) => format!(
@@ -451,6 +456,18 @@ impl fmt::Display for StepAction {
             Self::ModifyAttributes { name, attributes, .. } => {
                 let pairs: Vec<String> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 write!(f, "set attributes of {name}: {}", pairs.join(", "))
+            }
+            Self::AssociateWebAcl { name, web_acl, .. } => {
+                write!(f, "associate web ACL {web_acl} with load balancer {name}")
+            }
+            Self::DisassociateWebAcl { name, web_acl, .. } => {
+                write!(f, "disassociate web ACL {web_acl} from load balancer {name}")
+            }
+            Self::CreateProtection { name, .. } => {
+                write!(f, "create the protection of Shield Advanced for load balancer {name}")
+            }
+            Self::DeleteProtection { name, .. } => {
+                write!(f, "delete the protection of Shield Advanced of load balancer {name}")
             }
             Self::DeleteLoadBalancer { name, .. } => {
                 write!(f, "delete load balancer {name} with its listeners and rules")

@@ -24,6 +24,7 @@ use crate::plan::{
     step::{AttributesOf, Plan, Planned, Step, StepAction, Wait},
 };
 
+mod add_ons;
 mod attributes;
 mod certificates;
 mod generations;
@@ -137,6 +138,7 @@ impl<'a> Planner<'a> {
                     );
                 }
             }
+            self.add_ons(wanted, balancer);
             let existing = |listener: &Listener| balancer.and_then(|b| b.listener(listener.port));
             let (changed, mut new): (Vec<&Listener>, Vec<&Listener>) =
                 stack.listeners.values().partition(|listener| existing(listener).is_some());

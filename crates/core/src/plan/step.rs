@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Action, Attributes, Authentication, Cause, CertificateArn, HealthCheck, IpAddressType, Listener, ListenerArn,
-    ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication, ObjectName,
-    ObjectReference, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference,
+    Action, AddOn, Attributes, Authentication, Cause, CertificateArn, HealthCheck, IpAddressType, Listener,
+    ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
+    ObjectName, ObjectReference, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference,
     SecurityGroupRule, Source, SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
+    WebAclArn,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -120,7 +121,7 @@ pub enum Wait {
     /// The load balancer that takes over from another serves.
     LoadBalancerActive,
     /// The load balancer that replaces this one has all that it leads to: it lacks the resources of members that are frozen
-    /// or wait for targets.
+    /// or wait for targets, or its web ACL.
     Mended(LoadBalancerArn),
     /// Clients have had the time to find the load balancer that replaces this one, which may go then.
     #[serde(rename = "Hold")]
@@ -238,6 +239,8 @@ pub struct Reads {
     pub listeners: Vec<ListenerArn>,
     /// The attributes of these target groups.
     pub target_groups: Vec<TargetGroupArn>,
+    /// The add-ons of load balancers.
+    pub add_ons: BTreeSet<(AddOn, LoadBalancerArn)>,
     /// The health of the targets of these target groups.
     pub health: BTreeSet<TargetGroupArn>,
     /// The states of the stack's load balancers.
@@ -252,6 +255,7 @@ impl Reads {
             && self.load_balancer.is_none()
             && self.listeners.is_empty()
             && self.target_groups.is_empty()
+            && self.add_ons.is_empty()
             && self.health.is_empty()
             && !self.states
     }
@@ -375,6 +379,40 @@ pub enum StepAction {
         name: String,
         /// The attributes that change; all others stay.
         attributes: Attributes,
+    },
+    /// WAFv2 AssociateWebACL, in place of another web ACL if the load balancer has one.
+    AssociateWebAcl {
+        /// The load balancer; `None` is the one that an earlier step creates.
+        load_balancer: Option<LoadBalancerArn>,
+        /// The name of the load balancer, for people.
+        name: String,
+        /// The web ACL.
+        web_acl: Value<WebAclArn>,
+    },
+    /// WAFv2 DisassociateWebACL
+    DisassociateWebAcl {
+        /// The load balancer.
+        arn: LoadBalancerArn,
+        /// The name of the load balancer, for people.
+        name: String,
+        /// The ARN of its web ACL, for people.
+        web_acl: String,
+    },
+    /// Shield CreateProtection
+    CreateProtection {
+        /// The load balancer; `None` is the one that an earlier step creates.
+        load_balancer: Option<LoadBalancerArn>,
+        /// The name of the load balancer, for people.
+        name: String,
+    },
+    /// Shield DeleteProtection
+    DeleteProtection {
+        /// The load balancer.
+        arn: LoadBalancerArn,
+        /// The name of the load balancer, for people.
+        name: String,
+        /// The id of the protection.
+        id: String,
     },
     /// ELB v2 DeleteLoadBalancer: its listeners and rules go with it.
     DeleteLoadBalancer {
@@ -502,6 +540,10 @@ impl StepAction {
             Self::SetSubnets { .. } => "SetSubnets",
             Self::SetIpAddressType { .. } => "SetIpAddressType",
             Self::ModifyAttributes { .. } => "ModifyAttributes",
+            Self::AssociateWebAcl { .. } => "AssociateWebAcl",
+            Self::DisassociateWebAcl { .. } => "DisassociateWebAcl",
+            Self::CreateProtection { .. } => "CreateProtection",
+            Self::DeleteProtection { .. } => "DeleteProtection",
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",
             Self::ModifyListener { .. } => "ModifyListener",
@@ -514,6 +556,16 @@ impl StepAction {
             Self::DeleteRule { .. } => "DeleteRule",
             Self::AddTags { .. } => "AddTags",
             Self::RemoveTags { .. } => "RemoveTags",
+        }
+    }
+
+    /// Returns the add-on that the step changes. Its failure stops no other step.
+    #[must_use]
+    pub fn add_on(&self) -> Option<AddOn> {
+        match self {
+            Self::AssociateWebAcl { .. } | Self::DisassociateWebAcl { .. } => Some(AddOn::WebAcl),
+            Self::CreateProtection { .. } | Self::DeleteProtection { .. } => Some(AddOn::Protection),
+            _ => None,
         }
     }
 
@@ -573,6 +625,8 @@ impl StepAction {
                 | Self::RemoveListenerCertificates { .. }
                 | Self::DeleteRule { .. }
                 | Self::RevokeIngress { .. }
+                | Self::DisassociateWebAcl { .. }
+                | Self::DeleteProtection { .. }
         )
     }
 }

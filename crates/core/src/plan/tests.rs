@@ -3,6 +3,7 @@
 use super::{Plan, Planned};
 use crate::model::{ObservedStack, Stack};
 
+mod add_ons;
 mod authentication;
 mod aws;
 mod frozen;

@@ -1,7 +1,7 @@
 //! The state that a plan depends on and that must be read first.
 
 use super::generations::can_update_in_place;
-use crate::model::{ObservedStack, ObservedTargetGroup, Stack};
+use crate::model::{AddOn, ObservedStack, ObservedTargetGroup, Stack};
 use crate::plan::step::Reads;
 
 /// Returns the unknown state that the plan depends on: the listeners of load balancers, unless all of the stack is
@@ -19,6 +19,13 @@ pub(super) fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
         let unread = !wanted.attributes.is_empty() && existing.attributes.is_none();
         reads.load_balancer = unread.then(|| existing.arn.clone()).or(reads.load_balancer);
         reads.listeners_of.extend(Some(existing.arn.clone()).filter(|_| existing.listeners.is_none()));
+        let (requested, known) = (&wanted.add_ons, &existing.add_ons);
+        let unread = [
+            (AddOn::WebAcl, requested.web_acl.is_some() && known.web_acl.is_none()),
+            (AddOn::Protection, requested.protection.is_some() && known.protection.is_none()),
+        ];
+        let unread = unread.into_iter().filter(|(add_on, unread)| *unread && !observed.left_out.contains(add_on));
+        reads.add_ons = unread.map(|(add_on, _)| (add_on, existing.arn.clone())).collect();
         let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
         // The attributes of a listener whose protocol changes do not matter, and a TLS listener has none to read.
         reads.listeners = listeners

@@ -34,8 +34,9 @@ impl<'a> Planner<'a> {
     ) -> (Vec<&'a ObservedLoadBalancer>, BTreeSet<&'a TargetGroupArn>) {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
+        let is_protected = observed.current(wanted).is_some_and(|current| !wanted.lacks_web_acl(current));
         // A member that still shows the old one is published after its rules are everywhere.
-        let none_waits = self.frozen_resources.none_frozen() && self.pending.is_empty();
+        let none_waits = self.frozen_resources.none_frozen() && self.pending.is_empty() && is_protected;
         let is_whole = |old: &ObservedLoadBalancer| none_waits && !observed.shown.contains(&old.arn);
         let due = |old: &ObservedLoadBalancer| serves && is_whole(old) && observed.expired.contains(&old.arn);
         let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotect;

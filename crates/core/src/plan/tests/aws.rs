@@ -124,6 +124,7 @@ impl Aws {
         for balancer in &mut seen.load_balancers {
             balancer.attributes = None;
             balancer.listeners = None;
+            balancer.add_ons = ObservedAddOns::default();
         }
         seen.target_groups.iter_mut().for_each(|group| group.attributes = None);
         let mut read = Vec::new();
@@ -148,6 +149,13 @@ impl Aws {
             }
             if reads.load_balancer.as_ref() == Some(&balancer.arn) {
                 balancer.attributes.clone_from(&known.attributes);
+            }
+            for (add_on, _) in reads.add_ons.iter().filter(|(_, arn)| *arn == balancer.arn) {
+                let (seen, known) = (&mut balancer.add_ons, &known.add_ons);
+                match add_on {
+                    AddOn::WebAcl => seen.web_acl.clone_from(&known.web_acl),
+                    AddOn::Protection => seen.protection.clone_from(&known.protection),
+                }
             }
             let listeners = balancer.listeners.iter_mut().flat_map(BTreeMap::values_mut);
             for listener in listeners.filter(|listener| reads.listeners.contains(&listener.arn)) {
@@ -477,7 +485,34 @@ impl Aws {
                     security_groups,
                     tags: balancer.tags.clone(),
                     listeners: Some(BTreeMap::new()),
+                    add_ons: ObservedAddOns::of_new(),
                 });
+            }
+            StepAction::AssociateWebAcl { web_acl, .. } => {
+                let web_acl = web_acl.known().ok_or("the web ACL is not known")?;
+                let known = &mut self.balancer()?.add_ons.web_acl;
+                let again = known.as_ref().is_some_and(|known| known.is(web_acl));
+                refuse(again, || "a call for nothing".to_owned())?;
+                *known = Some(Association::WebAcl(web_acl.to_string()));
+            }
+            StepAction::DisassociateWebAcl { arn, .. } => {
+                let balancer = self.balancer()?;
+                let again = balancer.add_ons.web_acl == Some(Association::None);
+                refuse(balancer.arn != *arn || again, || "a call for nothing".to_owned())?;
+                balancer.add_ons.web_acl = Some(Association::None);
+            }
+            StepAction::CreateProtection { .. } => {
+                let balancer = self.balancer()?;
+                let again = balancer.add_ons.protection != Some(Protection::None);
+                refuse(again, || "ResourceAlreadyExistsException".to_owned())?;
+                let (id, name) = (format!("protection-{number}"), PROTECTION_NAME.to_owned());
+                balancer.add_ons.protection = Some(Protection::Exists { id, name });
+            }
+            StepAction::DeleteProtection { arn, id, .. } => {
+                let balancer = self.balancer()?;
+                let own = balancer.add_ons.protection.as_ref().and_then(Protection::own_id);
+                refuse(balancer.arn != *arn || own != Some(id), || "ResourceNotFoundException".to_owned())?;
+                balancer.add_ons.protection = Some(Protection::None);
             }
             StepAction::SetSecurityGroups { arn, groups } => {
                 let groups: BTreeSet<_> = groups.iter().map(|g| self.security_group_id(g)).collect::<Outcome<_>>()?;

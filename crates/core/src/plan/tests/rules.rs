@@ -204,6 +204,7 @@ pub(super) fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReferenc
         subnets: Value::Known(vec![SubnetMapping::plain(SubnetId::new("subnet-1"))]),
         attributes: Attributes::new(),
         attribute_causes: BTreeMap::new(),
+        add_ons: AddOns::default(),
         security_groups: vec![SecurityGroupReference::SharedBackend(Value::Known(SecurityGroupId::new("sg-1")))],
         tags: Tags::new(),
         cause: cause("spec"),

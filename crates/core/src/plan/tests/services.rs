@@ -300,7 +300,11 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
         for want in built.wants {
             match want {
                 FactQuery::Protection => facts.protected = Some(std::collections::BTreeSet::new()),
-                FactQuery::Current | FactQuery::Limits => unreachable!("only groups of Ingresses ask for it"),
+                FactQuery::Current
+                | FactQuery::CurrentAddOn(_)
+                | FactQuery::WebAcl(_)
+                | FactQuery::ShieldSubscription
+                | FactQuery::Limits => unreachable!("only groups of Ingresses ask for it"),
                 FactQuery::Subnets(query) => {
                     let subnets = match &query {
                         SubnetQuery::Discovered { .. } | SubnetQuery::Tagged { .. } => vec![subnet(0), subnet(1)],

@@ -14,7 +14,7 @@ use crate::{
     snapshot::{Loaded, from_documents},
 };
 
-const MANIFESTS: &str = r#"
+pub(super) const MANIFESTS: &str = r#"
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata:

@@ -130,12 +130,12 @@ fn messages_on_an_ingress() {
         annotation `alb.ingress.kubernetes.io/healthcheck-path/` is not known and has no effect
           fix: write `alb.ingress.kubernetes.io/healthcheck-path`, if that is what is meant
         "#);
-    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/shield-advanced-protection", "true")]), @r#"
-        annotation `alb.ingress.kubernetes.io/shield-advanced-protection` is known but its effect is not built yet; it is ignored
+    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/minimum-load-balancer-capacity", "CapacityUnits=100")]), @r#"
+        annotation `alb.ingress.kubernetes.io/minimum-load-balancer-capacity` is known but its effect is not built yet; it is ignored
           fix: leave it if the object can do without its effect for now, otherwise do not rely on it
         "#);
-    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/wafv2-acl-arn", "shared")]), @r#"
-        annotation `alb.ingress.kubernetes.io/wafv2-acl-arn` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for
+    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/waf-acl-id", "shared")]), @r#"
+        annotation `alb.ingress.kubernetes.io/waf-acl-id` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for
           fix: remove the annotation, if the object may be served without it
         "#);
 }

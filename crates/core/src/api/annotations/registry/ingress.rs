@@ -38,16 +38,16 @@ annotations! {
             "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation.";
         TAGS = "tags", StringMap, BOTH, UnitedByKey, Built, "none",
             "Tags for the AWS resources made for the Ingress. On a Service they are for its target groups, and win key by key. One that is removed here is removed from AWS.";
-        WAFV2_ACL_ARN = "wafv2-acl-arn", String, INGRESS, Exclusive, Refused, "none: the association stays as it is",
-            "The web ACL (WAFv2) to associate, by ARN; `none` removes the association.";
-        WAFV2_ACL_NAME = "wafv2-acl-name", String, INGRESS, Exclusive, Refused, "none: the association stays as it is",
-            "The web ACL (WAFv2) to associate, by name; `none` removes the association. A name wins over an ARN.";
+        WAFV2_ACL_ARN = "wafv2-acl-arn", String, INGRESS, Exclusive, Built, "none: the association stays as it is",
+            "The web ACL (WAFv2) to associate, by ARN; `none`, or an empty value, removes the association. Without the annotation the load balancer keeps the web ACL that it has, and WAF is not asked.";
+        WAFV2_ACL_NAME = "wafv2-acl-name", String, INGRESS, Exclusive, Built, "none: the association stays as it is",
+            "The web ACL (WAFv2) to associate, by name; `none` removes the association. A name on any Ingress of a group wins over all ARNs. The controller needs the permission `wafv2:ListWebACLs` to look it up.";
         WAF_ACL_ID = "waf-acl-id", String, INGRESS, Exclusive, Refused, "none: the association stays as it is",
             "The web ACL of WAF Classic (regional) to associate; `none` removes the association.";
         WEB_ACL_ID = "web-acl-id", String, INGRESS, Exclusive, Refused, "none: the association stays as it is",
             "The former name of `waf-acl-id`, read where that one is absent.";
-        SHIELD_ADVANCED_PROTECTION = "shield-advanced-protection", Bool, INGRESS, Exclusive, Later, "none: the protection stays as it is",
-            "Whether Shield Advanced protects the load balancer.";
+        SHIELD_ADVANCED_PROTECTION = "shield-advanced-protection", Bool, INGRESS, Exclusive, Built, "none: the protection stays as it is",
+            "Whether Shield Advanced protects the load balancer. `false` removes only a protection that the controller has created. It has an effect if the account is subscribed to Shield Advanced.";
         SECURITY_GROUPS = "security-groups", StringList, INGRESS, Exclusive, Built, "a security group that the controller manages",
             "The security groups of the load balancer, by identifier or by `Name` tag, in place of a managed one.";
         MANAGE_BACKEND_SECURITY_GROUP_RULES = "manage-backend-security-group-rules", Bool, INGRESS, Exclusive, Built, "`false`, or what `--enable-manage-backend-security-group-rules` says",

@@ -17,8 +17,8 @@ use crate::{
     diagnostics::{Code, Severity},
     facts::{Fact, FactQuery, SubnetQuery},
     model::{
-        Attributes, Cause, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference, ResourceId,
-        Scheme, SecurityGroupReference, Stack, SubnetId, SubnetMapping, Tags, Value, names,
+        AddOns, Attributes, Cause, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference,
+        ResourceId, Scheme, SecurityGroupReference, Stack, SubnetId, SubnetMapping, Tags, Value, names,
     },
 };
 
@@ -52,6 +52,7 @@ impl<'a> Builder<'a> {
             security_groups: Vec::new(),
             attributes,
             attribute_causes,
+            add_ons: std::mem::take(&mut merged.add_ons),
             tags: shared::tags::of_resource(self.config, self.group, &ResourceId::load_balancer(), user_tags),
             cause: cause(first, "spec"),
         })
@@ -187,6 +188,7 @@ impl<'a> Builder<'a> {
                 security_groups: balancer.security_groups.iter().map(given).collect(),
                 attributes: Attributes::new(),
                 attribute_causes: std::collections::BTreeMap::new(),
+                add_ons: AddOns::default(),
                 tags: Tags::new(),
                 cause: Cause { object: self.group.object(), generation: 0, field: "metadata".to_owned() },
             }),

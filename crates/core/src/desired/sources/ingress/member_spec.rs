@@ -30,6 +30,12 @@ pub(super) struct MemberSpec<'a> {
     pub(super) manage_backend_rules: Option<bool>,
     /// The attributes of its annotation; those of its class count for all, if it is the first of the group.
     pub(super) attributes: Attributes,
+    /// `none`, or the name of a web ACL.
+    pub(super) web_acl_name: Option<Sourced<String>>,
+    /// `none`, nothing, which is the same, or the ARN of a web ACL, unchecked: it has no effect next to a name.
+    pub(super) web_acl_arn: Option<Sourced<String>>,
+    /// True if Shield Advanced has to protect the load balancer, false if it must not.
+    pub(super) protection: Option<bool>,
     pub(super) tags: Tags,
     /// The HTTPS port to redirect to.
     pub(super) redirect: Option<Sourced<i32>>,
@@ -64,15 +70,20 @@ impl<'a> Builder<'a> {
         let name = self.requested_name(member);
         let subnets = self.requested_subnets(member);
         let attributes = self.value(ingress, None, member.annotations.string_map(keys::LOAD_BALANCER_ATTRIBUTES));
+        let web_acl_name = self.value(ingress, None, member.web_acl_name());
+        let web_acl_arn = self.value(ingress, None, member.web_acl_arn());
+        let protection = self.value(ingress, None, member.annotations.bool(keys::SHIELD_ADVANCED_PROTECTION));
+        let add_ons = (web_acl_name, web_acl_arn, protection);
         let ports = self.requested_ports(member);
         let redirect = self.value(ingress, None, member.ssl_redirect());
         let tags = self.user_tags(member, None);
         let of_all = (scheme, kind, name, subnets, attributes);
-        let all = (known, access, of_all, ports, tags, redirect);
+        let all = (known, access, of_all, add_ons, ports, tags, redirect);
         let (
             Ok(()),
             Ok(access),
             (Ok(scheme), Ok(ip_address_type), Ok(name), Ok(subnets), Ok(attributes)),
+            (Ok(web_acl_name), Ok(web_acl_arn), Ok(protection)),
             Ok(ports),
             Ok(tags),
             Ok(redirect),
@@ -112,6 +123,9 @@ impl<'a> Builder<'a> {
             security_groups,
             manage_backend_rules,
             attributes,
+            web_acl_name,
+            web_acl_arn,
+            protection,
             tags,
             redirect,
             sources,

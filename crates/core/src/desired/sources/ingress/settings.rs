@@ -175,6 +175,21 @@ impl<'a> Member<'a> {
         self.setting("sslRedirectPort", of_class, keys::SSL_REDIRECT, || self.annotations.i32(keys::SSL_REDIRECT))
     }
 
+    /// The name of the web ACL, or `none`. An empty one requests nothing.
+    pub(super) fn web_acl_name(&self) -> Read<String> {
+        let of_class = self.spec().and_then(|spec| text(spec.wafv2_acl_name.as_ref()));
+        let name = keys::WAFV2_ACL_NAME;
+        let read = || Ok(self.annotations.string(name)?.filter(|written| !written.is_empty()));
+        self.setting("wafv2AclName", of_class, name, read)
+    }
+
+    /// The ARN of the web ACL as it is written, or `none`. An empty annotation is the same as `none`.
+    pub(super) fn web_acl_arn(&self) -> Read<String> {
+        let of_class = self.spec().and_then(|spec| text(spec.wafv2_acl_arn.as_ref()));
+        let name = keys::WAFV2_ACL_ARN;
+        self.setting("wafv2AclArn", of_class, name, || self.annotations.string(name))
+    }
+
     /// The subnets of the load balancer, where they are not to be found by their role.
     pub(super) fn subnet_selection(&self) -> Read<SubnetSelection> {
         if let (Some(params), Some(selector)) = (self.params, self.spec().and_then(|spec| spec.subnets.as_ref())) {
@@ -231,6 +246,8 @@ impl<'a> Member<'a> {
             keys::SECURITY_GROUP_PREFIX_LISTS => self.prefix_lists().ok()??.place,
             keys::SSL_POLICY => self.ssl_policy().ok()??.place,
             keys::SSL_REDIRECT => self.ssl_redirect().ok()??.place,
+            keys::WAFV2_ACL_NAME => self.web_acl_name().ok()??.place,
+            keys::WAFV2_ACL_ARN => self.web_acl_arn().ok()??.place,
             _ => return None,
         };
         Some(place).filter(|place| place.object != ObjectReference::ingress(&self.ingress.name))
@@ -268,24 +285,6 @@ impl<'a> Builder<'a> {
             failed = true;
         }
         let spec = &params.spec;
-        for (field, asked) in [
-            ("wafv2AclArn", text(spec.wafv2_acl_arn.as_ref()).is_some()),
-            ("wafv2AclName", text(spec.wafv2_acl_name.as_ref()).is_some()),
-        ] {
-            if asked {
-                let message = "the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for";
-                let fix = "remove the field, if they may be served without it";
-                self.wrong(
-                    member.ingress,
-                    Code::Refused,
-                    &FieldRef::params(params, field),
-                    Severity::Error,
-                    message,
-                    fix,
-                );
-                failed = true;
-            }
-        }
         let pool = spec.ipam_configuration.as_ref().and_then(|ipam| text(ipam.ipv4_ipam_pool_id.as_ref()));
         for (field, asked) in [
             ("minimumLoadBalancerCapacity", spec.minimum_load_balancer_capacity.is_some()),

@@ -18,8 +18,8 @@ use crate::{
     diagnostics::Code,
     facts::{FactQuery, Subnet, SubnetQuery},
     model::{
-        Attributes, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, ResourceId, Scheme, SubnetMapping,
-        Tags, Value, names,
+        AddOns, Attributes, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, ResourceId, Scheme,
+        SubnetMapping, Tags, Value, names,
     },
 };
 
@@ -148,6 +148,7 @@ impl Builder<'_> {
             security_groups: access.security_groups.clone(),
             attributes: attributes?,
             attribute_causes: std::collections::BTreeMap::new(),
+            add_ons: AddOns::default(),
             tags: self.tags(&ResourceId::load_balancer(), user_tags),
             cause: self.cause("spec"),
         })

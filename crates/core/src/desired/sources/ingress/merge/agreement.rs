@@ -76,6 +76,24 @@ impl<'a> Builder<'a> {
         self.agree(specs, &setting, requested, is_current, show)
     }
 
+    /// As [`Self::merge_exclusive`], but a value that is weak has its way over no other one, whoever requests it first, and
+    /// whatever there is.
+    pub(super) fn merge_exclusive_or_weak<T: Clone + PartialEq>(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        key: Exclusive,
+        what: &str,
+        requested: impl Fn(&MemberSpec<'a>) -> Option<T>,
+        is_weak: impl Fn(&T) -> bool,
+        is_current: impl Fn(&ObservedStack, &T) -> bool,
+        show: impl Fn(&T) -> String,
+    ) -> Result<Option<T>, Unmerged> {
+        let setting = Setting { field: Field::Annotation(key.into()), what };
+        let mut all: Vec<_> = specs.iter().filter_map(|spec| Some((spec, requested(spec)?))).collect();
+        all.sort_by_key(|(_, value)| is_weak(value));
+        self.agree_on(&all, &setting, |observed, value| !is_weak(value) && is_current(observed, value), show)
+    }
+
     /// Returns the value of a key for a port, on which all members must agree that set it and listen on the port.
     pub(super) fn merge_on_port<T: Clone + PartialEq>(
         &mut self,

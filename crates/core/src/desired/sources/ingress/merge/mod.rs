@@ -3,6 +3,7 @@
 //! diagnostic and is frozen (reference: ingress §1.6, §2, §4.2, §4.3). The rule of each key is in the list of
 //! annotations ([`agreement`]).
 
+mod add_ons;
 mod agreement;
 mod port;
 mod redirect;
@@ -23,8 +24,9 @@ use crate::{
     diagnostics::Code,
     facts::FactQuery,
     model::{
-        Attributes, Cause, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, MutualAuthentication,
-        ObjectName, ObservedListener, ObservedStack, Scheme, Source, SubnetMapping, Tags, TrustStoreArn, Value,
+        AddOns, Attributes, Cause, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName,
+        MutualAuthentication, ObjectName, ObservedListener, ObservedStack, Scheme, Source, SubnetMapping, Tags,
+        TrustStoreArn, Value,
     },
 };
 
@@ -53,6 +55,7 @@ pub(super) struct Merged {
     /// `None` while the shared security group does not exist yet.
     pub(super) access: Option<Access>,
     pub(super) attributes: Attributed,
+    pub(super) add_ons: AddOns,
     pub(super) tags: Tags,
     /// The HTTPS port that all HTTP listeners redirect to.
     pub(super) redirect: Option<u16>,
@@ -167,12 +170,14 @@ impl<'a> Builder<'a> {
                 known.is_some_and(|known| known.get(key).is_some_and(|known| known == value))
             },
         );
+        let add_ons = self.merge_add_ons(specs, frozen);
         let access = match access {
             Ok(access) => Some(access),
             Err(Unmerged::Failed) => None,
             Err(unmerged) => return Err(unmerged),
         };
-        Ok(Merged { name, scheme, subnets: subnets?, access, attributes: attributes?, tags, redirect, ports })
+        let (subnets, attributes, add_ons) = (subnets?, attributes?, add_ons?);
+        Ok(Merged { name, scheme, subnets, access, attributes, add_ons, tags, redirect, ports })
     }
 
     /// Returns the frozen members; `None` for each one whose class cannot be read.

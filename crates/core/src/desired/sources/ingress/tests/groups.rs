@@ -1,5 +1,6 @@
 //! Several Ingresses, one load balancer.
 
+mod add_ons;
 mod frozen;
 mod limits;
 
@@ -72,6 +73,7 @@ fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
             attributes: None,
             tags: Tags::new(),
             listeners: Some([(80, listener)].into()),
+            add_ons: ObservedAddOns::default(),
         }],
         security_groups: vec![ObservedSecurityGroup {
             id: SecurityGroupId::new("sg-own"),

@@ -49,12 +49,12 @@ fn actions() {
 
 #[test]
 fn what_asks_for_access_control_is_refused_and_not_served_without_it() {
-    for key in ["enable-frontend-nlb", "wafv2-acl-arn", "customer-owned-ipv4-pool"] {
+    for key in ["enable-frontend-nlb", "waf-acl-id", "customer-owned-ipv4-pool"] {
         let built = built(&ingress(&[("target-type", "ip"), (key, "oidc")], &everything()));
         assert_eq!(built.stack, None, "{key}");
     }
     insta::assert_snapshot!(reported(&[("enable-frontend-nlb", "true")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/enable-frontend-nlb` with the value `true` is known but not built yet, only `false` is; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that");
-    insta::assert_snapshot!(reported(&[("wafv2-acl-arn", "edge")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/wafv2-acl-arn` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
+    insta::assert_snapshot!(reported(&[("waf-acl-id", "edge")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/waf-acl-id` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
     insta::assert_snapshot!(reported(&[("enable-frontend-nlb", "false")], &everything()), @"");
 }
 
@@ -63,14 +63,14 @@ fn what_has_no_effect_is_served_with_a_warning() {
     let annotations = [
         ("alb-ingress.kubernetes.io/scheme", "internal"),
         ("healthcheck-pth", "/"),
-        ("shield-advanced-protection", "true"),
+        ("minimum-load-balancer-capacity", "CapacityUnits=100"),
         ("nginx.ingress.kubernetes.io/rewrite-target", "/"),
     ];
     let built = built(&ingress(&[&[("target-type", "ip")], &annotations[..]].concat(), &everything()));
     insta::assert_snapshot!(messages(&built), @r"
     Warning unknown-annotation on Ingress shop/web: annotation `alb-ingress.kubernetes.io/scheme` is not known and has no effect: its prefix is not `alb.ingress.kubernetes.io`; write `alb.ingress.kubernetes.io/scheme`, if that is what is meant
     Warning unknown-annotation on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-pth` is not known and has no effect; write `alb.ingress.kubernetes.io/healthcheck-path`, if that is what is meant
-    Warning annotation-not-built on Ingress shop/web: annotation `alb.ingress.kubernetes.io/shield-advanced-protection` is known but its effect is not built yet; it is ignored; leave it if the object can do without its effect for now, otherwise do not rely on it
+    Warning annotation-not-built on Ingress shop/web: annotation `alb.ingress.kubernetes.io/minimum-load-balancer-capacity` is known but its effect is not built yet; it is ignored; leave it if the object can do without its effect for now, otherwise do not rely on it
     ");
     assert!(built.stack.is_some());
 }

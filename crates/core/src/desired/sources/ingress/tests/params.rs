@@ -201,22 +201,14 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_or_warned_about() {
-    insta::assert_snapshot!(reported("{wafv2AclArn: arn}"), @"
-    Error refused on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.wafv2AclArn: the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for; remove the field, if they may be served without it
-    Error refused on IngressClassParams team: spec.wafv2AclArn: the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for; remove the field, if they may be served without it
-    ");
-    insta::assert_snapshot!(reported("{wafv2AclName: acl}"), @"
-    Error refused on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.wafv2AclName: the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for; remove the field, if they may be served without it
-    Error refused on IngressClassParams team: spec.wafv2AclName: the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for; remove the field, if they may be served without it
-    ");
+fn what_is_not_built_is_warned_about() {
     insta::assert_snapshot!(reported("{minimumLoadBalancerCapacity: {capacityUnits: 3000}, ipamConfiguration: {ipv4IPAMPoolId: ipam-pool-1}}"), @"
     Warning annotation-not-built on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.minimumLoadBalancerCapacity: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     Warning annotation-not-built on IngressClassParams team: spec.minimumLoadBalancerCapacity: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     Warning annotation-not-built on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.ipamConfiguration.ipv4IPAMPoolId: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     Warning annotation-not-built on IngressClassParams team: spec.ipamConfiguration.ipv4IPAMPoolId: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     ");
-    assert_eq!(reported("{wafv2AclArn: '', ipamConfiguration: {}}"), "");
+    assert_eq!(reported("{wafv2AclArn: '', wafv2AclName: '', ipamConfiguration: {}}"), "");
 }
 
 #[test]

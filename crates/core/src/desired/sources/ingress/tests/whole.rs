@@ -132,6 +132,7 @@ fn an_ingress_with_one_path_in_full() {
             ],
             attributes: Attributes::new(),
             attribute_causes: BTreeMap::new(),
+            add_ons: AddOns::default(),
             tags: tags(Some("LoadBalancer")),
             cause: cause("spec"),
         }),

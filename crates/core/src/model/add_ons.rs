@@ -1,0 +1,149 @@
+//! The settings of a load balancer that other services of AWS hold: the web ACL of AWS WAF, and the protection of Shield
+//! Advanced. They are requested and read apart from the load balancer, and their failures harm nothing else of it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, Value, WebAclArn};
+
+/// The names of the protections that the controller, or its predecessor, has created. No other one is deleted.
+const OWN_PROTECTIONS: [&str; 2] = [PROTECTION_NAME, "managed by aws-alb-ingress-controller"];
+
+/// The name of a protection that the controller creates.
+pub const PROTECTION_NAME: &str = "managed by aws-load-balancer-controller";
+
+/// A setting that another service of AWS holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum AddOn {
+    /// The web ACL of AWS WAF (WAFv2).
+    WebAcl,
+    /// The protection of Shield Advanced.
+    Protection,
+}
+
+impl fmt::Display for AddOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WebAcl => "web ACL",
+            Self::Protection => "protection of Shield Advanced",
+        })
+    }
+}
+
+/// A requested setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Requested<T> {
+    /// The value.
+    pub value: T,
+    /// The cause.
+    pub cause: Cause,
+}
+
+/// The add-ons that a load balancer is to have. One that is not requested stays as it is, and is not read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AddOns {
+    /// The web ACL; `None` within if it must have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web_acl: Option<Requested<Option<Value<WebAclArn>>>>,
+    /// True if there is to be a web ACL that cannot be told now: nothing is changed for it, and nothing is served first
+    /// without it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub web_acl_is_unknown: bool,
+    /// True if Shield Advanced protects the load balancer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Requested<bool>>,
+}
+
+impl AddOns {
+    /// Returns true if none is requested.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns the requester of an add-on.
+    #[must_use]
+    pub fn cause(&self, add_on: AddOn) -> Option<&Cause> {
+        match add_on {
+            AddOn::WebAcl => self.web_acl.as_ref().map(|requested| &requested.cause),
+            AddOn::Protection => self.protection.as_ref().map(|requested| &requested.cause),
+        }
+    }
+}
+
+/// The add-ons that a load balancer has, as far as they were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedAddOns {
+    /// The web ACL; `None` if it has not been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_acl: Option<Association>,
+    /// The protection; `None` if it has not been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
+}
+
+impl ObservedAddOns {
+    /// Returns the add-ons of a load balancer that was just created.
+    #[must_use]
+    pub fn of_new() -> Self {
+        Self { web_acl: Some(Association::None), protection: Some(Protection::None) }
+    }
+
+    /// Returns true if none has been read.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The web ACL that a load balancer is associated with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Association {
+    /// None.
+    None,
+    /// This one. Its ARN is AWS's, and is not checked.
+    WebAcl(String),
+}
+
+impl Association {
+    /// Returns true if this is the web ACL.
+    #[must_use]
+    pub fn is(&self, web_acl: &WebAclArn) -> bool {
+        matches!(self, Self::WebAcl(arn) if arn == web_acl.as_str())
+    }
+
+    /// Returns the name of the web ACL, which is unique in its account and region; `None` if there is none.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::WebAcl(arn) => WebAclArn::name_in(arn),
+        }
+    }
+}
+
+/// The protection that a load balancer has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protection {
+    /// None.
+    None,
+    /// This one.
+    Exists {
+        /// The id.
+        id: String,
+        /// The name.
+        name: String,
+    },
+}
+
+impl Protection {
+    /// Returns the id of a protection that the controller has created.
+    #[must_use]
+    pub fn own_id(&self) -> Option<&str> {
+        match self {
+            Self::Exists { id, name } if OWN_PROTECTIONS.contains(&name.as_str()) => Some(id),
+            Self::Exists { .. } | Self::None => None,
+        }
+    }
+}
