@@ -134,18 +134,27 @@ pub(crate) enum Class {
     Ec2Writes,
     /// ACM's lists and Describe.
     AcmReads,
+    /// WAFv2's Get and List, which hold up no others.
+    WafReads,
+    /// WAFv2's changes.
+    WafWrites,
+    /// Shield's calls.
+    Shield,
     /// All other services.
     Others,
 }
 
 impl Class {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 10] = [
         Self::ElbReads,
         Self::ElbWrites,
         Self::Registrations,
         Self::Ec2Reads,
         Self::Ec2Writes,
         Self::AcmReads,
+        Self::WafReads,
+        Self::WafWrites,
+        Self::Shield,
         Self::Others,
     ];
 
@@ -159,6 +168,9 @@ impl Class {
             ("ec2", _) if read => Self::Ec2Reads,
             ("ec2", _) => Self::Ec2Writes,
             ("acm", _) => Self::AcmReads,
+            ("wafv2", "AssociateWebACL" | "DisassociateWebACL") => Self::WafWrites,
+            ("wafv2", _) => Self::WafReads,
+            ("shield", _) => Self::Shield,
             _ => Self::Others,
         }
     }
@@ -172,6 +184,9 @@ impl Class {
             Self::Ec2Reads => "ec2_reads",
             Self::Ec2Writes => "ec2_writes",
             Self::AcmReads => "acm_reads",
+            Self::WafReads => "waf_reads",
+            Self::WafWrites => "waf_writes",
+            Self::Shield => "shield",
             Self::Others => "others",
         }
     }
@@ -188,6 +203,8 @@ impl Class {
             Self::Ec2Writes => (50.0, 2.5),
             // "Quotas" of ACM: ListCertificates 8/s, DescribeCertificate 10/s.
             Self::AcmReads => (8.0, 4.0),
+            // "Quotas" of AWS WAF: AssociateWebACL and GetWebACLForResource about one call a second.
+            Self::WafReads | Self::WafWrites | Self::Shield => (1.0, 0.5),
             Self::Others => (10.0, 0.5),
         }
     }

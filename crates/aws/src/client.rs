@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     error::Error,
     hash::{BuildHasher, Hasher, RandomState},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -124,6 +127,8 @@ pub struct AwsReader {
     pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) acm: aws_sdk_acm::Client,
+    pub(crate) wafv2: aws_sdk_wafv2::Client,
+    pub(crate) shield: aws_sdk_shield::Client,
     budgets: Arc<Budgets>,
     observer: Option<Arc<dyn CallObserver>>,
     /// The maximum number of attempts at a read.
@@ -132,6 +137,8 @@ pub struct AwsReader {
     endpoints: BTreeMap<String, String>,
     proxies: Arc<Proxies>,
     pub(super) credentials: Option<SharedCredentialsProvider>,
+    /// The reads of services that hold settings of load balancers, by operation, that failed a short time ago.
+    failed_lately: Mutex<BTreeMap<&'static str, (Instant, AwsError)>>,
 }
 
 impl std::fmt::Debug for AwsReader {
@@ -146,6 +153,14 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for services that hold settings of load balancers, without which everything else goes on. A network may have no
+/// way to them.
+const ADD_ON_TIMEOUT: Duration = Duration::from_secs(5);
+/// The attempts at reads of such a service that are not answered.
+const ADD_ON_ATTEMPTS: u32 = 2;
+/// The time for which a read of such a service that failed is not tried again, so that many stacks do not wait for it one
+/// after the other.
+const FAILED_LATELY: Duration = Duration::from_secs(60);
 
 impl AwsReader {
     /// Creates the clients from the environment and the profile files, without calling AWS.
@@ -173,8 +188,10 @@ impl AwsReader {
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .build();
+        let of_add_ons = timeouts.to_builder().operation_attempt_timeout(ADD_ON_TIMEOUT).build();
         macro_rules! client {
             ($service:ident, $id:literal) => {{
+                let timeouts = if is_add_on($id) { &of_add_ons } else { &timeouts };
                 let mut builder = $service::config::Builder::from(config)
                     .retry_config(RetryConfig::disabled())
                     .timeout_config(timeouts.clone());
@@ -191,6 +208,8 @@ impl AwsReader {
             elb: client!(aws_sdk_elasticloadbalancingv2, "elasticloadbalancingv2"),
             ec2: client!(aws_sdk_ec2, "ec2"),
             acm: client!(aws_sdk_acm, "acm"),
+            wafv2: client!(aws_sdk_wafv2, "wafv2"),
+            shield: client!(aws_sdk_shield, "shield"),
             budgets: Arc::new(Budgets::new(&options.fixed_limits, options.observer.clone())),
             observer: options.observer.clone(),
             max_attempts: options.max_attempts.max(1),
@@ -198,6 +217,7 @@ impl AwsReader {
             endpoints: options.endpoints.clone(),
             proxies: Arc::clone(&options.proxies),
             credentials: config.credentials_provider(),
+            failed_lately: Mutex::default(),
         }
     }
 
@@ -233,18 +253,35 @@ impl AwsReader {
             ["Describe", "List", "Get"].iter().any(|word| operation.starts_with(word)),
             "{operation} may change something"
         );
-        let again = |kind: &AwsErrorKind| {
-            matches!(
-                kind,
-                AwsErrorKind::Throttled { .. } | AwsErrorKind::Unclear { .. } | AwsErrorKind::Unreachable { .. }
-            )
+        let is_add_on = is_add_on(service_of(operation));
+        if let Some((_, error)) = self.failed_lately().get(operation).filter(|(at, _)| at.elapsed() < FAILED_LATELY) {
+            return Err(error.clone());
+        }
+        let unanswered = AtomicU32::new(0);
+        let again = |kind: &AwsErrorKind| match kind {
+            AwsErrorKind::Throttled { .. } => true,
+            AwsErrorKind::Unclear { .. } | AwsErrorKind::Unreachable { .. } => {
+                !is_add_on || unanswered.fetch_add(1, Ordering::Relaxed) + 1 < ADD_ON_ATTEMPTS
+            }
+            _ => false,
         };
-        watched(
-            self.observer.as_ref(),
-            operation,
-            self.attempts(operation, call, self.max_attempts, || Some(Duration::MAX), again),
-        )
-        .await
+        let attempts = self.attempts(operation, call, self.max_attempts, || Some(Duration::MAX), again);
+        let answer = watched(self.observer.as_ref(), operation, attempts).await;
+        if is_add_on {
+            let lasts = |error: &&AwsError| {
+                use AwsErrorKind::{Denied, Unclear, Unreachable};
+                matches!(error.kind, Denied { .. } | Unclear { .. } | Unreachable { .. })
+            };
+            match answer.as_ref().err().filter(lasts) {
+                Some(error) => drop(self.failed_lately().insert(operation, (Instant::now(), error.clone()))),
+                None => drop(self.failed_lately().remove(operation)),
+            }
+        }
+        answer
+    }
+
+    fn failed_lately(&self) -> MutexGuard<'_, BTreeMap<&'static str, (Instant, AwsError)>> {
+        self.failed_lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes up to `most` attempts at a call, each no longer than the time that `may` returns, and retries errors for
@@ -287,6 +324,11 @@ impl AwsReader {
             attempt += 1;
         }
     }
+}
+
+/// Returns true for a service that holds settings of load balancers.
+fn is_add_on(service: &str) -> bool {
+    matches!(service, "wafv2" | "shield")
 }
 
 /// Returns a random duration between half of `wait` and all of it, so that callers that were throttled together do not

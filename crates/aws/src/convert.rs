@@ -10,7 +10,7 @@ use aws_sdk_elasticloadbalancingv2::types as elb;
 pub(super) use self::authentication::to_mutual_authentication;
 use albatross_core::model::{
     Action, Authentication, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn,
-    ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedListener,
+    ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedAddOns, ObservedListener,
     ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, QueryStringValue, Rewrite, RuleArn, Scheme,
     SecurityGroupId, SecurityGroupRule, Source, Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, Transform,
     WeightedTargetGroup,
@@ -368,6 +368,7 @@ pub(super) fn load_balancer(balancer: &elb::LoadBalancer) -> Option<ObservedLoad
         attributes: None,
         tags: Tags::new(),
         listeners: None,
+        add_ons: ObservedAddOns::default(),
     })
 }
 

@@ -43,9 +43,9 @@ pub enum AwsErrorKind {
         /// AWS's words.
         message: String,
     },
-    /// Another resource still uses this one. The call did not take effect; it will, once the other has released it.
+    /// Another resource still uses this one, or is not ready. The call did not take effect; it will, once that has changed.
     Dependency {
-        /// `DependencyViolation` or `ResourceInUse`.
+        /// For example `DependencyViolation` or `ResourceInUse`.
         code: String,
         /// AWS's words.
         message: String,
@@ -146,7 +146,7 @@ const QUOTAS: [(&str, &str); 13] = [
     ("SecurityGroupsPerInstanceLimitExceeded", "Security groups per network interface"),
 ];
 
-/// The operations of EC2 that are called; an operation that is neither one of these nor one of ACM belongs to ELB v2.
+/// The operations of EC2 that are called; an operation that is in none of these lists belongs to ELB v2.
 const EC2_OPERATIONS: [&str; 13] = [
     "AuthorizeSecurityGroupIngress",
     "CreateSecurityGroup",
@@ -166,6 +166,13 @@ const EC2_OPERATIONS: [&str; 13] = [
 /// The operations of ACM that are called.
 const ACM_OPERATIONS: [&str; 2] = ["DescribeCertificate", "ListCertificates"];
 
+/// The operations of WAFv2 that are called.
+const WAFV2_OPERATIONS: [&str; 4] = ["AssociateWebACL", "DisassociateWebACL", "GetWebACLForResource", "ListWebACLs"];
+
+/// The operations of Shield that are called.
+const SHIELD_OPERATIONS: [&str; 4] =
+    ["CreateProtection", "DeleteProtection", "DescribeProtection", "GetSubscriptionState"];
+
 /// Returns true if an operation is EC2's.
 fn is_ec2(operation: &str) -> bool {
     EC2_OPERATIONS.contains(&operation)
@@ -176,6 +183,8 @@ pub(super) fn service_of(operation: &str) -> &'static str {
     match operation {
         operation if is_ec2(operation) => "ec2",
         operation if ACM_OPERATIONS.contains(&operation) => "acm",
+        operation if WAFV2_OPERATIONS.contains(&operation) => "wafv2",
+        operation if SHIELD_OPERATIONS.contains(&operation) => "shield",
         _ => "elasticloadbalancingv2",
     }
 }
@@ -194,7 +203,9 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" | "Unauthorized" => {
             AwsErrorKind::Denied { code, message }
         }
-        "DependencyViolation" | "ResourceInUse" => AwsErrorKind::Dependency { code, message },
+        "DependencyViolation" | "ResourceInUse" | "WAFUnavailableEntityException" => {
+            AwsErrorKind::Dependency { code, message }
+        }
         "LoadBalancerNotFound"
         | "ListenerNotFound"
         | "RuleNotFound"
@@ -208,7 +219,8 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
         | "InvalidPermission.Duplicate"
         | "DuplicateLoadBalancerName"
         | "DuplicateTargetGroupName"
-        | "DuplicateListener" => AwsErrorKind::Duplicate { code, message },
+        | "DuplicateListener"
+        | "ResourceAlreadyExistsException" => AwsErrorKind::Duplicate { code, message },
         _ if status == 429 => AwsErrorKind::Throttled { code, message },
         // AWS answers a definite refusal with 4xx; anything else may have taken effect.
         _ if (400..500).contains(&status) => AwsErrorKind::Refused { code, message },
@@ -406,7 +418,7 @@ impl AwsError {
                  `--aws-api-endpoints` names another endpoint"
                     .to_owned(),
             ),
-            AwsErrorKind::Refused { code, message } => refused_fix(code, message),
+            AwsErrorKind::Refused { code, message } => refused_fix(self.operation, code, message),
             _ => None,
         }
     }
@@ -455,7 +467,7 @@ fn of_response(status: StatusCode, message: String) -> AwsErrorKind {
 /// The code with which AWS refuses to delete a protected load balancer, among other things.
 const NOT_PERMITTED: &str = "OperationNotPermitted";
 
-fn refused_fix(code: &str, message: &str) -> Option<String> {
+fn refused_fix(operation: &str, code: &str, message: &str) -> Option<String> {
     if let Some((_, quota)) = QUOTAS.iter().find(|(refused, _)| *refused == code) {
         return Some(format!("ask AWS to raise the quota `{quota}`, or use fewer"));
     }
@@ -470,8 +482,11 @@ fn refused_fix(code: &str, message: &str) -> Option<String> {
             NOT_PERMITTED if message.contains("eletion protection") => {
                 "switch the load balancer's attribute `deletion_protection.enabled` off in AWS if it may be deleted"
             }
+            "WAFNonexistentItemException" if operation == "AssociateWebACL" => {
+                "check the web ACL's ARN: it must be in the load balancer's account and region"
+            }
             "TargetGroupAssociationLimit" => "use the target group with one load balancer only",
-            c if c.starts_with("TooMany") || c.ends_with("LimitExceeded") => {
+            c if c.starts_with("TooMany") || c.ends_with("LimitExceeded") || c.ends_with("LimitsExceededException") => {
                 "ask AWS to raise the quota that it names, or use fewer"
             }
             _ => return None,

@@ -17,7 +17,7 @@ use self::certificates::CertificateStore;
 use crate::{AwsError, AwsReader};
 use albatross_core::{
     facts::{Fact, FactQuery, Facts, Subnet, SubnetQuery, limits::Limits, security_groups, subnets},
-    model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcId},
+    model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcId, WebAclArn},
 };
 
 /// Subnets, security groups, route tables and their tags change rarely. Resources that are not found are looked up again every time.
@@ -41,6 +41,8 @@ pub struct FactStore {
     /// The same, for each name.
     target_groups: Mutex<BTreeMap<String, Cell<TargetGroupArn>>>,
     vpc_blocks: tokio::sync::Mutex<Option<Reading<Vec<String>>>>,
+    web_acls: tokio::sync::Mutex<Option<Reading<BTreeMap<String, WebAclArn>>>>,
+    shield_subscription: tokio::sync::Mutex<Option<Reading<bool>>>,
     /// By name.
     trust_stores: tokio::sync::Mutex<BTreeMap<String, Reading<TrustStoreArn>>>,
     certificates: CertificateStore,
@@ -140,6 +142,8 @@ impl FactStore {
             security_groups: Mutex::default(),
             target_groups: Mutex::default(),
             vpc_blocks: tokio::sync::Mutex::default(),
+            web_acls: tokio::sync::Mutex::default(),
+            shield_subscription: tokio::sync::Mutex::default(),
             trust_stores: tokio::sync::Mutex::default(),
             certificates: CertificateStore::default(),
         }
@@ -184,7 +188,16 @@ impl FactStore {
             }
             FactQuery::VpcBlocks => facts.vpc_blocks = Some(self.vpc_blocks().await),
             FactQuery::Limits => facts.limits = Some(self.limits().await),
-            FactQuery::Secret(_) | FactQuery::BackendSecurityGroup | FactQuery::Current | FactQuery::Protection => {}
+            FactQuery::WebAcl(name) => {
+                let fact = self.web_acl(name).await;
+                facts.web_acls.insert(name.clone(), fact);
+            }
+            FactQuery::ShieldSubscription => facts.shield_subscription = Some(self.shield_subscription().await),
+            FactQuery::Secret(_)
+            | FactQuery::BackendSecurityGroup
+            | FactQuery::Current
+            | FactQuery::CurrentAddOn(_)
+            | FactQuery::Protection => {}
         }
     }
 
@@ -297,6 +310,41 @@ impl FactStore {
         }
         known.extend(kept.map(|reading| (name.to_owned(), reading)));
         found.map_or_else(|error| unavailable(&error), Fact::Known)
+    }
+
+    /// All web ACLs are listed at once. A name that is not in a list which is older than the question is looked for once more.
+    async fn web_acl(&self, name: &str) -> Fact<WebAclArn> {
+        let asked = self.ages.now();
+        let mut kept = self.web_acls.lock().await;
+        for _ in 0..2 {
+            let is_older = match self.ages.get(&mut kept, MAXIMUM_AGE, self.aws.web_acls()).await {
+                Ok(listed) => match listed.value.get(name) {
+                    Some(web_acl) => return Fact::Known(web_acl.clone()),
+                    None => listed.number <= asked,
+                },
+                Err(error) => return unavailable(&error),
+            };
+            *kept = None;
+            if !is_older {
+                break;
+            }
+        }
+        Fact::Absent {
+            message: format!("there is no regional web ACL `{name}`"),
+            fix: "create it with the scope REGIONAL in the load balancer's account and region, or name another"
+                .to_owned(),
+        }
+    }
+
+    /// That the account is not subscribed is forgotten sooner.
+    async fn shield_subscription(&self) -> Fact<bool> {
+        let mut kept = self.shield_subscription.lock().await;
+        let maximum_age = match kept.as_ref().is_some_and(|reading| reading.value) {
+            true => MAXIMUM_AGE_OF_PLACES,
+            false => MAXIMUM_AGE,
+        };
+        let found = self.ages.get(&mut kept, maximum_age, self.aws.is_subscribed_to_shield()).await;
+        found.map_or_else(|error| unavailable(&error), |reading| Fact::Known(reading.value))
     }
 
     /// Invalidates the answer, so that it is read again: something about it did not fit.

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests hold no lease, and make plans of their own"))]
 
 mod acm;
+mod add_ons;
 mod budget;
 mod calls;
 mod client;

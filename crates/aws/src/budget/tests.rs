@@ -203,7 +203,10 @@ fn operations_have_their_classes_and_priorities() {
         ("ec2", "DeleteTags", Class::Ec2Writes),
         ("acm", "ListCertificates", Class::AcmReads),
         ("acm", "DescribeCertificate", Class::AcmReads),
-        ("wafv2", "GetWebACL", Class::Others),
+        ("wafv2", "GetWebACLForResource", Class::WafReads),
+        ("wafv2", "AssociateWebACL", Class::WafWrites),
+        ("shield", "CreateProtection", Class::Shield),
+        ("route53", "ListHostedZones", Class::Others),
     ] {
         assert_eq!(Class::of(service, operation), class, "{service} {operation}");
     }

@@ -224,6 +224,7 @@ fn application_and_network_load_balancers_are_read() {
             attributes: None,
             tags: Tags::new(),
             listeners: None,
+            add_ons: ObservedAddOns::default(),
         })
     };
     for (kind, read) in [

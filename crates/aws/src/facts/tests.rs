@@ -300,3 +300,41 @@ async fn a_trust_store_is_found_by_its_name() {
     let asked: Vec<String> = fake.calls().iter().map(|call| call.param("Names.member.1").to_owned()).collect();
     assert_eq!(asked, ["partners", "nobodys", "nobodys"], "what is not found is asked for anew");
 }
+
+#[tokio::test]
+async fn web_acls_are_listed_once_and_a_name_that_is_not_found_is_looked_for_again() {
+    let (fake, store) = store(|call| match call.action.as_str() {
+        "ListWebACLs" => {
+            let arn = "arn:aws:wafv2:us-west-2:111122223333:regional/webacl/edge/1";
+            (200, serde_json::json!({ "WebACLs": [{ "Name": "edge", "ARN": arn }] }).to_string())
+        }
+        _ => (200, serde_json::json!({ "SubscriptionState": "INACTIVE" }).to_string()),
+    })
+    .await;
+    let mut facts = Facts::default();
+    for name in ["edge", "edge", "lost"] {
+        store.answer(&FactQuery::WebAcl(name.to_owned()), &mut facts).await;
+    }
+    assert!(matches!(facts.web_acl("edge"), Some(Fact::Known(arn)) if arn.name() == "edge"));
+    let Some(Fact::Absent { message, fix }) = facts.web_acl("lost") else { panic!("{facts:?}") };
+    insta::assert_snapshot!(format!("{message}; {fix}"), @"there is no regional web ACL `lost`; create it with the scope REGIONAL in the load balancer's account and region, or name another");
+    assert_eq!(fake.actions(), ["ListWebACLs"; 2], "the list was older than the question");
+    for _ in 0..2 {
+        store.answer(&FactQuery::ShieldSubscription, &mut facts).await;
+    }
+    assert_eq!(facts.shield_subscription(), Some(Fact::Known(false)));
+    assert_eq!(fake.actions(), ["GetSubscriptionState"]);
+}
+
+#[tokio::test]
+async fn without_the_permission_a_web_acl_is_unavailable_and_the_action_is_named() {
+    let (_fake, store) =
+        store(|_| (400, serde_json::json!({ "__type": "AccessDeniedException", "message": "no" }).to_string())).await;
+    let mut facts = Facts::default();
+    store.answer(&FactQuery::WebAcl("edge".to_owned()), &mut facts).await;
+    store.answer(&FactQuery::ShieldSubscription, &mut facts).await;
+    let Some(Fact::Unavailable(why)) = facts.web_acl("edge") else { panic!("{facts:?}") };
+    insta::assert_snapshot!(why, @"AWS does not allow ListWebACLs: no (AccessDeniedException); allow the action `wafv2:ListWebACLs` in the IAM policy of the controller's role");
+    let Some(Fact::Unavailable(why)) = facts.shield_subscription() else { panic!("{facts:?}") };
+    insta::assert_snapshot!(why, @"AWS does not allow GetSubscriptionState: no (AccessDeniedException); allow the action `shield:GetSubscriptionState` in the IAM policy of the controller's role");
+}

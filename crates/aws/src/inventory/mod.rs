@@ -30,8 +30,9 @@ use super::{AwsError, AwsReader, convert};
 use albatross_core::model::{HealthState, Target, TargetHealth};
 use albatross_core::{
     model::{
-        LoadBalancerArn, MemberResources, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
-        ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId, tags,
+        AddOn, Association, LoadBalancerArn, MemberResources, ObservedAddOns, ObservedLoadBalancer,
+        ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags,
+        TargetGroupArn, VpcId, tags,
     },
     plan::Reads,
     record::Clean,
@@ -313,6 +314,11 @@ impl Inventory {
         Ok(())
     }
 
+    /// Returns true if this load balancer is known to serve traffic.
+    pub fn is_active(&self, arn: &LoadBalancerArn) -> bool {
+        self.state().load_balancers.get(arn).is_some_and(|entry| entry.value.is_active())
+    }
+
     /// Returns true if this load balancer was protected from deletion when its attributes were last known. That outlives the
     /// attributes.
     pub fn was_protected(&self, arn: &LoadBalancerArn) -> bool {
@@ -349,6 +355,9 @@ impl Inventory {
             let attributes = self.aws.load_balancer_attributes(arn).await?;
             self.state().set_load_balancer_attributes(arn, attributes);
         }
+        for (add_on, arn) in &reads.add_ons {
+            self.read_add_on(*add_on, arn).await?;
+        }
         for arn in &reads.listeners {
             let attributes = self.aws.listener_attributes(arn).await?;
             let mut state = self.state();
@@ -362,6 +371,28 @@ impl Inventory {
             if let Some(entry) = self.state().target_groups.get_mut(arn) {
                 entry.value.attributes = Some(attributes);
             }
+        }
+        Ok(())
+    }
+
+    async fn read_add_on(&self, add_on: AddOn, arn: &LoadBalancerArn) -> Result<(), AwsError> {
+        let read = match add_on {
+            AddOn::WebAcl => {
+                let association = match self.aws.web_acl_of(arn).await {
+                    // WAF does not know a load balancer that is being set up, which has none then.
+                    Err(error) if error.code() == Some("WAFNonexistentItemException") && !self.is_active(arn) => {
+                        Association::None
+                    }
+                    association => association?,
+                };
+                ObservedAddOns { web_acl: Some(association), protection: None }
+            }
+            AddOn::Protection => ObservedAddOns { web_acl: None, protection: Some(self.aws.protection_of(arn).await?) },
+        };
+        if let Some(entry) = self.state().load_balancers.get_mut(arn) {
+            let ObservedAddOns { web_acl, protection } = &mut entry.value.add_ons;
+            *web_acl = read.web_acl.or(web_acl.take());
+            *protection = read.protection.or(protection.take());
         }
         Ok(())
     }
@@ -513,6 +544,7 @@ impl Inventory {
             entry.tags.invalidated = wanted;
             entry.listeners.invalidated = wanted;
             entry.value.attributes = None;
+            entry.value.add_ons = ObservedAddOns::default();
         }
         for (arn, entry) in state.target_groups.iter_mut().filter(|(_, t)| of_group(&t.value.tags)) {
             entry.tags.invalidated = wanted;

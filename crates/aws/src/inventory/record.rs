@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::{BalancerEntry, Inventory, ReadState, SecurityGroupEntry, State, TargetGroupEntry};
 use albatross_core::{
     model::{
-        Action, Attributes, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn, ObservedListener,
-        ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, Registration, RuleArn,
-        SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn, TargetHealth,
+        Action, Association, Attributes, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn, ObservedAddOns,
+        ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, Protection,
+        Registration, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn, TargetHealth,
     },
     plan::AssumedSecret,
 };
@@ -110,6 +110,23 @@ impl Inventory {
         let written = state.next_write();
         if let Some(entry) = state.target_groups.get_mut(arn) {
             entry.value.attributes = Some(attributes);
+            entry.written = written;
+        }
+    }
+
+    pub fn record_web_acl(&self, arn: &LoadBalancerArn, association: Association) {
+        self.record_add_ons(arn, |add_ons| add_ons.web_acl = Some(association));
+    }
+
+    pub fn record_protection(&self, arn: &LoadBalancerArn, protection: Protection) {
+        self.record_add_ons(arn, |add_ons| add_ons.protection = Some(protection));
+    }
+
+    fn record_add_ons(&self, arn: &LoadBalancerArn, change: impl FnOnce(&mut ObservedAddOns)) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.load_balancers.get_mut(arn) {
+            change(&mut entry.value.add_ons);
             entry.written = written;
         }
     }

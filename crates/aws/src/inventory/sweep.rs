@@ -150,6 +150,7 @@ impl State {
                     let (tags, tags_known) = tags_of(value.arn.as_str(), known);
                     value.tags = tags;
                     value.attributes = entry.as_ref().and_then(|e| e.value.attributes.clone());
+                    value.add_ons = entry.as_ref().map(|e| e.value.add_ons.clone()).unwrap_or_default();
                     let (listeners, known) = entry.map(|e| (e.value.listeners, e.listeners)).unwrap_or_default();
                     value.listeners = listeners;
                     BalancerEntry { value, tags: tags_known, listeners: known, written: 0 }

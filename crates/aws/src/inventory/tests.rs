@@ -4,8 +4,8 @@ use tokio::sync::Notify;
 
 use super::*;
 use albatross_core::model::{
-    Attributes, ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedListener,
-    ObservedRule, RuleArn, Scheme, SecurityGroupRule, Source,
+    Association, Attributes, ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName,
+    ObservedListener, ObservedRule, Protection, RuleArn, Scheme, SecurityGroupRule, Source,
 };
 use albatross_simulation::fake::{Call, Fake, ec2, elb, elb_error};
 
@@ -13,6 +13,7 @@ mod unverified_records;
 
 const CLUSTER: &str = "demo";
 const VPC: &str = "vpc-1";
+const WEB_ACL: &str = "arn:aws:wafv2:us-west-2:111122223333:regional/webacl/edge/1";
 
 /// AWS as these tests need it: lists of names, each in the group of its name.
 #[derive(Default)]
@@ -144,6 +145,13 @@ fn answer(world: &World, call: &Call) -> (u16, String) {
             let attribute = format!("<member><Key>of</Key><Value>{arn}</Value></member>{protection}");
             elb(&call.action, &format!("<Attributes>{attribute}<member><Key>empty</Key></member></Attributes>"))
         }
+        "GetWebACLForResource" => (
+            200,
+            serde_json::json!({ "WebACL": { "ARN": WEB_ACL, "Name": "edge", "Id": "1", "DefaultAction": {},
+                "VisibilityConfig": { "SampledRequestsEnabled": false, "CloudWatchMetricsEnabled": false, "MetricName": "m" } } })
+            .to_string(),
+        ),
+        "DescribeProtection" => (400, serde_json::json!({ "__type": "ResourceNotFoundException" }).to_string()),
         "DescribeTargetHealth" => elb(
             &call.action,
             "<TargetHealthDescriptions><member><Target><Id>10.0.0.1</Id><Port>80</Port></Target><TargetHealth><State>healthy</State></TargetHealth></member></TargetHealthDescriptions>",
@@ -191,6 +199,7 @@ fn created_balancer(name: &str) -> ObservedLoadBalancer {
         attributes: None,
         tags: tags_of_group(name),
         listeners: Some(BTreeMap::new()),
+        add_ons: ObservedAddOns::default(),
     }
 }
 
@@ -768,4 +777,35 @@ async fn protection_from_deletion_is_known_longer_than_attributes() {
 
 fn protection(value: &str) -> (String, String) {
     (albatross_core::model::DELETION_PROTECTION.to_owned(), value.to_owned())
+}
+
+#[tokio::test]
+async fn add_ons_are_known_once_read_and_by_the_controllers_own_writes() {
+    let world = world(&["a"], &[], &[]);
+    let (fake, inventory) = started(&world).await;
+    let (of_a, arn) = (group("a"), balancer_arn("a"));
+    let known = async || inventory.observe(&of_a).await.unwrap().load_balancers.remove(0).add_ons;
+    assert!(known().await.is_unread());
+    fake.calls();
+    let reads = Reads { add_ons: [(AddOn::WebAcl, arn.clone())].into(), ..Reads::default() };
+    inventory.read(&of_a, &reads).await.unwrap();
+    let web_acl = Some(Association::WebAcl(WEB_ACL.to_owned()));
+    assert_eq!(known().await, ObservedAddOns { web_acl: web_acl.clone(), protection: None });
+    let reads = Reads { add_ons: [(AddOn::Protection, arn.clone())].into(), ..Reads::default() };
+    inventory.read(&of_a, &reads).await.unwrap();
+    assert_eq!(known().await, ObservedAddOns { web_acl, protection: Some(Protection::None) });
+    assert_eq!(fake.actions(), ["DescribeProtection", "GetWebACLForResource"]);
+    // A list does not show them, and leaves them.
+    inventory.record_web_acl(&arn, Association::None);
+    let protection = Protection::Exists { id: "1".to_owned(), name: "n".to_owned() };
+    inventory.record_protection(&arn, protection.clone());
+    inventory.invalidate_list();
+    inventory.groups().await.unwrap();
+    let own = ObservedAddOns { web_acl: Some(Association::None), protection: Some(protection) };
+    assert_eq!(known().await, own);
+    // A record holds them.
+    let record = serde_json::to_string(&inventory.observe_whole(&of_a).await.unwrap().load_balancers[0]).unwrap();
+    assert_eq!(serde_json::from_str::<ObservedLoadBalancer>(&record).unwrap().add_ons, own);
+    inventory.invalidate(&of_a);
+    assert!(known().await.is_unread());
 }
