@@ -50,10 +50,16 @@ fn answer(want: &FactQuery, facts: &Facts) -> Option<String> {
         FactQuery::TargetGroup(name) => facts.target_groups.get(name).and_then(answer_text),
         FactQuery::Certificates(hosts) => facts.certificates.get(hosts).and_then(answer_text),
         FactQuery::TrustStore(name) => facts.trust_stores.get(name).and_then(answer_text),
+        FactQuery::WebAcl(name) => facts.web_acls.get(name).and_then(answer_text),
+        FactQuery::ShieldSubscription => facts.shield_subscription.as_ref().and_then(answer_text),
         FactQuery::VpcBlocks => facts.vpc_blocks.as_ref().and_then(answer_text),
         FactQuery::Limits => facts.limits.as_ref().and_then(answer_text),
         // Readers of a Secret are notified of its changes by its watch.
-        FactQuery::Secret(_) | FactQuery::BackendSecurityGroup | FactQuery::Current | FactQuery::Protection => None,
+        FactQuery::Secret(_)
+        | FactQuery::BackendSecurityGroup
+        | FactQuery::Current
+        | FactQuery::CurrentAddOn(_)
+        | FactQuery::Protection => None,
     }
 }
 

@@ -17,7 +17,7 @@ use albatross_core::{
     diagnostics::Severity,
     facts::{ExistingLoadBalancer, Fact, FactQuery, Facts},
     model::{
-        KnownLimits, LoadBalancerArn, ObjectName, ObjectReference, ObservedLoadBalancer, ObservedStack,
+        AddOn, KnownLimits, LoadBalancerArn, ObjectName, ObjectReference, ObservedLoadBalancer, ObservedStack,
         SecurityGroupId, Stack, StackId, TargetGroupArn,
     },
     plan::{self, AssumedSecret, Plan, Planned, Reads},
@@ -111,6 +111,8 @@ pub(crate) struct Change<'a> {
 pub(crate) trait PlanApplier {
     /// The reason why a plan is not carried out.
     type Error;
+    /// The reason why a step is left out.
+    type LeftOut;
 
     /// Returns true if the objects that the plan treats as deleted are deleted.
     fn prove(&self, change: &Change<'_>) -> impl Future<Output = Result<bool, Self::Error>> + Send;
@@ -121,19 +123,19 @@ pub(crate) trait PlanApplier {
     /// Records, before the first write, that the stack is being changed.
     fn mark_dirty(&self, change: &Change<'_>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Runs the steps.
-    fn apply(&self, change: &Change<'_>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Runs the steps. Returns the failures of steps that hold up no other one.
+    fn apply(&self, change: &Change<'_>) -> impl Future<Output = Result<Vec<Self::LeftOut>, Self::Error>> + Send;
 }
 
 /// The result of [`carry_out`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CarriedOut {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CarriedOut<L> {
     /// The plan was empty.
     Nothing,
     /// An object that the plan treats as deleted exists: nothing was done.
     Unproved,
-    /// Every step was run.
-    Applied,
+    /// Every step was run, except for these failures, which hold up no other step.
+    Applied(Vec<L>),
 }
 
 /// Builds until building requests no more facts. Returns `None` if that does not end within the maximum number of
@@ -172,6 +174,10 @@ where
         for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
             match want {
                 FactQuery::Current => facts.current = Some(Box::new(source.observe_whole(stack).await?)),
+                FactQuery::CurrentAddOn(add_on) => {
+                    facts.current = Some(Box::new(observe_with(source, stack, *add_on).await?));
+                    facts.current_add_ons.insert(*add_on);
+                }
                 FactQuery::Protection => facts.protected = Some(protected(source, stack).await?),
                 FactQuery::BackendSecurityGroup => {
                     let group = source.backend_security_group(stack, membership, &built.frozen).await?;
@@ -185,6 +191,25 @@ where
         }
     }
     Ok(None)
+}
+
+/// Returns the resources of a stack in AWS, including listeners and an add-on. That the add-on cannot be read holds up
+/// nothing else.
+async fn observe_with<R: StackReader>(reader: &R, stack: &StackId, add_on: AddOn) -> Result<ObservedStack, AwsError> {
+    let known = reader.observe_whole(stack).await?;
+    let is_unread = |balancer: &&ObservedLoadBalancer| match add_on {
+        AddOn::WebAcl => balancer.add_ons.web_acl.is_none(),
+        AddOn::Protection => balancer.add_ons.protection.is_none(),
+    };
+    let unread = known.load_balancers.iter().filter(is_unread);
+    let add_ons: BTreeSet<_> = unread.map(|balancer| (add_on, balancer.arn.clone())).collect();
+    if add_ons.is_empty() {
+        return Ok(known);
+    }
+    if let Err(error) = reader.read(stack, &Reads { add_ons, ..Reads::default() }).await {
+        tracing::warn!(group = %stack, "the {add_on} of the load balancer cannot be read: {error}");
+    }
+    reader.observe_whole(stack).await
 }
 
 /// Adds the existing load balancers of the stack to the facts.
@@ -267,8 +292,16 @@ pub(crate) async fn observe<R: StackReader>(
     Ok(observed)
 }
 
+/// A plan with the state that it was made from.
+pub(crate) struct Planning {
+    pub plan: Plan,
+    pub observed: ObservedStack,
+    /// The add-ons that could not be read, which the plan leaves as they are.
+    pub unread: BTreeMap<AddOn, AwsError>,
+}
+
 /// Returns the plan and the observed state that it was made from, after reading all unknown state that the plan depends
-/// on.
+/// on. That an add-on cannot be read holds up nothing else.
 ///
 /// # Errors
 /// Returns an error if AWS cannot be read.
@@ -276,11 +309,12 @@ pub(crate) async fn plan<R: StackReader>(
     reader: &R,
     stack: &Stack,
     mut observed: ObservedStack,
-) -> Result<(Plan, ObservedStack), AwsError> {
+) -> Result<Planning, AwsError> {
     let (id, room) = (&stack.id, observed.room);
     let (arriving, shown) = (observed.arriving.clone(), observed.shown.clone());
     // As AWS has it in this pass.
     let (mut healthy, mut states_are_read) = (BTreeMap::new(), false);
+    let mut unread = BTreeMap::new();
     loop {
         // The resources of a takeover are trusted once. If the stack has a record, the secret that AWS was given is
         // known, or known to be uncertain.
@@ -295,9 +329,14 @@ pub(crate) async fn plan<R: StackReader>(
         observed.shown.clone_from(&shown);
         observed.healthy.clone_from(&healthy);
         observed.states_are_read = states_are_read;
+        observed.left_out = unread.keys().copied().collect();
         match plan::plan(stack, &observed) {
-            Planned::Ready(plan) => return Ok((plan, observed)),
-            Planned::Need(reads) => {
+            Planned::Ready(plan) => return Ok(Planning { plan, observed, unread }),
+            Planned::Need(mut reads) => {
+                for (add_on, arn) in std::mem::take(&mut reads.add_ons) {
+                    let reads = Reads { add_ons: [(add_on, arn)].into(), ..Reads::default() };
+                    unread.extend(reader.read(id, &reads).await.err().map(|error| (add_on, error)));
+                }
                 for group in in_turns(&reads.health) {
                     let count = if healthy.len() < MOST_LOOKS { look(reader, group).await } else { None };
                     healthy.insert(group.clone(), count);
@@ -337,7 +376,10 @@ async fn look<R: StackReader>(reader: &R, group: &TargetGroupArn) -> Option<usiz
 ///
 /// # Errors
 /// Returns an error if the proof, a write to the API server, or a step fails.
-pub(crate) async fn carry_out<A: PlanApplier>(applier: &A, change: &Change<'_>) -> Result<CarriedOut, A::Error> {
+pub(crate) async fn carry_out<A: PlanApplier>(
+    applier: &A,
+    change: &Change<'_>,
+) -> Result<CarriedOut<A::LeftOut>, A::Error> {
     if change.plan.steps().is_empty() {
         // A user may have removed the finalizer (`kubectl replace` does), which would leave the resources behind.
         applier.ensure_finalizer(change).await?;
@@ -348,8 +390,7 @@ pub(crate) async fn carry_out<A: PlanApplier>(applier: &A, change: &Change<'_>) 
     }
     applier.ensure_finalizer(change).await?;
     applier.mark_dirty(change).await?;
-    applier.apply(change).await?;
-    Ok(CarriedOut::Applied)
+    Ok(CarriedOut::Applied(applier.apply(change).await?))
 }
 
 #[cfg(test)]

@@ -180,6 +180,9 @@ impl MissingResources {
             StepAction::ModifyListener { port, change, .. } => {
                 change.default_action.as_ref().is_some_and(|to| self.ports.contains(port) || self.is_led_to(to))
             }
+            StepAction::AssociateWebAcl { load_balancer, .. } | StepAction::CreateProtection { load_balancer, .. } => {
+                self.load_balancer && load_balancer.is_none()
+            }
             StepAction::AddListenerCertificates { listener, .. } => self.has_listener(listener),
             StepAction::CreateRule { listener, rule, .. } => {
                 self.has_listener(listener) || self.is_led_to(&rule.action)

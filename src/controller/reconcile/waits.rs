@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use albatross_core::{
-    model::{LoadBalancerArn, ObjectName, Opening, ResourceId, StackId},
+    model::{AddOn, LoadBalancerArn, ObjectName, Opening, ResourceId, StackId},
     plan::{Plan, Step, StepAction, Wait, waits_text},
 };
 
@@ -76,6 +76,8 @@ pub(crate) struct Waits {
     holds: Holds,
     waits: Mutex<BTreeMap<StackId, BTreeMap<Wait, Waiting>>>,
     blocked: Mutex<BTreeMap<String, Blocked>>,
+    /// The add-ons that AWS does not accept yet, each with the time since when.
+    add_ons: Mutex<BTreeMap<(StackId, AddOn), Instant>>,
 }
 
 /// A deletion that AWS does not carry out.
@@ -166,7 +168,7 @@ impl Waits {
     /// Returns the waits of a process: none.
     #[must_use]
     pub(crate) fn new(holds: Holds) -> Self {
-        Self { holds, waits: Mutex::default(), blocked: Mutex::default() }
+        Self { holds, waits: Mutex::default(), blocked: Mutex::default(), add_ons: Mutex::default() }
     }
 
     fn waits(&self) -> MutexGuard<'_, BTreeMap<StackId, BTreeMap<Wait, Waiting>>> {
@@ -327,6 +329,23 @@ impl Waits {
     /// Ends all waits of a stack.
     pub(crate) fn end(&self, stack: &StackId) {
         self.waits().remove(stack);
+        self.late_add_ons(stack, &BTreeSet::new(), Duration::MAX);
+    }
+
+    /// Records the add-ons of a stack that AWS does not accept yet, in place of those before. Returns those that have waited
+    /// for `patience`.
+    pub(crate) fn late_add_ons(
+        &self,
+        stack: &StackId,
+        not_yet: &BTreeSet<AddOn>,
+        patience: Duration,
+    ) -> BTreeSet<AddOn> {
+        let (mut all, now) = (self.add_ons.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        all.retain(|(of, add_on), _| of != stack || not_yet.contains(add_on));
+        let waited = |add_on: &AddOn, all: &mut BTreeMap<(StackId, AddOn), Instant>| {
+            now.duration_since(*all.entry((stack.clone(), *add_on)).or_insert(now))
+        };
+        not_yet.iter().filter(|add_on| waited(add_on, &mut all) >= patience).copied().collect()
     }
 
     /// Ends the waits for healthy targets of a stack that cannot be built: what it is to lead to is not known.

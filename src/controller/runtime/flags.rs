@@ -175,8 +175,6 @@ flags_without_effect!(
     targetgroupbinding_max_exponential_backoff_delay,
     lb_stabilization_monitor_interval,
     enable_waf,
-    enable_wafv2,
-    enable_shield,
     aws_vpc_tag_key,
     aws_vpc_cache_ttl,
     quic_environment_variable_name,
@@ -371,8 +369,17 @@ mod tests {
 
     #[test]
     fn flags_without_effect_are_taken_and_named() {
-        let flags = flags(&["--enable-shield=false", "--default-pca-arn", "arn"]);
-        assert_eq!(flags.without_effect(), ["--default-pca-arn", "--enable-shield"]);
+        let flags = flags(&["--enable-waf=false", "--default-pca-arn", "arn"]);
+        assert_eq!(flags.without_effect(), ["--default-pca-arn", "--enable-waf"]);
+        let config = flags.build_config(VpcId::new("vpc-1")).unwrap();
+        assert!(config.enable_wafv2 && config.enable_shield);
+    }
+
+    #[test]
+    fn web_acls_and_protections_are_switched_off() {
+        let flags = flags(&["--enable-wafv2=false", "--enable-shield=false"]);
+        let config = flags.build_config(VpcId::new("vpc-1")).unwrap();
+        assert!(flags.without_effect().is_empty() && !config.enable_wafv2 && !config.enable_shield);
     }
 
     /// A gate that is written at its default is one that the user relies on.

@@ -134,6 +134,14 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     for flag in flags.without_effect() {
         tracing::warn!("{flag} has no effect in albatross {}", env!("CARGO_PKG_VERSION"));
     }
+    for (enabled, what) in [
+        (flags.build.enable_wafv2, "web ACLs of load balancers stay as they are (--enable-wafv2=false)"),
+        (flags.build.enable_shield, "protections of Shield Advanced stay as they are (--enable-shield=false)"),
+    ] {
+        if !enabled {
+            tracing::info!("{what}");
+        }
+    }
     // Errors in flags are reported before any wait.
     flags.build_config(VpcId::new(""))?;
     let settings = Settings::of(flags)?;

@@ -49,6 +49,12 @@ impl CreatedResources {
         resources
     }
 
+    /// Returns the load balancer of a step: the one that it names, or else the one that an earlier step has created.
+    pub(crate) fn load_balancer(&self, named: Option<&LoadBalancerArn>) -> Result<LoadBalancerArn, StepError> {
+        let arn = named.or(self.load_balancer.as_ref()).cloned();
+        arn.ok_or_else(|| StepError::Unresolved("load balancer".to_owned()))
+    }
+
     /// The target group of a resource: the one just created, or the one that stays.
     pub(crate) fn target_group(
         &self,

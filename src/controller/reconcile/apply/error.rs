@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use albatross_aws::{AwsError, AwsErrorKind};
-use albatross_core::model::{Cause, Quota, Requesters, ResourceId};
+use albatross_core::model::{AddOn, Cause, Quota, Requesters, ResourceId};
 
 /// The most time that AWS takes to release the resources of a deleted load balancer.
 const RELEASE_TIME: Duration = Duration::from_secs(300);
@@ -20,8 +20,12 @@ pub(crate) struct ApplyError {
     pub port: Option<u16>,
     /// True if it creates or changes a resource that all members of a group share.
     pub of_all: bool,
+    /// The add-on that it changes: all other steps were carried out.
+    pub add_on: Option<AddOn>,
     /// The steps of the plan that were carried out, by their place in it.
     pub carried_out: Vec<usize>,
+    /// The errors of add-ons before it.
+    pub left_out: Vec<ApplyError>,
     /// The error.
     pub source: StepError,
 }
@@ -197,7 +201,8 @@ impl ApplyError {
             StepError::Kubernetes { fix, .. } => fix.is_some(),
             _ => false,
         };
-        refused && !self.of_all
+        // Of an add-on, everything else of its requester is in place.
+        refused && !self.of_all && self.add_on.is_none()
     }
 
     /// Returns true if planning and trying again can succeed without a fix by a user: then the error is not reported.

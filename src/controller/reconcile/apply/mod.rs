@@ -15,7 +15,7 @@ use crate::controller::runtime::write_permit::WriteClient;
 use albatross_aws::{AwsError, AwsErrorKind, AwsWriter, Inventory};
 use albatross_core::{
     desired::BuildConfig,
-    model::{LoadBalancerArn, ObservedSecurityGroup, SecurityGroupId, StackId, Tags, names, tags},
+    model::{ObservedSecurityGroup, SecurityGroupId, StackId, Tags, names, tags},
     plan::{Plan, StepAction},
 };
 
@@ -35,12 +35,12 @@ pub(crate) struct Applier {
 }
 
 /// The result of a plan.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Applied {
-    /// The number of steps that were run.
-    pub steps: usize,
-    /// The load balancer, where the plan has created one.
-    pub created_load_balancer: Option<LoadBalancerArn>,
+    /// The steps that were carried out, by their place in the plan.
+    pub carried_out: Vec<usize>,
+    /// The errors of the steps that change add-ons. They hold up no other step.
+    pub left_out: Vec<ApplyError>,
 }
 
 impl Applier {
@@ -57,20 +57,23 @@ impl Applier {
     }
 
     /// Runs a plan's steps in order, up to the first that fails. A deletion that has to wait holds up no other step; it
-    /// is answered with [`StepError::NotYet`] when all others are done; where it is a load balancer, at once.
+    /// is answered with [`StepError::NotYet`] when all others are done; where it is a load balancer, at once. The failure of
+    /// an add-on holds up no other step either, and is part of the result.
     ///
     /// # Errors
     /// The step that failed, with its cause. What has been done before stays done, and is known to the inventory.
     pub(crate) async fn apply(&self, stack: &StackId, plan: &Plan) -> Result<Applied, ApplyError> {
         let mut resources = CreatedResources::of(plan);
         let mut carried_out = Vec::new();
-        let mut waiting = None;
+        let (mut waiting, mut left_out) = (None, Vec::new());
         for (place, step) in plan.steps().iter().enumerate() {
             let failed = |source, carried_out| ApplyError {
                 step: step.action.to_string(),
                 cause: step.cause.clone(),
                 of_all: step.action.is_of_all(),
+                add_on: step.action.add_on(),
                 carried_out,
+                left_out: Vec::new(),
                 port: match &step.action {
                     StepAction::CreateListener { listener, .. } => Some(listener.port),
                     StepAction::ModifyListener { port, .. } => Some(*port),
@@ -79,7 +82,7 @@ impl Applier {
                 source,
             };
             if !self.aws.permit().holds() {
-                return Err(failed(StepError::NotLeader, carried_out));
+                return Err(ApplyError { left_out, ..failed(StepError::NotLeader, carried_out) });
             }
             tracing::info!(group = %stack, step = %step.action, cause = %step.cause, "applying");
             match self.run(stack, &step.action, &mut resources).await {
@@ -89,9 +92,13 @@ impl Applier {
                     if source.asks_to_read_again() {
                         self.read_again(stack, &step.action, &source);
                     }
+                    if step.action.add_on().is_some() {
+                        left_out.push(failed(source, Vec::new()));
+                        continue;
+                    }
                     if matches!(step.action, StepAction::DeleteLoadBalancer { .. }) {
                         // It continues to serve, so what it serves stays.
-                        return Err(failed(source, carried_out));
+                        return Err(ApplyError { left_out, ..failed(source, carried_out) });
                     }
                     waiting.get_or_insert(failed(source, Vec::new()));
                 }
@@ -99,13 +106,16 @@ impl Applier {
                     if source.asks_to_read_again() {
                         self.read_again(stack, &step.action, &source);
                     }
-                    return Err(failed(source, carried_out));
+                    if step.action.add_on().is_none() {
+                        return Err(ApplyError { left_out, ..failed(source, carried_out) });
+                    }
+                    left_out.push(failed(source, Vec::new()));
                 }
             }
         }
         match waiting {
-            Some(error) => Err(ApplyError { carried_out, ..error }),
-            None => Ok(Applied { steps: carried_out.len(), created_load_balancer: resources.load_balancer }),
+            Some(error) => Err(ApplyError { carried_out, left_out, ..error }),
+            None => Ok(Applied { carried_out, left_out }),
         }
     }
 

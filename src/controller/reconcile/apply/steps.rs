@@ -5,8 +5,8 @@ use albatross_aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, NewRul
 use albatross_core::{
     model::{
         Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
-        ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, ResourceId, Rule,
-        SecurityGroupReference, StackId, Tags, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
+        ObservedAddOns, ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, ResourceId,
+        Rule, SecurityGroupReference, StackId, Tags, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
     },
     plan::{AttributesOf, ListenerChange, ListenerReference, Reads, StepAction, TaggedResource, defaults},
 };
@@ -114,6 +114,30 @@ impl Applier {
             StepAction::ModifyAttributes { of, attributes, .. } => {
                 self.modify_attributes(group, of, attributes, resources).await?;
             }
+            StepAction::AssociateWebAcl { load_balancer, web_acl, .. } => {
+                let arn = resources.load_balancer(load_balancer.as_ref())?;
+                let associated = match aws.associate_web_acl(&arn, known(web_acl, "web ACL")?).await {
+                    Err(error) => return Err(self.refused_add_on(group, &arn, error).await),
+                    Ok(associated) => associated,
+                };
+                inventory.record_web_acl(&arn, associated);
+            }
+            StepAction::DisassociateWebAcl { arn, .. } => {
+                let association = aws.disassociate_web_acl(arn).await.map_err(StepError::Aws)?;
+                inventory.record_web_acl(arn, association);
+            }
+            StepAction::CreateProtection { load_balancer, .. } => {
+                let arn = resources.load_balancer(load_balancer.as_ref())?;
+                let protection = match aws.create_protection(&arn).await {
+                    Err(error) => return Err(self.refused_add_on(group, &arn, error).await),
+                    Ok(protection) => protection,
+                };
+                inventory.record_protection(&arn, protection);
+            }
+            StepAction::DeleteProtection { arn, id, .. } => {
+                let protection = aws.delete_protection(id).await.map_err(StepError::Aws)?;
+                inventory.record_protection(arn, protection);
+            }
             StepAction::DeleteLoadBalancer { arn, .. } => {
                 self.delete_load_balancer(group, arn).await?;
             }
@@ -210,10 +234,9 @@ impl Applier {
         let (aws, inventory) = (&self.aws, &*self.inventory);
         match of {
             AttributesOf::LoadBalancer(arn) => {
-                let arn = arn.as_ref().or(resources.load_balancer.as_ref());
-                let arn = arn.ok_or_else(|| StepError::Unresolved("load balancer".to_owned()))?;
-                let all = aws.modify_load_balancer_attributes(arn, attributes).await.map_err(StepError::Aws)?;
-                inventory.record_load_balancer_attributes(arn, all);
+                let arn = resources.load_balancer(arn.as_ref())?;
+                let all = aws.modify_load_balancer_attributes(&arn, attributes).await.map_err(StepError::Aws)?;
+                inventory.record_load_balancer_attributes(&arn, all);
             }
             AttributesOf::Listener(listener) => {
                 let arn = resources.listener(listener)?;
@@ -331,6 +354,7 @@ impl Applier {
         self.inventory.record_load_balancer(ObservedLoadBalancer {
             attributes: Some(defaults::load_balancer(wanted.kind)),
             listeners: Some(std::collections::BTreeMap::new()),
+            add_ons: ObservedAddOns::of_new(),
             ..created
         });
         Ok(())
@@ -384,6 +408,23 @@ impl Applier {
         Ok(())
     }
 
+    /// Returns the error of a service that does not give a load balancer what is requested. Such a service does not know one that
+    /// is being set up, for minutes.
+    async fn refused_add_on(&self, stack: &StackId, arn: &LoadBalancerArn, error: AwsError) -> StepError {
+        if matches!(error.kind, AwsErrorKind::Dependency { .. }) {
+            return StepError::NotYet(error);
+        }
+        let is_unknown = matches!(error.code(), Some("WAFNonexistentItemException" | "ResourceNotFoundException"));
+        if !is_unknown || self.inventory.is_active(arn) {
+            return StepError::Aws(error);
+        }
+        match self.inventory.read_states(stack).await {
+            Ok(()) if self.inventory.is_active(arn) => StepError::Aws(error),
+            Ok(()) => StepError::NotYet(error),
+            Err(unread) => StepError::Aws(unread),
+        }
+    }
+
     async fn set_security_groups(
         &self,
         stack: &StackId,
@@ -407,8 +448,7 @@ impl Applier {
         wanted: &Listener,
         resources: &mut CreatedResources,
     ) -> Result<(), StepError> {
-        let balancer = balancer.or(resources.load_balancer.as_ref());
-        let balancer = balancer.cloned().ok_or_else(|| StepError::Unresolved("load balancer".to_owned()))?;
+        let balancer = resources.load_balancer(balancer)?;
         let new = NewListener {
             protocol: Some(wanted.protocol),
             ssl_policy: wanted.ssl_policy.clone(),

@@ -4,7 +4,10 @@ use super::*;
 use crate::controller::reconcile::MANIFESTS;
 use albatross_aws::{Inventory, facts::FactStore};
 use albatross_core::{
-    model::{DELETION_PROTECTION, IpAddressType, LoadBalancerKind, LoadBalancerState, ObjectName, Scheme, Tags, VpcId},
+    model::{
+        DELETION_PROTECTION, IpAddressType, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedAddOns, Scheme,
+        Tags, VpcId,
+    },
     testing::{build_config, plan_of, snapshot},
 };
 use albatross_simulation::aws::SimulatedAws;
@@ -104,7 +107,7 @@ async fn planned(account: &Account) -> (Membership, Built, ObservedStack, Plan) 
     let built = resolve(account, &web(), &membership, &BTreeMap::new()).await.unwrap().unwrap();
     let stack = built.stack.as_ref().unwrap_or_else(|| panic!("{:?}", built.diagnostics));
     let observed = observe(account, &web(), KnownLimits::default()).await.unwrap();
-    let (plan, observed) = plan(account, stack, observed).await.unwrap();
+    let Planning { plan, observed, .. } = plan(account, stack, observed).await.unwrap();
     (membership, built, observed, plan)
 }
 
@@ -137,6 +140,7 @@ impl Applier {
 
 impl PlanApplier for Applier {
     type Error = AwsError;
+    type LeftOut = AddOn;
 
     async fn prove(&self, _: &Change<'_>) -> Result<bool, AwsError> {
         self.note("prove").await.map(|()| self.proved)
@@ -150,8 +154,8 @@ impl PlanApplier for Applier {
         self.note("dirty").await
     }
 
-    async fn apply(&self, _: &Change<'_>) -> Result<(), AwsError> {
-        self.note("apply").await
+    async fn apply(&self, _: &Change<'_>) -> Result<Vec<AddOn>, AwsError> {
+        self.note("apply").await.map(|()| vec![AddOn::WebAcl])
     }
 }
 
@@ -160,7 +164,7 @@ async fn a_plan_is_carried_out_once_it_is_proved_and_remembered() {
     let account = account();
     let (membership, built, observed, full) = planned(&account).await;
     for (plan, proved, result, log) in [
-        (&full, true, CarriedOut::Applied, &["prove", "finalizer", "dirty", "apply"][..]),
+        (&full, true, CarriedOut::Applied(vec![AddOn::WebAcl]), &["prove", "finalizer", "dirty", "apply"][..]),
         (&full, false, CarriedOut::Unproved, &["prove"]),
         (&plan_of(Vec::new(), None), true, CarriedOut::Nothing, &["finalizer"]),
     ] {
@@ -203,6 +207,7 @@ impl StackReader for Balancers {
             attributes: protected.map(|on| [(DELETION_PROTECTION.to_owned(), on.to_string())].into()),
             tags: Tags::new(),
             listeners: None,
+            add_ons: ObservedAddOns::default(),
         });
         Ok(ObservedStack { load_balancers: load_balancers.collect(), ..ObservedStack::default() })
     }

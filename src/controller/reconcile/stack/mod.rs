@@ -17,7 +17,7 @@ use std::{
 use self::whereabouts::Whereabouts;
 use super::{
     apply::ApplyError,
-    pass::{self, CarriedOut, Change},
+    pass::{self, CarriedOut, Change, Planning},
     waits::{self, Due},
 };
 use crate::controller::{
@@ -220,7 +220,8 @@ impl Controller {
         if refused.is_empty() {
             self.step_history.begin(stack);
         }
-        let (mut plan, observed) = pass::plan(self, stack, observed).await?;
+        let Planning { mut plan, mut observed, unread } = pass::plan(self, stack, observed).await?;
+        let reported = self.report_unread(group, membership, stack, &unread).await.or(reported);
         let repeated = self.step_history.withhold(group, &mut plan);
         let reported = self.report_repeats(group, membership, &repeated).or(reported);
         let (frozen, absent) = (&built.frozen, &built.absent);
@@ -230,13 +231,20 @@ impl Controller {
             self.queue.add(Key::NodeRules);
         }
         self.records.note_waits(group, &self.waits.ages(group));
-        match pass::carry_out(self, &change).await? {
+        let left_out = match pass::carry_out(self, &change).await? {
             // The watch lags behind and will queue the stack again; this retry is only a safeguard.
             CarriedOut::Unproved => return Ok(Outcome::Again(Duration::from_secs(1))),
-            CarriedOut::Applied => self.queue_after(&plan),
-            CarriedOut::Nothing => {}
-        }
+            CarriedOut::Applied(left_out) => {
+                self.queue_after(&plan);
+                left_out
+            }
+            CarriedOut::Nothing => Vec::new(),
+        };
+        let waiting = self.report_left_out(group, membership, &left_out).await;
+        let reported = waiting.filter(|outcome| reported.is_none() || *outcome != Outcome::NotYet).or(reported);
         self.waits.unblocked(&group.object().to_string());
+        observed.left_out.extend(left_out.iter().filter_map(|error| error.add_on));
+        let change = Change { membership, stack, frozen, absent, observed: &observed, whereabouts, plan: &plan };
         let publishing = self.publish(&change);
         let (outcome, kept) = self.timed(group, "dns_resolve_and_update_status", publishing).await?;
         let outcome = self.after_waits(group, membership, &plan, &kept, outcome);

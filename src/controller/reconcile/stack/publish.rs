@@ -64,10 +64,11 @@ impl Controller {
         let hostname = balancer.dns_name.to_lowercase();
         let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
         let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
+        let is_exposed = observed.is_exposed(wanted);
         // Until targets let the load balancer in, no rule changes.
         let lets_in = plan.waits().iter().any(|wait| matches!(wait, Wait::LetIn(_)));
         for (name, place) in change.whereabouts {
-            let lacks_rules = lets_in || plan.held_members().contains(&stack.id.member(name));
+            let lacks_rules = lets_in || is_exposed || plan.held_members().contains(&stack.id.member(name));
             let arrived = Wait::Arrived(name.clone());
             match publication(place, lacks_rules, published) {
                 Publication::Later => {}
@@ -174,15 +175,21 @@ impl Controller {
             observed.member_resources = plan::member_resources(stack, &observed, plan.held_members());
             self.inventory.remember_member_resources(group, observed.member_resources.clone());
         }
-        if !membership.members.is_empty() && complete {
+        let left_out = &change.observed.left_out;
+        if !membership.members.is_empty() && complete && left_out.is_empty() {
             let tag_keys = plan::tag_keys(stack, &observed);
             self.records.mark_clean(group, &observed, tag_keys);
         }
-        if !plan.steps().is_empty() {
+        let is_left_out = |step: &plan::Step| step.action.add_on().is_some_and(|add_on| left_out.contains(&add_on));
+        if !plan.steps().iter().all(is_left_out) {
             let frozen = &stack.frozen.members;
+            let add_ons = stack.load_balancer.as_ref().map(|balancer| &balancer.add_ons);
+            let lacking: Vec<_> = left_out.iter().filter_map(|add_on| Some(&add_ons?.cause(*add_on)?.object)).collect();
             let is_done = |name: &&ObjectName| {
                 let member = group.member(name);
-                let waits = plan.held_members().contains(&member) || kept.contains(&Wait::Arrived((*name).clone()));
+                let waits = lacking.contains(&&member)
+                    || plan.held_members().contains(&member)
+                    || kept.contains(&Wait::Arrived((*name).clone()));
                 !frozen.contains(&member) && !waits
             };
             let served: Vec<_> = membership.served().filter(is_done).cloned().collect();

@@ -1,6 +1,6 @@
 //! Events, log lines and metrics of a pass, and the outcomes of failures.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{super::step_history::Repeated, PassError, label};
 use crate::controller::{
@@ -12,11 +12,15 @@ use crate::controller::{
     reconcile::apply::ApplyError,
     runtime::queue::Outcome,
 };
+use albatross_aws::AwsError;
 use albatross_core::{
     desired::{self, Built, Membership},
     diagnostics::{Code, Diagnostic, Severity, capped},
-    model::{ObjectKind, ObjectName, ObjectReference, StackId},
+    model::{AddOn, Cause, ObjectKind, ObjectName, ObjectReference, Stack, StackId},
 };
+
+/// The time after which it is reported that an add-on is not accepted yet.
+const ADD_ON_TIME: Duration = Duration::from_secs(600);
 
 impl Controller {
     /// Reports the diagnostics of building. Returns the outcome of the pass if there are errors or facts without an
@@ -27,7 +31,11 @@ impl Controller {
         }
         // A fix in the cluster queues the stack again; a fix in AWS does not.
         let errors = capped(&built.diagnostics).into_iter().filter(|d| d.severity == Severity::Error);
-        let mistakes = errors.map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
+        let mut mistakes = errors.map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
+        if mistakes.is_empty() && built.lacking {
+            let warnings = built.diagnostics.iter().filter(|d| d.code == Code::NoEffect);
+            mistakes = warnings.map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        }
         let unavailable = built.unavailable.join("; ");
         if !unavailable.is_empty() {
             tracing::warn!(%group, "{unavailable}; trying again");
@@ -73,6 +81,78 @@ impl Controller {
         }
         let messages: Vec<String> = repeated.iter().map(Repeated::message).collect();
         (!messages.is_empty()).then(|| Outcome::Failed(messages.join("; ")))
+    }
+
+    /// Reports add-ons that cannot be read, and therefore stay, to the members that request them. Returns the outcome of the
+    /// pass.
+    pub(super) async fn report_unread(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        stack: &Stack,
+        unread: &BTreeMap<AddOn, AwsError>,
+    ) -> Option<Outcome> {
+        if unread.is_empty() {
+            return None;
+        }
+        self.read_states_for_add_ons(group).await;
+        let add_ons = stack.load_balancer.as_ref().map(|balancer| &balancer.add_ons);
+        let mut messages = Vec::new();
+        for (add_on, error) in unread {
+            let cause = add_ons.and_then(|add_ons| add_ons.cause(*add_on));
+            let message = unread_text(*add_on, error, cause);
+            tracing::warn!(%group, "{message}; trying again");
+            if !error.is_transient() {
+                let names = blamed(group, membership, cause);
+                self.report_to(group, &names, &message);
+            }
+            messages.push(message);
+        }
+        (!messages.is_empty()).then(|| Outcome::Failed(messages.join("; ")))
+    }
+
+    /// Reports the failures of add-ons to the members that request them; everything else is in place. Returns the outcome of
+    /// the pass.
+    pub(super) async fn report_left_out(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        left_out: &[ApplyError],
+    ) -> Option<Outcome> {
+        let not_yet = left_out.iter().filter(|error| error.is_not_yet()).filter_map(|error| error.add_on);
+        let late = self.waits.late_add_ons(group, &not_yet.collect(), ADD_ON_TIME);
+        if left_out.is_empty() {
+            return None;
+        }
+        self.read_states_for_add_ons(group).await;
+        let mut messages = Vec::new();
+        for error in left_out {
+            let takes_long = error.is_not_yet() && error.add_on.is_some_and(|add_on| late.contains(&add_on));
+            let message = left_out_text(error);
+            tracing::warn!(%group, "{message}; trying again");
+            if takes_long || !error.is_transient() {
+                self.metrics.reconcile_error(label(group), "deploy_model_error");
+                self.report_to(group, &blamed(group, membership, Some(error.blame())), &message);
+            }
+            if !error.is_not_yet() || takes_long {
+                messages.push(message);
+            }
+        }
+        Some(if messages.is_empty() { Outcome::NotYet } else { Outcome::Failed(messages.join("; ")) })
+    }
+
+    /// Reads the state of the load balancer, since one that serves is published also without its add-ons.
+    async fn read_states_for_add_ons(&self, group: &StackId) {
+        if let Err(error) = self.inventory.read_states(group).await {
+            tracing::warn!(%group, "the state of the load balancer is not known: {error}");
+        }
+    }
+
+    fn report_to(&self, group: &StackId, names: &[ObjectName], message: &str) {
+        for subject in self.subjects(group, names) {
+            let message = format!("Failed deploy model due to {message}");
+            self.events.record(EventType::Warning, &subject, "FailedDeployModel", &message);
+        }
     }
 
     /// Reports to members that AWS refuses their request, and adds them to the refused members.
@@ -200,6 +280,28 @@ impl Controller {
     }
 }
 
+/// Returns the member that a cause names; all members if it names none.
+fn blamed(group: &StackId, membership: &Membership, cause: Option<&Cause>) -> Vec<ObjectName> {
+    let named = cause.filter(|cause| membership.served().any(|name| cause.object == group.member(name)));
+    match named {
+        Some(cause) => vec![cause.object.name.clone()],
+        None => membership.members.iter().chain(&membership.leaving).cloned().collect(),
+    }
+}
+
+/// Returns the message about an add-on that cannot be read.
+fn unread_text(add_on: AddOn, error: &AwsError, cause: Option<&Cause>) -> String {
+    let requested = cause.map(|cause| format!("; requested by {cause}")).unwrap_or_default();
+    let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
+    format!("the {add_on} of the load balancer cannot be read, so that it stays as it is: {error}{requested}{fix}")
+}
+
+/// Returns the message about the failure of an add-on.
+fn left_out_text(error: &ApplyError) -> String {
+    let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
+    format!("{error}; requested by {}; everything else is in place{fix}", error.blame())
+}
+
 /// Returns the event reason of a warning, one for each kind, so that users can filter by it.
 fn warning_reason(code: Code) -> &'static str {
     match code {
@@ -207,6 +309,7 @@ fn warning_reason(code: Code) -> &'static str {
         Code::AnnotationNotBuilt => "AnnotationNotBuilt",
         Code::MissingService => "BackendNotFound",
         Code::MissingAction => "ActionNotFound",
+        Code::NoEffect => "SettingWithoutEffect",
         _ => "FailedBuildModel",
     }
 }
@@ -219,4 +322,50 @@ pub(super) fn foreign_labels(binding: &ObjectName, stack: &StackId) -> String {
          it; remove the labels",
         stack.object()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::reconcile::apply::StepError;
+    use albatross_aws::AwsErrorKind;
+
+    fn denied(operation: &'static str) -> AwsError {
+        let (code, message) = ("AccessDeniedException".to_owned(), "no policy allows it".to_owned());
+        AwsError { operation, kind: AwsErrorKind::Denied { code, message } }
+    }
+
+    fn requested() -> Cause {
+        let object = ObjectReference::ingress(&ObjectName::new("shop", "web"));
+        Cause { object, generation: 3, field: "alb.ingress.kubernetes.io/wafv2-acl-arn".to_owned() }
+    }
+
+    #[test]
+    fn add_ons_that_are_left_out_name_requester_and_fix() {
+        let error = denied("GetWebACLForResource");
+        insta::assert_snapshot!(unread_text(AddOn::WebAcl, &error, Some(&requested())), @"the web ACL of the load balancer cannot be read, so that it stays as it is: AWS does not allow GetWebACLForResource: no policy allows it (AccessDeniedException); requested by Ingress shop/web generation 3, alb.ingress.kubernetes.io/wafv2-acl-arn; allow the action `wafv2:GetWebACLForResource` in the IAM policy of the controller's role");
+        let error = ApplyError {
+            step: "associate web ACL arn with load balancer web".to_owned(),
+            cause: requested(),
+            port: None,
+            of_all: false,
+            add_on: Some(AddOn::WebAcl),
+            carried_out: Vec::new(),
+            left_out: Vec::new(),
+            source: StepError::Aws(denied("AssociateWebACL")),
+        };
+        insta::assert_snapshot!(left_out_text(&error), @"associate web ACL arn with load balancer web: AWS does not allow AssociateWebACL: no policy allows it (AccessDeniedException); requested by Ingress shop/web generation 3, alb.ingress.kubernetes.io/wafv2-acl-arn; everything else is in place; allow the action `wafv2:AssociateWebACL` in the IAM policy of the controller's role");
+    }
+
+    #[test]
+    fn the_requester_is_told_and_all_where_it_is_not_known() {
+        let name = |name: &str| ObjectName::new("shop", name);
+        let group = StackId::Group("edge".to_owned());
+        let membership = Membership { members: vec![name("web"), name("api")], ..Membership::default() };
+        assert_eq!(blamed(&group, &membership, Some(&requested())), [name("web")]);
+        let other = Cause { object: ObjectReference::ingress(&name("gone")), ..requested() };
+        for cause in [None, Some(&other)] {
+            assert_eq!(blamed(&group, &membership, cause), membership.members);
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::PassError;
 use crate::controller::{
     Controller,
+    reconcile::apply::ApplyError,
     reconcile::pass::{Change, ClusterView, FactSource, PlanApplier, StackReader},
 };
 use albatross_aws::{AwsError, Priority, current_priority};
@@ -125,6 +126,7 @@ impl StackReader for Controller {
 
 impl PlanApplier for Controller {
     type Error = PassError;
+    type LeftOut = ApplyError;
 
     async fn prove(&self, change: &Change<'_>) -> Result<bool, PassError> {
         let Change { membership, stack, absent, observed, plan, .. } = *change;
@@ -140,16 +142,17 @@ impl PlanApplier for Controller {
         Ok(self.records.mark_dirty(&stack.id, plan::tag_keys(stack, observed)).await?)
     }
 
-    async fn apply(&self, change: &Change<'_>) -> Result<(), PassError> {
+    async fn apply(&self, change: &Change<'_>) -> Result<Vec<ApplyError>, PassError> {
         let Change { membership, stack, plan, .. } = *change;
         let group = &stack.id;
         tracing::info!(%group, summary = plan::summary(plan), "applying a plan");
         let applying = self.timed(group, "deploy_model", self.applier.apply(group, plan));
         let applied = applying.await.map_err(|error| error.attributed(&stack.requesters));
-        let carried_out: Vec<Step> = match &applied {
-            Ok(_) => plan.steps().to_vec(),
-            Err(error) => error.carried_out.iter().filter_map(|place| plan.steps().get(*place).cloned()).collect(),
+        let carried_out = match &applied {
+            Ok(applied) => &applied.carried_out,
+            Err(error) => &error.carried_out,
         };
+        let carried_out: Vec<Step> = carried_out.iter().filter_map(|place| plan.steps().get(*place).cloned()).collect();
         self.step_history.remember(group, &carried_out);
         self.waits.carried_out(group, &carried_out);
         for step in &carried_out {
@@ -158,7 +161,12 @@ impl PlanApplier for Controller {
                 self.metrics.drift_step(step.action.kind());
             }
         }
-        let Err(error) = applied else { return Ok(()) };
+        let error = match applied {
+            Ok(applied) => return Ok(applied.left_out),
+            Err(error) => error,
+        };
+        // Whatever else fails, who lacks an add-on is told.
+        self.report_left_out(group, membership, &error.left_out).await;
         if error.is_not_yet() {
             // Only a deletion waits, perhaps for a long time. Everything that serves traffic is in place, so its host
             // name is published.
@@ -182,6 +190,7 @@ impl Controller {
             arriving: before.arriving.clone(),
             shown: before.shown.clone(),
             states_are_read: before.states_are_read,
+            left_out: before.left_out.clone(),
             ..observed
         })
     }

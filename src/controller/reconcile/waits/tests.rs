@@ -412,3 +412,17 @@ async fn people_are_told_once_when_a_wait_takes_too_long() {
     assert_eq!((due.again, due.reports.len()), (Some(LOOK_SELDOM), 1));
     assert_eq!(note(&waits, &active), again(LOOK_SELDOM));
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_add_on_that_aws_does_not_accept_yet_has_a_time_of_its_own() {
+    let (waits, patience) = (waits_with_holds(), Duration::from_secs(600));
+    let late = |add_ons: &[AddOn]| waits.late_add_ons(&web(), &add_ons.iter().copied().collect(), patience);
+    assert_eq!(late(&[AddOn::WebAcl]), BTreeSet::new());
+    tokio::time::advance(patience).await;
+    assert_eq!(late(&[AddOn::WebAcl, AddOn::Protection]), BTreeSet::from([AddOn::WebAcl]));
+    assert_eq!((late(&[AddOn::Protection]), waits.count_blocked()), (BTreeSet::new(), 0));
+    // It was accepted, and another time it is not.
+    assert_eq!(late(&[AddOn::WebAcl]), BTreeSet::new());
+    waits.end(&web());
+    assert!(waits.add_ons.lock().unwrap().is_empty());
+}

@@ -61,6 +61,12 @@ pub struct BuildFlags {
     /// Open the way to the targets also from security groups that users give, where no annotation says otherwise
     #[arg(long, env = "ENABLE_MANAGE_BACKEND_SECURITY_GROUP_RULES", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_manage_backend_security_group_rules: bool,
+    /// Associate load balancers with the web ACLs (WAFv2) that Ingresses ask for; `false` leaves associations as they are, and who asks gets a warning
+    #[arg(long, env = "ENABLE_WAFV2", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_wafv2: bool,
+    /// Let Shield Advanced protect the load balancers for which Ingresses ask for it; `false` leaves protections as they are, and who asks gets a warning
+    #[arg(long, env = "ENABLE_SHIELD", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_shield: bool,
     /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, ListenerRulesTagging, NLBSecurityGroup, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability and SubnetsClusterTagCheck have an effect
     #[arg(long, env = "FEATURE_GATES", default_value = "")]
     pub feature_gates: String,
@@ -162,6 +168,8 @@ impl BuildFlags {
             disable_restricted_rules: self.disable_restricted_sg_rules,
             load_balancer_class: self.load_balancer_class.clone(),
             enable_manage_backend_security_group_rules: self.enable_manage_backend_security_group_rules,
+            enable_wafv2: self.enable_wafv2,
+            enable_shield: self.enable_shield,
             service_type_load_balancer_only: gate("ServiceTypeLoadBalancerOnly"),
             enable_tcp_udp_listener: gate("EnableTCPUDPListener"),
             tag_listeners_and_rules: gate("ListenerRulesTagging"),
