@@ -76,7 +76,13 @@ impl HttpConnector for Mortal<SharedHttpConnector> {
                 life.goes_on().await;
                 return Err(ConnectorError::io("the connection was lost".into()));
             }
-            if !body.contains("Action=Describe") {
+            // In a protocol of JSON, a header has the operation.
+            let target = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
+            let is_read = match target {
+                Some(operation) => ["Describe", "Get", "List"].iter().any(|word| operation.starts_with(word)),
+                None => body.contains("Action=Describe"),
+            };
+            if !is_read {
                 cluster.0.judge(&life, &body);
             }
             let answer = inner.call(request).await;

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     body::Bytes,
-    http::{Method, StatusCode, Uri},
+    http::{HeaderMap, Method, StatusCode, Uri},
 };
 
 use crate::form::form;
@@ -16,7 +16,7 @@ use crate::form::form;
 /// A request to AWS's query protocols or to the API server.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// AWS's `Action`, or the method and path.
+    /// AWS's `Action`, the operation of a JSON protocol, or the method and path.
     pub action: String,
     /// The fields of the form.
     pub params: BTreeMap<String, String>,
@@ -49,10 +49,12 @@ impl Fake {
     {
         let calls = Arc::new(Mutex::new(Vec::new()));
         let log = calls.clone();
-        let handler = move |method: Method, uri: Uri, body: Bytes| {
+        let handler = move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
             let body = String::from_utf8_lossy(&body).into_owned();
             let params = form(&body);
-            let action = params.get("Action").cloned().unwrap_or_else(|| format!("{method} {}", uri.path()));
+            let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()?.rsplit('.').next());
+            let action = params.get("Action").map(String::as_str).or(target).map(str::to_owned);
+            let action = action.unwrap_or_else(|| format!("{method} {}", uri.path()));
             let call = Call { action, params, body };
             log.lock().expect("no panic while it is held").push(call.clone());
             let answer = answer.clone();

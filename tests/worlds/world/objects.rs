@@ -11,6 +11,11 @@ const CERTIFICATES: [&str; 3] = [
     "arn:aws:acm:us-west-2:123456789012:certificate/three",
 ];
 
+const WEB_ACLS: [&str; 2] = [
+    "arn:aws:wafv2:us-west-2:123456789012:regional/webacl/edge/0a1b",
+    "arn:aws:wafv2:us-west-2:123456789012:regional/webacl/strict/0a1b",
+];
+
 fn alb(suffix: &str) -> String {
     format!("alb.ingress.kubernetes.io/{suffix}")
 }
@@ -49,12 +54,18 @@ fn value(annotation: &str, random: &mut Random) -> String {
             0..3 => CERTIFICATES[number].to_owned(),
             _ => CERTIFICATES.join(","),
         },
+        "wafv2-acl-arn" => match number {
+            0..2 => WEB_ACLS[number].to_owned(),
+            _ => "none".to_owned(),
+        },
+        "wafv2-acl-name" => ["edge", "strict", "none", "edge"][number].to_owned(),
+        "shield-advanced-protection" => number.is_multiple_of(2).to_string(),
         other => panic!("no values for {other}"),
     }
 }
 
 /// The annotations that an Ingress may have from its beginning on, with their probabilities. One that is removed again leaves
-/// what it made of attributes in place, so none is but that of tags.
+/// what it made of attributes, web ACLs and protections in place, so none is but that of tags.
 const INGRESS_ANNOTATIONS: [(&str, f64); 11] = [
     ("certificate-arn", 1.0),
     ("actions.answer", 1.0),
@@ -68,6 +79,10 @@ const INGRESS_ANNOTATIONS: [(&str, f64); 11] = [
     ("load-balancer-attributes", 0.3),
     ("inbound-cidrs", 0.3),
 ];
+
+/// The same for the settings that other services hold.
+const ADD_ONS: [(&str, f64); 3] =
+    [("wafv2-acl-arn", 0.3), ("wafv2-acl-name", 0.2), ("shield-advanced-protection", 0.3)];
 
 /// The same for a Service with a load balancer.
 const SERVICE_ANNOTATIONS: [(&str, &str, f64); 3] = [
@@ -122,6 +137,12 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
             annotations[alb(annotation)] = json!(value(annotation, random));
         }
     }
+    let mut of_add_ons = random.fork(31);
+    for (annotation, probability) in ADD_ONS {
+        if of_add_ons.chance(probability) {
+            annotations[alb(annotation)] = json!(value(annotation, &mut of_add_ons));
+        }
+    }
     let mut spec = json!({ "ingressClassName": "alb", "rules": rules(random, backends) });
     if random.chance(0.2) {
         spec["defaultBackend"] = backend(random, backends);
@@ -134,7 +155,8 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
 pub(crate) fn regroup(object: &mut Value, random: &mut Random) {
     object["spec"].as_object_mut().unwrap().remove("defaultBackend");
     let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
-    for suffix in ["tags", "load-balancer-attributes", "inbound-cidrs"] {
+    let add_ons = ADD_ONS.iter().map(|(annotation, _)| *annotation);
+    for suffix in ["tags", "load-balancer-attributes", "inbound-cidrs"].into_iter().chain(add_ons) {
         annotations.remove(&alb(suffix));
     }
     annotations.insert(alb("scheme"), json!("internal"));
@@ -317,8 +339,19 @@ pub(crate) fn foundation(cluster: &SimulatedCluster) {
     }
 }
 
+/// Changes web ACLs and protections that an Ingress has, sometimes.
+fn edit_add_ons(object: &mut Value, random: &mut Random) {
+    let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else { return };
+    for (annotation, _) in ADD_ONS {
+        if annotations.contains_key(&alb(annotation)) && random.chance(0.4) {
+            annotations.insert(alb(annotation), json!(value(annotation, random)));
+        }
+    }
+}
+
 /// Changes something about an Ingress that it may change at any time, and says what.
 pub(crate) fn edit_ingress(object: &mut Value, random: &mut Random, backends: usize) -> String {
+    edit_add_ons(object, &mut random.fork(31));
     match random.below(5) {
         0 => {
             object["spec"]["rules"] = rules(random, backends);

@@ -75,6 +75,10 @@ pub(super) struct Balancer {
     pub attributes: Attributes,
     pub tags: Tags,
     pub listeners: BTreeMap<String, Listener>,
+    /// The ARN of the web ACL.
+    pub web_acl: Option<String>,
+    /// The id and the name of the protection of Shield Advanced.
+    pub protection: Option<(String, String)>,
     pub made: Instant,
 }
 
@@ -345,6 +349,14 @@ impl Session<'_> {
             "RegisterTargets" => self.register_targets(),
             "DeregisterTargets" => self.deregister_targets(),
             "DescribeTargetHealth" => self.describe_target_health(),
+            "ListWebACLs" => self.list_web_acls(),
+            "GetWebACLForResource" => self.get_web_acl_for_resource(),
+            "AssociateWebACL" => self.associate_web_acl(),
+            "DisassociateWebACL" => self.disassociate_web_acl(),
+            "GetSubscriptionState" => self.get_subscription_state(),
+            "DescribeProtection" => self.describe_protection(),
+            "CreateProtection" => self.create_protection(),
+            "DeleteProtection" => self.delete_protection(),
             "DescribeTags" => self.describe_tags(),
             "AddTags" => self.add_tags(),
             "RemoveTags" => self.remove_tags(),

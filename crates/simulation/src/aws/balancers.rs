@@ -26,6 +26,10 @@ fn impossible(message: impl Into<String>) -> Refusal {
 }
 
 impl Session<'_> {
+    pub(super) fn is_provisioning(&self, balancer: &Balancer) -> bool {
+        self.now.saturating_duration_since(balancer.made) < PROVISIONING
+    }
+
     fn balancer_xml(&self, balancer: &Balancer) -> String {
         let zones = balancer.subnets.iter().map(|(id, address)| {
             let zone = self.account.network.subnets.get(id).map(|subnet| &subnet.zone);
@@ -33,8 +37,7 @@ impl Session<'_> {
             let addresses = members("LoadBalancerAddresses", address);
             text("SubnetId", id) + &optional("ZoneName", zone) + &addresses
         });
-        let is_new = self.now.saturating_duration_since(balancer.made) < PROVISIONING;
-        let state = if is_new { "provisioning" } else { "active" };
+        let state = if self.is_provisioning(balancer) { "provisioning" } else { "active" };
         let place = if balancer.is_application() { format!("{REGION}.elb") } else { format!("elb.{REGION}") };
         let internal = if balancer.scheme == "internal" { "internal-" } else { "" };
         let number = balancer.arn.rsplit('/').next().unwrap_or_default();
@@ -110,6 +113,8 @@ impl Session<'_> {
             made_in_groups,
             tags,
             listeners: BTreeMap::new(),
+            web_acl: None,
+            protection: None,
             made: self.now,
         };
         let answer = members("LoadBalancers", [self.balancer_xml(&balancer)]);

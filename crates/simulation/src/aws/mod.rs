@@ -1,8 +1,9 @@
-//! An in-process AWS behind the HTTP boundary of the SDK: one account with its VPC that answers the requests of ELB v2
-//! and EC2 as AWS does, in tokio's time and without a socket. Faults, latencies and ids come from a seed.
+//! An in-process AWS behind the HTTP boundary of the SDK: one account with its VPC that answers the requests of ELB v2,
+//! EC2, WAFv2 and Shield as AWS does, in tokio's time and without a socket. Faults, latencies and ids come from a seed.
 
 mod account;
 mod actions;
+mod add_ons;
 mod attributes;
 mod balancers;
 mod listeners;
@@ -101,7 +102,7 @@ pub struct Call {
     pub operation: String,
     /// The fields of the form, without operation and version.
     pub params: BTreeMap<String, String>,
-    /// True if the call is not a Describe call.
+    /// True if the call is not a Describe, Get or List call.
     pub is_write: bool,
     /// True if the call was carried out, even if a write changed nothing.
     pub took_effect: bool,
@@ -278,8 +279,7 @@ impl SimulatedAws {
 impl Inner {
     /// Draws all random decisions about a call. Every call consumes one number of the account's sequence, so that calls
     /// in the same order get the same decisions.
-    fn arrive(&mut self, body: &str) -> Arrival {
-        let request = Request::parse(body);
+    fn arrive(&mut self, request: Request) -> Arrival {
         let mut random = Random::new(self.random.number());
         let whole = 1 + random.below_u64(LONGEST);
         let before = random.below_u64(whole);
@@ -308,7 +308,7 @@ impl Inner {
         if let Some(refusal) = self.planned_refusal(&request.operation) {
             fate = Fate::Refuse(refusal);
         }
-        let (is_write, is_elb) = (request.is_write(), !request.is_ec2());
+        let (is_write, is_elb) = (request.is_write(), !request.is_ec2() && !request.is_json());
         if let Some(quota) = self.quota.as_mut().filter(|_| is_elb)
             && !quota.take(&request.operation, is_write, Instant::now())
         {
@@ -387,7 +387,9 @@ impl Inner {
                 (Outcome::Refused(code.clone()), failure(400, &code, &message))
             }
             (Fate::Answer | Fate::Throttle, _) => {
-                let reply = if ec2 {
+                let reply = if request.is_json() {
+                    failure(400, "ThrottlingException", "Rate exceeded")
+                } else if ec2 {
                     failure(503, "RequestLimitExceeded", "Request limit exceeded.")
                 } else {
                     failure(400, "Throttling", "Rate exceeded")
@@ -422,9 +424,11 @@ async fn pause(duration: Duration, at_once: bool) {
 impl HttpConnector for SimulatedAws {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
+        let target = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
+        let parsed = target.map_or_else(|| Request::parse(&body), |operation| Request::parse_json(operation, &body));
         let (arrival, at_once) = {
             let mut inner = self.inner();
-            (inner.arrive(&body), inner.at_once)
+            (inner.arrive(parsed), inner.at_once)
         };
         let aws = self.clone();
         HttpConnectorFuture::new(async move {

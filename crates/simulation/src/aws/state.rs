@@ -38,6 +38,12 @@ pub struct LoadBalancerState {
     pub tags: Tags,
     /// The listeners by port.
     pub listeners: BTreeMap<u16, ListenerState>,
+    /// The ARN of the web ACL, which is the same in each simulation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web_acl: Option<String>,
+    /// The name of the protection of Shield Advanced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protection: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -125,6 +131,8 @@ impl Account {
             attributes: attributes::changed(&balancer.attributes, &attributes::of_load_balancer(&balancer.kind)),
             tags: balancer.tags.clone(),
             listeners: balancer.listeners.values().map(|l| (l.port, self.listener_state(l))).collect(),
+            web_acl: balancer.web_acl.clone(),
+            protection: balancer.protection.as_ref().map(|(_, name)| name.clone()),
         }
     }
 

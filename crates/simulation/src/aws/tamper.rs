@@ -79,6 +79,8 @@ impl Account {
                 attributes: attributes::of_load_balancer("application"),
                 tags: others(),
                 listeners: BTreeMap::from([(listener.arn.clone(), listener)]),
+                web_acl: None,
+                protection: None,
                 made: now,
             };
             self.balancers.insert(arn, balancer);
@@ -146,6 +148,17 @@ impl Account {
                 format!("deletes load balancer: {name}"),
                 Box::new(move |account| drop(account.balancers.remove(&of_balancer))),
             ));
+            if balancer.web_acl.is_some() {
+                let arn = arn.clone();
+                edits.push((
+                    format!("disassociates web ACL: of {name}"),
+                    Box::new(move |account| {
+                        if let Some(balancer) = account.balancers.get_mut(&arn) {
+                            balancer.web_acl = None;
+                        }
+                    }),
+                ));
+            }
             if balancer.made_in_groups {
                 let groups = BTreeSet::from([super::network::DEFAULT_GROUP.to_owned()]);
                 edits.push((

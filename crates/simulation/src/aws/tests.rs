@@ -1,3 +1,4 @@
+mod add_ons;
 mod ec2;
 mod elb;
 mod faults;

@@ -1,4 +1,4 @@
-//! AWS's query protocol: a request is a form, a response is XML.
+//! AWS's protocols. In the query protocol a request is a form and a response is XML; WAF and Shield use JSON.
 
 use std::{
     cell::RefCell,
@@ -46,6 +46,7 @@ pub(super) type Answer = Result<String, Refusal>;
 pub(super) struct Request {
     pub operation: String,
     pub params: BTreeMap<String, String>,
+    is_json: bool,
     read: RefCell<BTreeSet<String>>,
 }
 
@@ -55,7 +56,22 @@ impl Request {
         let mut params = form(body);
         let operation = params.remove("Action").unwrap_or_default();
         params.remove("Version");
-        Self { operation, params, read: RefCell::default() }
+        Self { operation, params, is_json: false, read: RefCell::default() }
+    }
+
+    /// Parses an object of JSON, without structures in it.
+    pub(super) fn parse_json(operation: &str, body: &str) -> Self {
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(body).unwrap_or_default();
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let params = fields.into_iter().map(|(name, value)| (name, text(value))).collect();
+        Self { operation: operation.to_owned(), params, is_json: true, read: RefCell::default() }
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.is_json
     }
 
     pub(super) fn is_ec2(&self) -> bool {
@@ -63,7 +79,7 @@ impl Request {
     }
 
     pub(super) fn is_write(&self) -> bool {
-        !self.operation.starts_with("Describe")
+        !["Describe", "Get", "List"].iter().any(|word| self.operation.starts_with(word))
     }
 
     /// Returns a field.
@@ -143,6 +159,14 @@ impl Request {
     /// Wraps a response in its envelope.
     pub(super) fn wrapped(&self, answer: Answer) -> (u16, String) {
         let operation = &self.operation;
+        if self.is_json {
+            return match answer {
+                Ok(inner) => (200, inner),
+                Err(Refusal { status, code, message }) => {
+                    (status, serde_json::json!({ "__type": code, "message": message }).to_string())
+                }
+            };
+        }
         match (answer, self.is_ec2()) {
             (Ok(inner), true) => {
                 (200, format!("<{operation}Response><requestId>1</requestId>{inner}</{operation}Response>"))
