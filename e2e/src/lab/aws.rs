@@ -12,9 +12,11 @@ pub struct Aws {
     pub ec2: aws_sdk_ec2::Client,
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
     pub acm: aws_sdk_acm::Client,
+    pub wafv2: aws_sdk_wafv2::Client,
+    pub shield: aws_sdk_shield::Client,
 }
 
-/// The settings of the three clients are alike, but their types are not.
+/// The settings of the clients are alike, but their types are not.
 macro_rules! client {
     ($sdk:ident, $endpoint:expr, $retries:expr, $http:expr) => {
         $sdk::Client::from_conf(
@@ -47,6 +49,8 @@ impl Aws {
             ec2: client!(aws_sdk_ec2, endpoint, retries, http),
             elb: client!(aws_sdk_elasticloadbalancingv2, endpoint, retries, http),
             acm: client!(aws_sdk_acm, endpoint, retries, http),
+            wafv2: client!(aws_sdk_wafv2, endpoint, retries, http),
+            shield: client!(aws_sdk_shield, endpoint, retries, http),
         }
     }
 }

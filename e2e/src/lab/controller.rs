@@ -65,8 +65,6 @@ impl Controller {
             text("webhook-bind-port", &webhook_port.to_string()),
             text("enable-leader-election", "false"),
             text("enable-waf", "false"),
-            text("enable-wafv2", "false"),
-            text("enable-shield", "false"),
         ]);
         // Webhooks that are served have a certificate that the controller makes.
         if !extra_flags.contains(&"--enable-webhooks") {

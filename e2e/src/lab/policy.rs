@@ -142,6 +142,10 @@ fn asked_of(call: &Call, region: &str) -> Vec<Asked> {
             made(one(&call.name, arn.clone()), &tags, "elasticloadbalancing:AddTags", service, arn)
         }
         (_, "AddTags" | "RemoveTags") => listed(call, "ResourceArns.member.").map(|arn| one(&call.name, arn)).collect(),
+        // AWS judges the load balancer too.
+        ("wafv2", "AssociateWebACL" | "DisassociateWebACL") => {
+            [call.name.as_str(), "elasticloadbalancing:SetWebAcl"].map(|action| one(action, "*".to_owned())).into()
+        }
         ("ec2", _) => vec![one(&call.name, field("GroupId").map_or_else(|| "*".to_owned(), |id| group(&id)))],
         _ => {
             let names = ["LoadBalancerArn", "TargetGroupArn", "ListenerArn", "RuleArn"];
@@ -231,7 +235,8 @@ mod tests {
             ("RemoveTags", balancer, &[resource], true),
             ("RemoveTags", balancer, &[], false),
             ("RemoveTags", listener, &[], true),
-            ("SetWebAcl", balancer, &[resource], false),
+            ("SetWebAcl", balancer, &[], true),
+            ("ModifyTrustStore", balancer, &[resource], false),
         ] {
             let asked = asked(&format!("elasticloadbalancing:{action}"), on, context);
             assert_eq!(policy.allows(&asked), expected, "{asked:?}");

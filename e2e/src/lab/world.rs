@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_ec2::types::{AddPrefixListEntry, DomainType, InstanceType, ResourceType, Tag, TagSpecification};
 use aws_sdk_elasticloadbalancingv2::types::{ProtocolEnum, TargetTypeEnum};
+use aws_sdk_wafv2::types::{AllowAction, DefaultAction, Scope, VisibilityConfig};
 use serde_json::{Value, json};
 
 use super::aws::{Aws, REGION};
@@ -43,6 +44,8 @@ pub struct World {
     pub target_groups: BTreeMap<String, String>,
     /// ARNs of trust stores: `clients`, `partners`.
     pub trust_stores: BTreeMap<String, String>,
+    /// ARNs of regional web ACLs: `edge`, `strict`.
+    pub web_acls: BTreeMap<String, String>,
     /// The first address of the IPv6 block of 64 bits of each subnet.
     pub ipv6_blocks: BTreeMap<String, Ipv6Addr>,
 }
@@ -245,6 +248,15 @@ impl World {
             let arn = owned(made.trust_stores().first().and_then(|store| store.trust_store_arn()))?;
             self.trust_stores.insert(name.to_owned(), arn);
         }
+        for name in ["edge", "strict"] {
+            let metrics = VisibilityConfig::builder().metric_name(name);
+            let metrics = metrics.sampled_requests_enabled(false).cloud_watch_metrics_enabled(false).build()?;
+            let allow = DefaultAction::builder().allow(AllowAction::builder().build()).build();
+            let request = aws.wafv2.create_web_acl().name(name).scope(Scope::Regional);
+            let made = request.default_action(allow).visibility_config(metrics).send().await?;
+            let arn = owned(made.summary().and_then(|web_acl| web_acl.arn()))?;
+            self.web_acls.insert(name.to_owned(), arn);
+        }
         Ok(())
     }
 
@@ -263,7 +275,7 @@ impl World {
         Some(format!("ip6:{subnet}:{:x}", address & u128::from(u64::MAX)))
     }
 
-    /// Fills `${cert:…}`, `${sg:…}`, `${subnet:…}`, `${pl:…}`, `${eip:…}`, `${tg:…}`, `${trust:…}`, `${vpc}`,
+    /// Fills `${cert:…}`, `${sg:…}`, `${subnet:…}`, `${pl:…}`, `${eip:…}`, `${tg:…}`, `${trust:…}`, `${acl:…}`, `${vpc}`,
     /// `${vpc:…}` and `${ip6:SUBNET:HOST}` in a manifest.
     pub fn substitute(&self, manifest: &str) -> Result<String> {
         let mut filled = String::with_capacity(manifest.len());
@@ -277,6 +289,7 @@ impl World {
                     &BTreeMap::from([(name.to_owned(), self.ipv6_address(subnet, host)?)])
                 }
                 "trust" => &self.trust_stores,
+                "acl" => &self.web_acls,
                 "cert" => &self.certificates,
                 "sg" => &self.security_groups,
                 "subnet" => &self.subnets,

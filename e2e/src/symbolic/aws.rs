@@ -143,7 +143,7 @@ async fn load_balancer(
         let has_rules = balancer.r#type == Some(LoadBalancerTypeEnum::Application);
         listeners.insert(one.port().unwrap_or_default().to_string(), listener(aws, symbols, &one, has_rules).await?);
     }
-    Ok(json!({
+    let mut state = json!({
         "name": name,
         "type": balancer.r#type.as_ref().map(|it| it.as_str()),
         "scheme": balancer.scheme().map(|it| it.as_str()),
@@ -154,7 +154,26 @@ async fn load_balancer(
         "tags": tags,
         "attributes": attributes,
         "listeners": listeners,
-    }))
+    });
+    if balancer.r#type == Some(LoadBalancerTypeEnum::Application) {
+        let answer = aws.wafv2.get_web_acl_for_resource().resource_arn(arn).send().await?;
+        if let Some(web_acl) = answer.web_acl() {
+            state["webAcl"] = json!(symbols.text(web_acl.arn()));
+        }
+        if let Some(protection) = protection(aws, arn).await? {
+            state["shieldProtection"] = json!(protection);
+        }
+    }
+    Ok(state)
+}
+
+/// Returns the name of the protection of Shield Advanced that a resource has.
+async fn protection(aws: &Aws, arn: &str) -> Result<Option<String>> {
+    match aws.shield.describe_protection().resource_arn(arn).send().await {
+        Ok(answer) => Ok(answer.protection().and_then(|protection| protection.name()).map(str::to_owned)),
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn listener(aws: &Aws, symbols: &Symbols, listener: &Listener, has_rules: bool) -> Result<Value> {

@@ -29,6 +29,7 @@ impl Symbols {
             ("eip", &world.elastic_ips),
             ("pl", &world.prefix_lists),
             ("trust", &world.trust_stores),
+            ("acl", &world.web_acls),
         ];
         for (kind, names) in named {
             for (name, id) in names {

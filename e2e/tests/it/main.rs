@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a panic is a failure of the test")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is shown if it fails")]
 
+mod add_ons;
 mod authentication;
 mod bad_input;
 mod bindings;
