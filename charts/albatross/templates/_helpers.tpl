@@ -163,6 +163,8 @@ Helm's own notation (1.2e+11). AWS has it so, and another spelling would rewrite
 {{- include "albatross.flag" (list "backend-security-group" .backendSecurityGroup) }}
 {{- include "albatross.flag" (list "enable-manage-backend-security-group-rules" .enableManageBackendSecurityGroupRules) }}
 {{- include "albatross.flag" (list "disable-restricted-sg-rules" .disableRestrictedSecurityGroupRules) }}
+{{- include "albatross.flag" (list "enable-wafv2" .enableWafv2) }}
+{{- include "albatross.flag" (list "enable-shield" .enableShield) }}
 {{- include "albatross.flag" (list "service-target-eni-security-group-tags" .serviceTargetENISGTags) }}
 {{- include "albatross.flag" (list "max-targets-per-target-group" .maxTargetsPerTargetGroup) }}
 {{- include "albatross.flag" (list "ingress-max-concurrent-reconciles" .ingressMaxConcurrentReconciles) }}
@@ -210,9 +212,7 @@ Helm's own notation (1.2e+11). AWS has it so, and another spelling would rewrite
   "alb-gateway-max-concurrent-reconciles" $v.albGatewayMaxConcurrentReconciles
   "default-pca-arn" $v.certManagement.defaultPCAARN
   "enable-endpoint-slices" $v.enableEndpointSlices
-  "enable-shield" $v.enableShield
   "enable-waf" $v.enableWaf
-  "enable-wafv2" $v.enableWafv2
   "globalaccelerator-max-concurrent-reconciles" $v.globalAcceleratorMaxConcurrentReconciles
   "globalaccelerator-max-exponential-backoff-delay" $v.globalAcceleratorMaxExponentialBackoffDelay
   "lb-stabilization-monitor-interval" $v.lbStabilizationMonitorInterval
