@@ -221,7 +221,7 @@ impl Controller {
             self.step_history.begin(stack);
         }
         let Planning { mut plan, mut observed, unread } = pass::plan(self, stack, observed).await?;
-        let reported = self.report_unread(group, membership, stack, &unread).await.or(reported);
+        let reported = self.report_unread(group, membership, stack, &unread).or(reported);
         let repeated = self.step_history.withhold(group, &mut plan);
         let reported = self.report_repeats(group, membership, &repeated).or(reported);
         let (frozen, absent) = (&built.frozen, &built.absent);
@@ -240,7 +240,7 @@ impl Controller {
             }
             CarriedOut::Nothing => Vec::new(),
         };
-        let waiting = self.report_left_out(group, membership, &left_out).await;
+        let waiting = self.report_left_out(group, membership, &left_out);
         let reported = waiting.filter(|outcome| reported.is_none() || *outcome != Outcome::NotYet).or(reported);
         self.waits.unblocked(&group.object().to_string());
         observed.left_out.extend(left_out.iter().filter_map(|error| error.add_on));

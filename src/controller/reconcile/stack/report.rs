@@ -85,7 +85,7 @@ impl Controller {
 
     /// Reports add-ons that cannot be read, and therefore stay, to the members that request them. Returns the outcome of the
     /// pass.
-    pub(super) async fn report_unread(
+    pub(super) fn report_unread(
         &self,
         group: &StackId,
         membership: &Membership,
@@ -95,7 +95,6 @@ impl Controller {
         if unread.is_empty() {
             return None;
         }
-        self.read_states_for_add_ons(group).await;
         let add_ons = stack.load_balancer.as_ref().map(|balancer| &balancer.add_ons);
         let mut messages = Vec::new();
         for (add_on, error) in unread {
@@ -113,7 +112,7 @@ impl Controller {
 
     /// Reports the failures of add-ons to the members that request them; everything else is in place. Returns the outcome of
     /// the pass.
-    pub(super) async fn report_left_out(
+    pub(super) fn report_left_out(
         &self,
         group: &StackId,
         membership: &Membership,
@@ -124,7 +123,6 @@ impl Controller {
         if left_out.is_empty() {
             return None;
         }
-        self.read_states_for_add_ons(group).await;
         let mut messages = Vec::new();
         for error in left_out {
             let takes_long = error.is_not_yet() && error.add_on.is_some_and(|add_on| late.contains(&add_on));
@@ -139,13 +137,6 @@ impl Controller {
             }
         }
         Some(if messages.is_empty() { Outcome::NotYet } else { Outcome::Failed(messages.join("; ")) })
-    }
-
-    /// Reads the state of the load balancer, since one that serves is published also without its add-ons.
-    async fn read_states_for_add_ons(&self, group: &StackId) {
-        if let Err(error) = self.inventory.read_states(group).await {
-            tracing::warn!(%group, "the state of the load balancer is not known: {error}");
-        }
     }
 
     fn report_to(&self, group: &StackId, names: &[ObjectName], message: &str) {

@@ -166,7 +166,7 @@ impl PlanApplier for Controller {
             Err(error) => error,
         };
         // Whatever else fails, who lacks an add-on is told.
-        self.report_left_out(group, membership, &error.left_out).await;
+        self.report_left_out(group, membership, &error.left_out);
         if error.is_not_yet() {
             // Only a deletion waits, perhaps for a long time. Everything that serves traffic is in place, so its host
             // name is published.
@@ -183,8 +183,15 @@ impl PlanApplier for Controller {
 impl Controller {
     /// Returns the observed state of a stack after a plan, with what was read for it.
     pub(super) async fn observe_after(&self, change: &Change<'_>) -> Result<ObservedStack, AwsError> {
-        let before = change.observed;
-        let observed = self.observe_completely(&change.stack.id).await?;
+        let (before, stack) = (change.observed, change.stack);
+        let mut observed = self.observe_completely(&stack.id).await?;
+        if stack.load_balancer.as_ref().is_some_and(|wanted| observed.is_exposed(wanted)) {
+            // One that lacks its web ACL is published when it serves, and only AWS knows if it does.
+            match self.inventory.read_states(&stack.id).await {
+                Ok(()) => observed = self.observe_completely(&stack.id).await?,
+                Err(error) => tracing::warn!(group = %stack.id, "the state of the load balancer is not known: {error}"),
+            }
+        }
         Ok(ObservedStack {
             healthy: before.healthy.clone(),
             arriving: before.arriving.clone(),
