@@ -108,7 +108,7 @@ impl Controller {
             };
             let object = object_of(&key);
             let object = object.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-            self.metrics.reconciled(controller_label(&key), object, started.elapsed(), result_label(&outcome));
+            self.metrics.reconciled(metrics::controller_of(&key), object, started.elapsed(), result_label(&outcome));
             self.queue.done(&key, &outcome);
             self.metrics.queue_depth(self.queue.due());
         }
@@ -386,6 +386,7 @@ impl Controller {
         self.metrics.target_groups(infos);
         self.metrics.deletions_blocked(self.waits.count_blocked());
         self.metrics.queue_depth(self.queue.due());
+        self.metrics.of_queue().measured(&self.queue.sizes());
         self.synced.activity.silent().into_iter().for_each(|(kind, silent)| self.metrics.watch_silent(kind, silent));
     }
 
@@ -438,14 +439,6 @@ fn result_label(outcome: &Outcome) -> &'static str {
         Outcome::Done => "success",
         Outcome::Again(_) | Outcome::LookAfter(_) | Outcome::NotYet => "requeue_after",
         Outcome::Failed(_) | Outcome::NeedsCorrection(_) => "error",
-    }
-}
-
-fn controller_label(key: &Key) -> &'static str {
-    match key {
-        Key::Stack(StackId::Service(_)) => "service",
-        Key::Stack(StackId::Group(_) | StackId::Ingress(_)) | Key::BackendSecurityGroup => "ingress",
-        Key::Binding(_) | Key::NodeRules => "targetGroupBinding",
     }
 }
 

@@ -201,14 +201,15 @@ impl Process {
                 leads
             }
         };
-        let watched = Watched::new(&settings);
+        let metrics = Arc::new(Metrics::new());
+        let watched = Watched::new(&settings, &metrics);
         let parts = Parts {
             watched: watched.clone(),
             client: client.clone(),
             aws: Arc::new(clients(to_aws)),
             config: BuildConfig::new("demo", Value::Known(vpc.clone())),
             vpc,
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             leadership: leads,
             tenure,
             identity,

@@ -3,6 +3,9 @@
 //! A metric that aws-load-balancer-controller has with the same meaning has its name and labels, so that dashboards and
 //! alerts keep working. The names of the others begin with `albatross_`.
 
+mod process;
+mod queue;
+
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError, atomic::AtomicU64},
@@ -17,6 +20,9 @@ use prometheus_client::{
 
 use albatross_aws::{CallObserver, RequestResult};
 
+use self::process::ProcessMetrics;
+pub use self::queue::{QueueMetrics, QueueSize, controller_of};
+
 /// The content type of the text of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -24,6 +30,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const STAGE_SECONDS: [f64; 12] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 /// The upper bounds, in seconds, of the duration of one AWS call: the default buckets of the Go client, and one more.
 const CALL_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The upper bounds, in seconds, of the time until a webhook has answered: the default buckets of the Go client.
+const WEBHOOK_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The upper bounds, in seconds, of the time until a target that departs is deregistered.
 const DEREGISTRATION_SECONDS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
@@ -38,6 +47,9 @@ pub struct Metrics {
     reconcile_stages: Family<ReconcileStage, Histogram>,
     reconciles: Family<ReconcileResult, Counter>,
     reconcile_seconds: Family<OfController, Histogram>,
+    failed_reconciles: Family<OfController, Counter>,
+    queue: QueueMetrics,
+    api_requests: Family<ApiRequest, Counter>,
     cached: Family<OfResource, Gauge>,
     top_talkers: Family<Talker, Gauge>,
     talks: Mutex<Talks>,
@@ -59,6 +71,9 @@ pub struct Metrics {
     events_dropped: Counter,
     watch_silent: Family<OfKind, Gauge>,
     webhook_denials: Family<WebhookFailure, Counter>,
+    webhook_requests: Family<WebhookRequest, Counter>,
+    webhook_seconds: Family<OfWebhook, Histogram>,
+    webhooks_in_flight: Family<OfWebhook, Gauge>,
     plan_steps: Family<PlanStep, Counter>,
     drift_steps: Family<PlanStep, Counter>,
     repeated_steps: Family<PlanStep, Counter>,
@@ -164,6 +179,26 @@ struct WebhookFailure {
     error_category: &'static str,
 }
 
+/// The label of a webhook: its path.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfWebhook {
+    webhook: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WebhookRequest {
+    webhook: &'static str,
+    code: u16,
+}
+
+/// A request to the API server. The code is that of HTTP, or `<error>` if there was no answer, as in client-go.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ApiRequest {
+    code: String,
+    method: String,
+    host: String,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PlanStep {
     action: String,
@@ -253,6 +288,9 @@ impl Metrics {
             reconcile_stages: Family::new_with_constructor(|| Histogram::new(STAGE_SECONDS)),
             reconciles: Family::default(),
             reconcile_seconds: Family::new_with_constructor(|| Histogram::new(STAGE_SECONDS)),
+            failed_reconciles: Family::default(),
+            queue: QueueMetrics::default(),
+            api_requests: Family::default(),
             cached: Family::default(),
             top_talkers: Family::default(),
             talks: Mutex::new(Talks { since: Instant::now(), counts: HashMap::new() }),
@@ -274,6 +312,9 @@ impl Metrics {
             events_dropped: Counter::default(),
             watch_silent: Family::default(),
             webhook_denials: Family::default(),
+            webhook_requests: Family::default(),
+            webhook_seconds: Family::new_with_constructor(|| Histogram::new(WEBHOOK_SECONDS)),
+            webhooks_in_flight: Family::default(),
             plan_steps: Family::default(),
             drift_steps: Family::default(),
             repeated_steps: Family::default(),
@@ -287,6 +328,7 @@ impl Metrics {
         metrics.register_passes();
         metrics.register_aws();
         metrics.register_controller();
+        metrics.register_program();
         metrics
     }
 
@@ -312,6 +354,11 @@ impl Metrics {
             "controller_runtime_reconcile_time_seconds",
             "Seconds that a pass over an object took",
             self.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile_errors",
+            "Passes over objects that ended with an error",
+            self.failed_reconciles.clone(),
         );
         // The name ends in `_total` although the metric is a gauge, as in aws-load-balancer-controller.
         registry.register(
@@ -446,6 +493,52 @@ impl Metrics {
         self.leader(false);
     }
 
+    /// Registers the metrics that client-go, controller-runtime and Prometheus's library have for each program.
+    fn register_program(&mut self) {
+        let registry = &mut self.registry;
+        self.queue.register(registry);
+        registry.register(
+            "rest_client_requests",
+            "Requests to the API server, by the status of the answer",
+            self.api_requests.clone(),
+        );
+        registry.register(
+            "controller_runtime_webhook_requests",
+            "Requests to the webhooks, by the status of the answer",
+            self.webhook_requests.clone(),
+        );
+        registry.register(
+            "controller_runtime_webhook_latency_seconds",
+            "Seconds that a webhook took for an answer",
+            self.webhook_seconds.clone(),
+        );
+        registry.register(
+            "controller_runtime_webhook_requests_in_flight",
+            "Requests that a webhook is answering",
+            self.webhooks_in_flight.clone(),
+        );
+        registry.register_collector(Box::new(ProcessMetrics));
+    }
+
+    /// Returns the metrics of the queue.
+    pub fn of_queue(&self) -> QueueMetrics {
+        self.queue.clone()
+    }
+
+    /// Counts a request to the API server. There is no status if there was no answer.
+    pub fn api_request(&self, host: &str, method: &str, status: Option<u16>) {
+        let code = status.map_or_else(|| "<error>".to_owned(), |status| status.to_string());
+        let request = ApiRequest { code, method: method.to_owned(), host: host.to_owned() };
+        self.api_requests.get_or_create(&request).inc();
+    }
+
+    /// Counts a request that a webhook is answering, until its answer is given to [`AnsweringWebhook::answered`].
+    pub fn webhook_asked(&self, path: &'static str) -> AnsweringWebhook<'_> {
+        let in_flight = self.webhooks_in_flight.get_or_create(&OfWebhook { webhook: path }).clone();
+        in_flight.inc();
+        AnsweringWebhook { metrics: self, path, began: Instant::now(), in_flight }
+    }
+
     /// Removes the metrics of a deleted TargetGroupBinding.
     pub fn remove_binding(&self, namespace: &str, name: &str) {
         self.readiness_gates.remove(&Binding { namespace: namespace.to_owned(), name: name.to_owned() });
@@ -498,6 +591,7 @@ impl Metrics {
     ) {
         self.reconcile_stage(controller, "reconcile", took);
         self.reconciles.get_or_create(&ReconcileResult { controller, result }).inc();
+        self.failed_reconciles.get_or_create(&OfController { controller }).inc_by(u64::from(result == "error"));
         self.reconcile_seconds.get_or_create(&OfController { controller }).observe(took.as_secs_f64());
         if let Some((namespace, name)) = object {
             self.talk(Talker { controller, namespace: namespace.to_owned(), name: name.to_owned() }, Instant::now());
@@ -600,6 +694,30 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// A request that a webhook is answering. It counts as in flight until this is dropped.
+#[derive(Debug)]
+pub struct AnsweringWebhook<'m> {
+    metrics: &'m Metrics,
+    path: &'static str,
+    began: Instant,
+    in_flight: Gauge,
+}
+
+impl AnsweringWebhook<'_> {
+    /// Records the status of the answer, and how long it took.
+    pub fn answered(self, status: u16) {
+        let webhook = self.path;
+        self.metrics.webhook_requests.get_or_create(&WebhookRequest { webhook, code: status }).inc();
+        self.metrics.webhook_seconds.get_or_create(&OfWebhook { webhook }).observe(self.began.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for AnsweringWebhook<'_> {
+    fn drop(&mut self) {
+        self.in_flight.dec();
     }
 }
 

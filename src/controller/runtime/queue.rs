@@ -27,6 +27,7 @@ use tokio::{sync::Notify, time::Instant};
 use albatross_aws::{Priority, Urgency};
 use albatross_core::dependents::Key;
 
+use super::metrics::{QueueMetrics, QueueSize, controller_of};
 use schedule::{Lane, RECENT, Schedule, Wanted, namespace_of};
 
 /// The result of a pass over a key.
@@ -107,6 +108,13 @@ impl Queue {
         Self { schedule: Mutex::new(Schedule { most, ..Schedule::default() }), wake: Notify::new() }
     }
 
+    /// Returns the queue, which records its work in these metrics.
+    #[must_use]
+    pub fn observed_by(self, metrics: QueueMetrics) -> Self {
+        self.lock().metrics = metrics;
+        self
+    }
+
     /// Returns the number of keys that may run at once, with these numbers in [`Self::with_max_concurrent`].
     #[must_use]
     pub fn workers(load_balancers: usize, targets: usize) -> usize {
@@ -172,7 +180,7 @@ impl Queue {
     pub fn begin_term(&self) {
         let (mut schedule, now) = (self.lock(), Instant::now());
         let known = std::mem::take(&mut *schedule);
-        schedule.most = known.most;
+        (schedule.most, schedule.metrics) = (known.most, known.metrics);
         let running = known.running.into_iter().map(|(key, running)| (key, running.wanted));
         let mut recent: Vec<(Key, Wanted)> = known
             .wanted
@@ -240,6 +248,24 @@ impl Queue {
     pub fn depth(&self) -> usize {
         let state = self.lock();
         state.waiting.len() + state.running.len() + state.delayed.len()
+    }
+
+    /// Returns the numbers of keys of each controller that has any.
+    #[must_use]
+    pub fn sizes(&self) -> BTreeMap<&'static str, QueueSize> {
+        let (schedule, now) = (self.lock(), Instant::now());
+        let mut sizes: BTreeMap<&'static str, QueueSize> = BTreeMap::new();
+        for key in schedule.waiting.keys() {
+            sizes.entry(controller_of(key)).or_default().waiting += 1;
+        }
+        for (key, running) in &schedule.running {
+            let size = sizes.entry(controller_of(key)).or_default();
+            let ran = now.saturating_duration_since(running.began);
+            size.running += 1;
+            size.unfinished += ran;
+            size.longest = size.longest.max(ran);
+        }
+        sizes
     }
 
     /// Returns the contents of the queue.

@@ -150,7 +150,7 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     let proxies = Arc::new(Proxies::of_environment()?);
     let http = AwsHttp::new(Arc::clone(&proxies))?;
     let activity = WatchActivity::default();
-    let client = connect_to_cluster(flags.kubeconfig.as_deref(), &proxies, &activity).await?;
+    let client = connect_to_cluster(flags.kubeconfig.as_deref(), &proxies, &activity, &metrics).await?;
     let place = LocationDiscovery::new(flags, &client, &http);
     let options = ConnectOptions {
         region: place.region().await?,
@@ -176,7 +176,7 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     let leadership = if flags.enable_leader_election { candidate.leadership() } else { never_changes };
     let tenure = flags.enable_leader_election.then(|| candidate.tenure());
     let synced = Arc::new(Synced::new(KINDS).with_activity(activity));
-    let watched = Watched { synced, ..Watched::new(&settings) };
+    let watched = Watched { synced, ..Watched::new(&settings, &metrics) };
     let parts = Parts {
         watched: watched.clone(),
         client: client.clone(),

@@ -132,14 +132,18 @@ impl Reviewer {
 async fn respond(reviewer: Arc<Reviewer>, hook: Hook, review: Json<Review>) -> Response {
     // A separate task, so that a panic costs one answer; a request that is not judged is admitted.
     let uid = review.request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
-    match tokio::spawn(async move { reviewer.review(hook, &review) }).await {
+    let metrics = Arc::clone(&reviewer.metrics);
+    let answering = metrics.webhook_asked(hook.path());
+    let answer = match tokio::spawn(async move { reviewer.review(hook, &review) }).await {
         Ok(Some(answer)) => Json(answer).into_response(),
         Ok(None) => (StatusCode::BAD_REQUEST, "the AdmissionReview has no request").into_response(),
         Err(error) => {
             tracing::error!(path = hook.path(), %error, "a webhook ended in a panic; this is a fault of albatross, please report it");
             Json(AdmissionResponse::allowed().review(&uid)).into_response()
         }
-    }
+    };
+    answering.answered(answer.status().as_u16());
+    answer
 }
 
 fn routes(reviewer: &Arc<Reviewer>) -> Router {

@@ -9,6 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Outcome, QueueReason};
+use crate::controller::runtime::metrics::QueueMetrics;
 use albatross_aws::Urgency;
 use albatross_core::{dependents::Key, model::StackId};
 
@@ -87,6 +88,8 @@ pub(super) struct Running {
     pub(super) wanted: Wanted,
     /// The urgency of the pass's calls.
     pub(super) urgency: Urgency,
+    /// The time at which a worker took it.
+    pub(super) began: Instant,
 }
 
 /// The position of a key in its lane: by reason, then by the tenant's turn, then by arrival.
@@ -157,6 +160,9 @@ pub(super) struct Schedule {
     pub(super) arrivals: u64,
     /// The maximum number of running keys in each lane; a lane without an entry has no limit.
     pub(super) most: BTreeMap<Lane, usize>,
+    /// The time since when each key of `waiting` is due.
+    pub(super) due_since: HashMap<Key, Instant>,
+    pub(super) metrics: QueueMetrics,
 }
 
 impl Schedule {
@@ -175,6 +181,10 @@ impl Schedule {
                 return;
             }
             self.leave(&key);
+        }
+        if !self.due_since.contains_key(&key) {
+            self.due_since.insert(key.clone(), now);
+            self.metrics.added(&key);
         }
         self.arrivals += 1;
         let place = (cause, turn, self.arrivals);
@@ -312,12 +322,18 @@ impl Schedule {
         let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), QueueReason::Resync, now));
         let cause = wanted.cause;
         let urgency = Urgency::new(cause.priority());
-        self.running.insert(key.clone(), Running { again: false, wanted, urgency });
+        let due_since = self.due_since.remove(&key).unwrap_or(now);
+        self.metrics.taken(&key, now.saturating_duration_since(due_since));
+        self.running.insert(key.clone(), Running { again: false, wanted, urgency, began: now });
         Ok((key, cause))
     }
 
     pub(super) fn done(&mut self, key: &Key, outcome: &Outcome, now: Instant) {
         let ran = self.running.remove(key);
+        if let Some(ran) = &ran {
+            let is_retried = matches!(outcome, Outcome::Failed(_) | Outcome::NotYet);
+            self.metrics.worked(key, now.saturating_duration_since(ran.began), is_retried);
+        }
         let departs_since = ran.as_ref().and_then(|ran| ran.wanted.departs_since);
         let is_urgent = ran.as_ref().is_some_and(|ran| {
             let age = |since| now.saturating_duration_since(since);

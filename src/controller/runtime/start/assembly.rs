@@ -43,10 +43,11 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings, metrics: &Metrics) -> Self {
+        let queue = Queue::with_max_concurrent(settings.load_balancers_at_once, settings.bindings_at_once);
         Self {
             snapshot: Arc::new(RwLock::new(Snapshot::default())),
-            queue: Arc::new(Queue::with_max_concurrent(settings.load_balancers_at_once, settings.bindings_at_once)),
+            queue: Arc::new(queue.observed_by(metrics.of_queue())),
             synced: Arc::new(Synced::new(KINDS)),
         }
     }

@@ -1,6 +1,6 @@
 //! The connection to the API server.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use kube::{
     Client, Config,
@@ -9,9 +9,13 @@ use kube::{
 };
 
 use super::StartError;
-use crate::controller::cluster::{
-    kubernetes::{describe, with_causes},
-    watch_activity::WatchActivity,
+use crate::controller::{
+    cluster::{
+        counted_requests::CountedRequests,
+        kubernetes::{describe, with_causes},
+        watch_activity::WatchActivity,
+    },
+    runtime::metrics::Metrics,
 };
 use albatross_aws::proxies::Proxies;
 
@@ -23,6 +27,7 @@ pub(super) async fn connect_to_cluster(
     kubeconfig: Option<&Path>,
     proxies: &Proxies,
     activity: &WatchActivity,
+    metrics: &Arc<Metrics>,
 ) -> Result<Client, StartError> {
     let mut named = None;
     let mut config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
@@ -59,7 +64,7 @@ pub(super) async fn connect_to_cluster(
     config.proxy_url = proxy.and_then(|proxy| proxy.parse().ok());
     let failed = |reason: String| StartError::ApiServer { url: url.clone(), reason };
     let builder = ClientBuilder::try_from(config).map_err(|error| failed(describe(&error)))?;
-    let client = builder.with_layer(activity).build();
+    let client = builder.with_layer(activity).with_layer(&CountedRequests::new(metrics)).build();
     match tokio::time::timeout(API_SERVER_DEADLINE, client.apiserver_version()).await {
         Ok(Ok(version)) => {
             tracing::debug!(version = version.git_version, "the API server answers");
