@@ -793,7 +793,6 @@ fn the_cluster_takes_it_and_it_takes_the_place_of_the_other() {
         for warning in [
             "this chart has no such values, so they have no effect: typo.",
             "keepTLSSecret=false has no effect: the controller renews its certificate itself, in one Secret.",
-            "serviceMutatorWebhookConfig.operations: the API server asks only about CREATE, because a Service's class cannot be set later.",
             "defaultTags: numbers that are not quoted become tags in Helm's notation, as 1.2e+11: cost-center.",
         ] {
             ensure!(said.contains(&format!("WARNING: {warning}")), "not {warning:?} in the notes:\n{said}");

@@ -1,4 +1,5 @@
-//! Services of type LoadBalancer that name no class get the class of albatross.
+//! Services of type LoadBalancer that name no class get the class of albatross when they are made, and keep the class that
+//! they have in an update that leaves it out, which the API server would refuse.
 
 use serde_json::{Value, json};
 
@@ -8,12 +9,24 @@ use crate::{
 };
 
 pub(super) fn answer(request: &Request, config: &BuildConfig) -> AdmissionResponse {
-    let field = |name: &str| request.object.pointer(name).and_then(Value::as_str).unwrap_or_default();
-    let unclassed = field("/spec/type") == "LoadBalancer" && field("/spec/loadBalancerClass").is_empty();
+    let unclassed = field(&request.object, "/spec/type") == "LoadBalancer" && class(&request.object).is_empty();
     // With Services switched off, the class would leave them without a load balancer.
-    if !unclassed || !request.creates() || !config.enable_services || config.load_balancer_class.is_empty() {
+    let given = match request.operation.as_str() {
+        "CREATE" if config.enable_services => config.load_balancer_class.as_str(),
+        "UPDATE" => class(&request.old_object),
+        _ => "",
+    };
+    if !unclassed || given.is_empty() {
         return AdmissionResponse::allowed();
     }
-    let patch = vec![json!({ "op": "add", "path": "/spec/loadBalancerClass", "value": config.load_balancer_class })];
+    let patch = vec![json!({ "op": "add", "path": "/spec/loadBalancerClass", "value": given })];
     AdmissionResponse { patch, ..AdmissionResponse::default() }
+}
+
+fn class(service: &Value) -> &str {
+    field(service, "/spec/loadBalancerClass")
+}
+
+fn field<'v>(service: &'v Value, pointer: &str) -> &'v str {
+    service.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

@@ -169,11 +169,31 @@ fn services_that_name_no_class_become_ours_when_they_are_made() {
         let patch = ask(Hook::Service, "shop", service(spec.clone())).patch;
         assert_eq!(patch, Vec::from_iter(expected.then(|| ours.clone())), "{spec}");
     }
-    let unclassed = service(json!({"type": "LoadBalancer"}));
-    assert_eq!(
-        ask_with(Hook::Service, "shop", unclassed.clone(), Some(unclassed), RULES),
-        AdmissionResponse::allowed()
-    );
+}
+
+#[test]
+fn an_update_that_leaves_out_the_class_of_a_service_keeps_it() {
+    let service = |class: Option<&str>| {
+        let mut spec = json!({"type": "LoadBalancer"});
+        class.into_iter().for_each(|class| spec["loadBalancerClass"] = class.into());
+        json!({"metadata": {"name": "web"}, "spec": spec})
+    };
+    for (old, new, expected) in [
+        (Some("service.k8s.aws/nlb"), None, Some("service.k8s.aws/nlb")),
+        (Some("example.com/other"), Some(""), Some("example.com/other")),
+        (Some("service.k8s.aws/nlb"), Some("example.com/other"), None),
+        // The class can only be set when the Service is made or becomes a LoadBalancer.
+        (None, None, None),
+        (Some(""), None, None),
+    ] {
+        let answer = ask_with(Hook::Service, "shop", service(new), Some(service(old)), RULES);
+        let patch = |class| json!({"op": "add", "path": "/spec/loadBalancerClass", "value": class});
+        assert_eq!(answer.patch, Vec::from_iter(expected.map(patch)), "{old:?} {new:?}");
+        assert_eq!(shown(&answer), "allowed");
+    }
+    let other_type = json!({"metadata": {"name": "web"}, "spec": {"type": "ClusterIP"}});
+    let answer = ask_with(Hook::Service, "shop", other_type, Some(service(Some("service.k8s.aws/nlb"))), RULES);
+    assert_eq!(answer, AdmissionResponse::allowed());
 }
 
 fn ingress(class: &str, annotations: Value, service: &str) -> Value {
