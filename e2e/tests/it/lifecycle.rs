@@ -138,9 +138,9 @@ fn a_refused_annotation_makes_no_load_balancer() {
         let namespace = "refused";
         stage.cluster.namespace(namespace).await?;
         stage.proxy.reset();
-        let refused = ingress("web", &[("alb.ingress.kubernetes.io/waf-acl-id", "acl")], &["web"]);
+        let refused = ingress("web", &[("alb.ingress.kubernetes.io/enable-frontend-nlb", "true")], &["web"]);
         apply(&stage, namespace, &[service("web"), refused]).await?;
-        warning(&stage, namespace, "Ingress/web", "waf-acl-id").await?;
+        warning(&stage, namespace, "Ingress/web", "enable-frontend-nlb").await?;
         stage.settle(QUIET, SOON).await?;
         let counts = stage.proxy.counts();
         ensure!(!counts.actions.contains_key("elasticloadbalancing:CreateLoadBalancer"), "made: {:?}", counts.actions);

@@ -20,7 +20,7 @@ this image. Every flag with a name in the column *environment* can be set there 
 const WITHOUT_EFFECT: &str = "
 ## Without effect
 
-These flags of aws-load-balancer-controller are accepted, whatever their value, and do nothing yet. The log names those that were given when the
+These flags of aws-load-balancer-controller are accepted, whatever their value, and do nothing. The log names those that were given when the
 controller starts. None of them is read from the environment.
 
 ";

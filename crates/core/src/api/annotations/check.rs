@@ -21,7 +21,7 @@ pub struct Finding {
 pub enum FindingKind {
     /// The controller does not read the annotation on this object. `nearest` is the key that was probably meant.
     Unknown { nearest: Option<String> },
-    /// The annotation is known, not built, and ignored.
+    /// The annotation is known, not built (or of a service that has ended), and ignored.
     Later,
     /// The annotation is known and not built (or not for this value), and the object is refused because of it.
     Refused,
@@ -69,6 +69,11 @@ fn check_one(kind: ObjectKind, key: &str, value: &str, compared: &mut usize) -> 
                 FindingKind::Later,
                 format!("annotation `{key}` is known but its effect is not built yet; it is ignored"),
                 "leave it if the object can do without its effect for now, otherwise do not rely on it".into(),
+            ),
+            Status::Ended { service, fix } => finding(
+                FindingKind::Later,
+                format!("annotation `{key}` has no effect: AWS has ended {service}, so that it protects nothing"),
+                fix.into(),
             ),
             _ => None,
         };

@@ -16,6 +16,7 @@ What the words in the column *status* mean:
 | works for … | It works with these values. With any other one the object is refused. |
 | refused | It is known and not built, and without it the object would be reachable, protected or routed otherwise than it asks for. So the object is refused: a Warning event names the annotation, and whatever the object has in AWS stays as it is. |
 | ignored | It is known and not built. The object is served without its effect, and a Warning event says so. |
+| ended | AWS has ended the service that it belongs to. The object is served without its effect, and a Warning event says what to use now. |
 
 An annotation under `alb.ingress.kubernetes.io/` that is not in the list has no effect, and a Warning event names the one that was probably meant, where
 one is like it. A value that is not allowed, of an annotation that works, is an error: nothing of the object changes until it is fixed.
@@ -74,6 +75,7 @@ fn status(annotation: &Annotation) -> String {
         Status::BuiltFor(FALSE) => "works for `false`".to_owned(),
         Status::BuiltFor(values) => format!("works for {}", super::choice(values)),
         Status::Later => "ignored".to_owned(),
+        Status::Ended { .. } => "ended".to_owned(),
         Status::Refused => "refused".to_owned(),
     }
 }

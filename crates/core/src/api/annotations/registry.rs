@@ -161,13 +161,20 @@ pub enum Status {
     /// Known and not implemented, and too important to ignore: it concerns identity, access, exposure, membership of a
     /// group or the requests that a rule matches. The object is refused.
     Refused,
+    /// Belongs to a service that AWS has ended, so that nothing can act on it: ignored with a warning.
+    Ended {
+        /// The service.
+        service: &'static str,
+        /// The advice for the object's author.
+        fix: &'static str,
+    },
 }
 
 impl Status {
     /// Returns true if an object with this value of the annotation must be refused.
     pub fn refuses(&self, value: &str) -> bool {
         match self {
-            Self::Built | Self::Later => false,
+            Self::Built | Self::Later | Self::Ended { .. } => false,
             Self::BuiltFor(values) => !values.contains(&value),
             Self::Refused => true,
         }

@@ -135,8 +135,8 @@ fn messages_on_an_ingress() {
           fix: leave it if the object can do without its effect for now, otherwise do not rely on it
         "#);
     assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/waf-acl-id", "shared")]), @r#"
-        annotation `alb.ingress.kubernetes.io/waf-acl-id` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for
-          fix: remove the annotation, if the object may be served without it
+        annotation `alb.ingress.kubernetes.io/waf-acl-id` has no effect: AWS has ended AWS WAF Classic, so that it protects nothing
+          fix: name a web ACL of AWS WAF with `wafv2-acl-arn` or `wafv2-acl-name`, and remove this annotation
         "#);
 }
 
@@ -175,7 +175,7 @@ fn every_status_is_told_as_it_is() {
             .map(|finding| finding.kind);
         let expected = match annotation.status {
             Status::Built => vec![],
-            Status::Later => vec![FindingKind::Later],
+            Status::Later | Status::Ended { .. } => vec![FindingKind::Later],
             Status::BuiltFor(_) | Status::Refused => vec![FindingKind::Refused],
         };
         assert_eq!(kinds.collect::<Vec<_>>(), expected, "{}", annotation.key);

@@ -1,6 +1,6 @@
 //! The annotations of Ingresses, and of the Services behind them.
 
-use super::{Annotation, Key, ObjectKind, Parameter, Status::*};
+use super::{Annotation, Key, ObjectKind, Parameter, Status, Status::*};
 use crate::api::annotations::{
     Grammar::{self, *},
     JsonShape::*,
@@ -13,6 +13,11 @@ const ANY_INT32: Grammar = Grammar::ANY_INT32;
 const PORT: Grammar = Int32 { min: 1, max: 65535 };
 const SCHEMES: &[&str] = &["internal", "internet-facing"];
 const PROTOCOLS: &[&str] = &["HTTP", "HTTPS"];
+/// AWS ended its support on September 30, 2025 ("AWS WAF Classic", AWS WAF Developer Guide).
+const WAF_CLASSIC: Status = Ended {
+    service: "AWS WAF Classic",
+    fix: "name a web ACL of AWS WAF with `wafv2-acl-arn` or `wafv2-acl-name`, and remove this annotation",
+};
 
 annotations! {
     "ingress §2.1", "alb.ingress.kubernetes.io/"; {
@@ -42,10 +47,10 @@ annotations! {
             "The web ACL (WAFv2) to associate, by ARN; `none`, or an empty value, removes the association. Without the annotation the load balancer keeps the web ACL that it has, and WAF is not asked.";
         WAFV2_ACL_NAME = "wafv2-acl-name", String, INGRESS, Exclusive, Built, "none: the association stays as it is",
             "The web ACL (WAFv2) to associate, by name; `none` removes the association. A name on any Ingress of a group wins over all ARNs. The controller needs the permission `wafv2:ListWebACLs` to look it up.";
-        WAF_ACL_ID = "waf-acl-id", String, INGRESS, Exclusive, Refused, "none: the association stays as it is",
-            "The web ACL of WAF Classic (regional) to associate; `none` removes the association.";
-        WEB_ACL_ID = "web-acl-id", String, INGRESS, Exclusive, Refused, "none: the association stays as it is",
-            "The former name of `waf-acl-id`, read where that one is absent.";
+        WAF_ACL_ID = "waf-acl-id", String, INGRESS, Exclusive, WAF_CLASSIC, "none",
+            "The web ACL of AWS WAF Classic, which AWS has ended.";
+        WEB_ACL_ID = "web-acl-id", String, INGRESS, Exclusive, WAF_CLASSIC, "none",
+            "The former name of `waf-acl-id`.";
         SHIELD_ADVANCED_PROTECTION = "shield-advanced-protection", Bool, INGRESS, Exclusive, Built, "none: the protection stays as it is",
             "Whether Shield Advanced protects the load balancer. `false` removes only a protection that the controller has created. It has an effect if the account is subscribed to Shield Advanced.";
         SECURITY_GROUPS = "security-groups", StringList, INGRESS, Exclusive, Built, "a security group that the controller manages",

@@ -168,6 +168,7 @@ fn statuses_refuse() {
         (Status::Built, "x", false),
         (Status::Later, "x", false),
         (Status::Refused, "", true),
+        (Status::Ended { service: "a", fix: "b" }, "x", false),
         (Status::BuiltFor(&["ipv4"]), "ipv4", false),
         (Status::BuiltFor(&["ipv4"]), "dualstack", true),
     ] {

@@ -49,17 +49,19 @@ fn actions() {
 
 #[test]
 fn what_asks_for_access_control_is_refused_and_not_served_without_it() {
-    for key in ["enable-frontend-nlb", "waf-acl-id", "customer-owned-ipv4-pool"] {
+    for key in ["enable-frontend-nlb", "customer-owned-ipv4-pool"] {
         let built = built(&ingress(&[("target-type", "ip"), (key, "oidc")], &everything()));
         assert_eq!(built.stack, None, "{key}");
     }
     insta::assert_snapshot!(reported(&[("enable-frontend-nlb", "true")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/enable-frontend-nlb` with the value `true` is known but not built yet, only `false` is; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that");
-    insta::assert_snapshot!(reported(&[("waf-acl-id", "edge")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/waf-acl-id` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
     insta::assert_snapshot!(reported(&[("enable-frontend-nlb", "false")], &everything()), @"");
 }
 
 #[test]
 fn what_has_no_effect_is_served_with_a_warning() {
+    let ended = ingress(&[("target-type", "ip"), ("web-acl-id", "edge")], &everything());
+    assert!(built(&ended).stack.is_some());
+    insta::assert_snapshot!(reported(&[("web-acl-id", "edge")], &everything()), @"Warning annotation-not-built on Ingress shop/web: annotation `alb.ingress.kubernetes.io/web-acl-id` has no effect: AWS has ended AWS WAF Classic, so that it protects nothing; name a web ACL of AWS WAF with `wafv2-acl-arn` or `wafv2-acl-name`, and remove this annotation");
     let annotations = [
         ("alb-ingress.kubernetes.io/scheme", "internal"),
         ("healthcheck-pth", "/"),
