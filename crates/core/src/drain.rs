@@ -192,6 +192,14 @@ fn way(binding: &TargetGroupBinding, service: &Service) -> Way {
     }
 }
 
+/// Returns true if an API server of this version does not know the hooks' action `sleep`, which Kubernetes has by default
+/// since 1.30 (KEP-3960). The minor version may end in a `+`.
+#[must_use]
+pub fn is_without_sleep(major: &str, minor: &str) -> bool {
+    let minor = minor.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    major == "1" && minor.parse::<u16>().is_ok_and(|minor| minor < 30)
+}
+
 /// Returns the time that a pod with these ways has to sleep: that of the longest. A pod of which no way is known sleeps as
 /// behind an Application Load Balancer: the Ingress and the bindings of a first installation come after the pods, but the
 /// Services, of which those with a load balancer are known, come before them.

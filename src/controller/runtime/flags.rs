@@ -255,6 +255,7 @@ impl ControllerFlags {
             inject_gates: self.enable_pod_readiness_gate_inject,
             no_class_annotation: self.build.disable_ingress_class_annotation,
             no_group_annotation: self.build.disable_ingress_group_name_annotation,
+            no_sleep: false,
         }
     }
 

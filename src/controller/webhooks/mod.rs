@@ -52,6 +52,7 @@ use albatross_core::{
     admission::{self, Hook, Rules},
     api::admission::{AdmissionResponse, Review},
     desired::BuildConfig,
+    drain,
     snapshot::Snapshot,
 };
 
@@ -418,7 +419,7 @@ pub(crate) async fn serve(
         snapshot: Arc::clone(&watched.snapshot),
         synced: Arc::clone(&watched.synced),
         config: config.clone(),
-        rules: flags.webhook_rules(),
+        rules: Rules { no_sleep: is_without_sleep(client).await, ..flags.webhook_rules() },
         metrics,
     });
     let routes = routes(&reviewer);
@@ -448,6 +449,13 @@ pub(crate) async fn serve(
         }
     }
     Ok(Some(served))
+}
+
+/// Returns true if the API server is older than the action `sleep` of hooks. One that does not tell its version has told it
+/// before, when the controller connected, so it is taken for a newer one.
+async fn is_without_sleep(client: &Client) -> bool {
+    let version = client.apiserver_version().await;
+    version.is_ok_and(|version| drain::is_without_sleep(&version.major, &version.minor))
 }
 
 fn files(directory: &Path, flags: &ControllerFlags) -> Files {

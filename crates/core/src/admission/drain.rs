@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::{MAX_WARNINGS, Texts, excerpt, shortened, texts};
+use super::{MAX_WARNINGS, Rules, Texts, excerpt, shortened, texts};
 use crate::{
     api::admission::{AdmissionResponse, Request},
     desired::BuildConfig,
@@ -19,10 +19,13 @@ use crate::{
 
 /// The annotation of pods that show a static pod: the kubelet runs that from a file, whatever the API server says of it.
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The warning of an API server that does not know the action (KEP-3960: on by default since Kubernetes 1.30).
+const TOO_OLD: &str = "the pod ends without a wait for its load balancers: its containers cannot sleep in `preStop` hooks before Kubernetes 1.30; \
+                       upgrade the cluster, or give them a hook that runs `sleep`";
 /// The most characters of a value in a warning.
 const LONGEST_VALUE: usize = 40;
 
-pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig) -> AdmissionResponse {
+pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig, rules: Rules) -> AdmissionResponse {
     if !request.creates() {
         return AdmissionResponse::allowed();
     }
@@ -44,6 +47,9 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
     let ways = drain::ways(snapshot, config, &request.namespace, &pod.labels);
     if ways.is_empty() && !by_itself && !pod.runs_always() {
         return AdmissionResponse::allowed();
+    }
+    if rules.no_sleep {
+        return AdmissionResponse { warnings: vec![TOO_OLD.to_owned()], ..AdmissionResponse::default() };
     }
     let mut warnings = Vec::new();
     let seconds = pod.seconds(drain::needed(&ways), &mut warnings);

@@ -104,6 +104,8 @@ pub struct Rules {
     pub no_class_annotation: bool,
     /// `--disable-ingress-group-name-annotation`: no Ingress may begin to name its group, or change it.
     pub no_group_annotation: bool,
+    /// The API server is older than the hooks' action `sleep`, and would take a hook with it for one without an action.
+    pub no_sleep: bool,
 }
 
 /// Returns the response to a request. As long as not every kind has been listed there is no snapshot, and everything is admitted.
@@ -118,7 +120,7 @@ pub fn answer(
     match hook {
         Hook::Pod => snapshot.map_or_else(AdmissionResponse::allowed, |snapshot| pod::answer(request, snapshot, rules)),
         Hook::Drain => {
-            snapshot.map_or_else(AdmissionResponse::allowed, |snapshot| drain::answer(request, snapshot, config))
+            snapshot.map_or_else(AdmissionResponse::allowed, |snapshot| drain::answer(request, snapshot, config, rules))
         }
         Hook::Service => service::answer(request, config),
         Hook::Ingress => snapshot

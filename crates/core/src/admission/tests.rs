@@ -69,7 +69,8 @@ fn snapshot() -> Snapshot {
     crate::testing::snapshot(SHOP)
 }
 
-const RULES: Rules = Rules { inject_gates: true, no_class_annotation: false, no_group_annotation: false };
+const RULES: Rules =
+    Rules { inject_gates: true, no_class_annotation: false, no_group_annotation: false, no_sleep: false };
 
 fn ask_with(hook: Hook, namespace: &str, object: Value, old: Option<Value>, rules: Rules) -> AdmissionResponse {
     let request = Request {

@@ -293,3 +293,39 @@ fn only_pods_that_are_created_change() {
         assert_eq!(ask("shop", &object), AdmissionResponse::allowed(), "{object}");
     }
 }
+
+#[test]
+fn before_kubernetes_1_30_pods_end_as_they_are_with_a_warning() {
+    let asks = pod(&json!({"app": "web", LABEL: "enabled"}), &json!({}), &json!({}));
+    let ask = |object: &Value, rules| {
+        let request = Request {
+            operation: "CREATE".to_owned(),
+            namespace: "shop".to_owned(),
+            object: object.clone(),
+            ..Request::default()
+        };
+        answer(Hook::Drain, &request, Some(&snapshot(CLUSTER)), &build_config(), rules)
+    };
+    let old = Rules { no_sleep: true, ..Rules::default() };
+    let expected = "the pod ends without a wait for its load balancers: its containers cannot sleep in `preStop` hooks before Kubernetes 1.30; upgrade the cluster, or give them a hook that runs `sleep`";
+    let answered = ask(&asks, old);
+    assert_eq!((answered.warnings, answered.patch), (vec![expected.to_owned()], vec![]));
+    assert!(!ask(&asks, Rules::default()).patch.is_empty());
+    // Pods that do not ask are told nothing.
+    let quiet = pod(&json!({"app": "web", LABEL: "disabled"}), &json!({}), &json!({}));
+    assert_eq!(ask(&quiet, old), AdmissionResponse::allowed());
+}
+
+#[test]
+fn the_version_tells_if_hooks_can_sleep() {
+    for (major, minor, expected) in [
+        ("1", "22", true),
+        ("1", "29+", true),
+        ("1", "30", false),
+        ("1", "36+", false),
+        ("2", "1", false),
+        ("1", "", false),
+    ] {
+        assert_eq!(crate::drain::is_without_sleep(major, minor), expected, "{major}.{minor}");
+    }
+}
