@@ -9,6 +9,7 @@ mod known_limits;
 mod mutual_authentication;
 pub mod names;
 mod network;
+mod network_settings;
 mod object;
 mod observed;
 mod security_group;
@@ -35,6 +36,7 @@ pub use identifiers::{
 pub use known_limits::{KnownLimits, Quota};
 pub use mutual_authentication::MutualAuthentication;
 pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks, ZoneInfo};
+pub use network_settings::{InvalidSourceNatPrefix, NetworkSettings, ObservedNetworkSettings, SourceNatPrefix};
 pub use object::{Cause, ObjectKind, ObjectReference};
 pub use observed::{
     BackendSecurityGroup, ListenerResources, LoadBalancerState, MemberResources, ObservedBinding, ObservedListener,

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::{
     Action, AddOns, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck, IpAddressType,
-    ListenerProtocol, LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectReference, ProtocolVersion,
-    ResourceId, Scheme, SecurityGroupId, SecurityGroupRule, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName,
-    TargetGroupProtocol, TargetType, Transform, TrustStoreArn, VpcId,
+    ListenerProtocol, LoadBalancerKind, LoadBalancerName, MutualAuthentication, NetworkSettings, ObjectReference,
+    ProtocolVersion, ResourceId, Scheme, SecurityGroupId, SecurityGroupRule, SourceNatPrefix, StackId, SubnetId, Tags,
+    TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, Transform, TrustStoreArn, VpcId,
 };
 
 /// A value that may be unknown until AWS or the cluster has answered.
@@ -210,6 +210,9 @@ pub struct LoadBalancer {
     pub scheme: Scheme,
     /// The address families.
     pub ip_address_type: IpAddressType,
+    /// The settings that only a Network Load Balancer has.
+    #[serde(skip_serializing_if = "NetworkSettings::is_default")]
+    pub network: NetworkSettings,
     /// The subnets, one in each zone.
     pub subnets: Value<Vec<SubnetMapping>>,
     /// The security groups, in the requested order. A Network Load Balancer created without any can never be given one.
@@ -256,13 +259,19 @@ pub struct SubnetMapping {
     pub allocation: Option<String>,
     /// `PrivateIPv4Address`, only for internal Network Load Balancers.
     pub private_ipv4: Option<String>,
+    /// `IPv6Address`, only for dualstack Network Load Balancers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<String>,
+    /// `SourceNatIpv6Prefix`, only for dualstack Network Load Balancers with source NAT; `None` leaves it unchanged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_nat_prefix: Option<SourceNatPrefix>,
 }
 
 impl SubnetMapping {
     /// Returns a mapping without addresses: AWS chooses them.
     #[must_use]
     pub fn plain(subnet: SubnetId) -> Self {
-        Self { subnet, allocation: None, private_ipv4: None }
+        Self { subnet, allocation: None, private_ipv4: None, ipv6: None, source_nat_prefix: None }
     }
 }
 

@@ -279,18 +279,25 @@ fn load_balancer(balancer: &LoadBalancer) -> Vec<(&'static str, String)> {
         Value::Known(subnets) => subnets.iter().map(subnet_mapping).collect::<Vec<_>>().join(", "),
         Value::AfterApply(why) => format!("(known after apply: {why})"),
     };
-    vec![
+    let mut details = vec![
         ("scheme", format!("{}, {}", balancer.scheme, balancer.ip_address_type)),
         ("subnets", subnets),
         ("security groups", security_groups(&balancer.security_groups)),
-        ("tags", tags(&balancer.tags)),
-    ]
+    ];
+    if balancer.network.ipv6_source_nat {
+        details.push(("IPv6 source translation", "on".to_owned()));
+    }
+    details.push(("tags", tags(&balancer.tags)));
+    details
 }
 
 fn subnet_mapping(mapping: &SubnetMapping) -> String {
-    match mapping.allocation.as_ref().or(mapping.private_ipv4.as_ref()) {
-        Some(address) => format!("{} ({address})", mapping.subnet),
-        None => mapping.subnet.to_string(),
+    let addresses = [&mapping.allocation, &mapping.private_ipv4, &mapping.ipv6].into_iter().flatten().cloned();
+    let prefix = mapping.source_nat_prefix.as_ref().map(|prefix| format!("source translation {prefix}"));
+    let details: Vec<String> = addresses.chain(prefix).collect();
+    match details.is_empty() {
+        true => mapping.subnet.to_string(),
+        false => format!("{} ({})", mapping.subnet, details.join(", ")),
     }
 }
 
@@ -445,13 +452,25 @@ impl fmt::Display for StepAction {
             Self::UpdateBinding { existing, .. } => write!(f, "update TargetGroupBinding {}", existing.name),
             Self::DeleteBinding(name) => write!(f, "delete TargetGroupBinding {name}"),
             Self::CreateLoadBalancer(balancer) => write!(f, "create load balancer {}", balancer.name),
-            Self::SetSecurityGroups { groups, .. } => {
-                write!(f, "put the load balancer into security groups: {}", security_groups(groups))
+            Self::SetSecurityGroups { groups, private_link_rules, .. } => {
+                write!(f, "put the load balancer into security groups: {}", security_groups(groups))?;
+                match private_link_rules {
+                    Some(true) => f.write_str("; rules for PrivateLink: on"),
+                    Some(false) => f.write_str("; rules for PrivateLink: off"),
+                    None => Ok(()),
+                }
             }
             Self::SetIpAddressType { kind, .. } => write!(f, "give the load balancer addresses: {kind}"),
-            Self::SetSubnets { subnets, .. } => {
+            Self::SetSubnets { subnets, ip_address_type, ipv6_source_nat, .. } => {
                 let subnets: Vec<String> = subnets.iter().map(subnet_mapping).collect();
-                write!(f, "put the load balancer into subnets: {}", subnets.join(", "))
+                write!(f, "put the load balancer into subnets: {}", subnets.join(", "))?;
+                if let Some(kind) = ip_address_type {
+                    write!(f, "; addresses: {kind}")?;
+                }
+                match ipv6_source_nat {
+                    Some(true) => f.write_str("; IPv6 source translation: on"),
+                    Some(false) | None => Ok(()),
+                }
             }
             Self::ModifyAttributes { name, attributes, .. } => {
                 let pairs: Vec<String> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();

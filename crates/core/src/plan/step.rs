@@ -352,10 +352,13 @@ pub enum StepAction {
     CreateLoadBalancer(Box<LoadBalancer>),
     /// ELB v2 SetSecurityGroups
     SetSecurityGroups {
-        /// The load balancer.
-        arn: LoadBalancerArn,
+        /// The load balancer; `None` is the one that an earlier step creates.
+        load_balancer: Option<LoadBalancerArn>,
         /// All groups that it needs.
         groups: Vec<SecurityGroupReference>,
+        /// `EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic`; AWS's default if it is not given.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        private_link_rules: Option<bool>,
     },
     /// ELB v2 SetSubnets
     SetSubnets {
@@ -363,6 +366,12 @@ pub enum StepAction {
         arn: LoadBalancerArn,
         /// All subnets that it needs.
         subnets: Vec<SubnetMapping>,
+        /// Its address families, if they change in the same call.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ip_address_type: Option<IpAddressType>,
+        /// `EnablePrefixForIpv6SourceNat`; `None` for an Application Load Balancer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ipv6_source_nat: Option<bool>,
     },
     /// ELB v2 SetIpAddressType
     SetIpAddressType {

@@ -67,6 +67,7 @@ fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
             dns_name: "edge.example.com".to_owned(),
             scheme: Scheme::Internal,
             ip_address_type: IpAddressType::Ipv4,
+            network: ObservedNetworkSettings::default(),
             state: LoadBalancerState::Active,
             subnets: [SubnetId::new("subnet-a")].into(),
             security_groups: [SecurityGroupId::new("sg-own"), SecurityGroupId::new("sg-shared")].into(),

@@ -125,6 +125,7 @@ fn an_ingress_with_one_path_in_full() {
             name: Value::Known(LoadBalancerName::new("k8s-shop-web-0").unwrap()),
             scheme: Scheme::InternetFacing,
             ip_address_type: IpAddressType::Ipv4,
+            network: NetworkSettings::default(),
             subnets: Value::Known(["subnet-a", "subnet-b"].map(|id| SubnetMapping::plain(SubnetId::new(id))).to_vec()),
             security_groups: vec![
                 SecurityGroupReference::Managed,
