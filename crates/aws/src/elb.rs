@@ -10,9 +10,10 @@ use albatross_core::{
     facts::limits::Limits,
     model::{
         Action, Attributes, Authentication, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn,
-        ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObservedListener,
-        ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetMapping, Tags,
-        TargetGroup, TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId, authentication::remember_secret,
+        ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication, NetworkSettings,
+        ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId,
+        SubnetId, SubnetMapping, Tags, TargetGroup, TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId,
+        authentication::remember_secret,
     },
 };
 
@@ -30,6 +31,7 @@ pub struct NewLoadBalancer<'a> {
     pub name: &'a LoadBalancerName,
     pub scheme: Scheme,
     pub ip_address_type: IpAddressType,
+    pub network: &'a NetworkSettings,
     pub subnets: &'a [SubnetMapping],
     pub security_groups: &'a [SecurityGroupId],
     pub tags: &'a Tags,
@@ -355,6 +357,8 @@ impl AwsWriter {
         let operation = "CreateLoadBalancer";
         let subnets = new.subnets.iter().map(convert::to_subnet_mapping);
         let groups: Vec<_> = new.security_groups.iter().map(|id| id.as_str().to_owned()).collect();
+        let of_network = new.kind == LoadBalancerKind::Network;
+        let source_nat = of_network.then(|| convert::to_source_nat(new.network.ipv6_source_nat));
         let call = self
             .elb
             .create_load_balancer()
@@ -362,6 +366,7 @@ impl AwsWriter {
             .r#type(elb::LoadBalancerTypeEnum::from(new.kind.as_str()))
             .scheme(elb::LoadBalancerSchemeEnum::from(new.scheme.as_str()))
             .ip_address_type(elb::IpAddressType::from(new.ip_address_type.as_str()))
+            .set_enable_prefix_for_ipv6_source_nat(source_nat)
             .set_subnet_mappings(Some(subnets.collect()))
             .set_security_groups((!groups.is_empty()).then_some(groups))
             .set_tags(convert::to_elb_tags(new.tags));
@@ -375,23 +380,46 @@ impl AwsWriter {
         Ok(balancer)
     }
 
-    /// Sets the security groups of a load balancer (SetSecurityGroups).
+    /// Sets the security groups of a load balancer, and if their rules apply to PrivateLink, for which AWS takes its default
+    /// if it is not given (SetSecurityGroups).
     pub async fn set_security_groups(
         &self,
         balancer: &LoadBalancerArn,
         groups: &[SecurityGroupId],
+        private_link_rules: Option<bool>,
     ) -> Result<(), AwsError> {
         let groups = groups.iter().map(|id| id.as_str().to_owned()).collect();
-        let call =
-            self.elb.set_security_groups().load_balancer_arn(balancer.as_str()).set_security_groups(Some(groups));
+        let rules = private_link_rules.map(|on| {
+            elb::EnforceSecurityGroupInboundRulesOnPrivateLinkTrafficEnum::from(if on { "on" } else { "off" })
+        });
+        let call = self
+            .elb
+            .set_security_groups()
+            .load_balancer_arn(balancer.as_str())
+            .set_security_groups(Some(groups))
+            .set_enforce_security_group_inbound_rules_on_private_link_traffic(rules);
         self.write("SetSecurityGroups", || call.clone().send()).await.map(drop)
     }
 
-    /// Sets all subnets of a load balancer (SetSubnets).
-    pub async fn set_subnets(&self, arn: &LoadBalancerArn, subnets: &[SubnetMapping]) -> Result<(), AwsError> {
+    /// Sets all subnets of a load balancer, and its address type and the source NAT of IPv6 if they are given (SetSubnets).
+    /// Returns the prefixes for source NAT that AWS reports.
+    pub async fn set_subnets(
+        &self,
+        arn: &LoadBalancerArn,
+        subnets: &[SubnetMapping],
+        ip_address_type: Option<IpAddressType>,
+        ipv6_source_nat: Option<bool>,
+    ) -> Result<BTreeMap<SubnetId, String>, AwsError> {
         let mappings = subnets.iter().map(convert::to_subnet_mapping).collect();
-        let call = self.elb.set_subnets().load_balancer_arn(arn.as_str()).set_subnet_mappings(Some(mappings));
-        self.write("SetSubnets", || call.clone().send()).await.map(drop)
+        let call = self
+            .elb
+            .set_subnets()
+            .load_balancer_arn(arn.as_str())
+            .set_subnet_mappings(Some(mappings))
+            .set_ip_address_type(ip_address_type.map(|kind| elb::IpAddressType::from(kind.as_str())))
+            .set_enable_prefix_for_ipv6_source_nat(ipv6_source_nat.map(convert::to_source_nat));
+        let answer = self.write("SetSubnets", || call.clone().send()).await?;
+        Ok(convert::source_nat_prefixes(answer.availability_zones()))
     }
 
     /// Sets the address type of a load balancer (SetIpAddressType).

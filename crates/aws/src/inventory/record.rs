@@ -1,13 +1,14 @@
 //! The controller's own writes, recorded as they succeed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BalancerEntry, Inventory, ReadState, SecurityGroupEntry, State, TargetGroupEntry};
 use albatross_core::{
     model::{
         Action, Association, Attributes, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn, ObservedAddOns,
         ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, Protection,
-        Registration, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn, TargetHealth,
+        Registration, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId, SubnetMapping, Tags, TargetGroupArn,
+        TargetHealth,
     },
     plan::AssumedSecret,
 };
@@ -70,20 +71,39 @@ impl Inventory {
         state.load_balancers.insert(entry.value.arn.clone(), entry);
     }
 
-    pub fn record_security_groups(&self, arn: &LoadBalancerArn, groups: BTreeSet<SecurityGroupId>) {
+    pub fn record_security_groups(
+        &self,
+        arn: &LoadBalancerArn,
+        groups: BTreeSet<SecurityGroupId>,
+        private_link_rules: Option<bool>,
+    ) {
         let mut state = self.state();
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(arn) {
             entry.value.security_groups = groups;
+            let network = &mut entry.value.network;
+            network.private_link_rules = private_link_rules.or(network.private_link_rules);
             entry.written = written;
         }
     }
 
-    pub fn record_subnets(&self, arn: &LoadBalancerArn, subnets: BTreeSet<SubnetId>) {
+    /// SetSubnets has succeeded with these values, and AWS has answered with these prefixes for source NAT.
+    pub fn record_subnets(
+        &self,
+        arn: &LoadBalancerArn,
+        mappings: &[SubnetMapping],
+        ip_address_type: Option<IpAddressType>,
+        ipv6_source_nat: Option<bool>,
+        prefixes: BTreeMap<SubnetId, String>,
+    ) {
         let mut state = self.state();
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(arn) {
-            entry.value.subnets = subnets;
+            let value = &mut entry.value;
+            value.subnets = mappings.iter().map(|mapping| mapping.subnet.clone()).collect();
+            value.ip_address_type = ip_address_type.unwrap_or(value.ip_address_type);
+            let ipv6_source_nat = ipv6_source_nat.unwrap_or(value.network.ipv6_source_nat);
+            value.network = value.network.placed(ipv6_source_nat, mappings, prefixes);
             entry.written = written;
         }
     }

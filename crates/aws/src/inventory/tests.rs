@@ -193,6 +193,7 @@ fn created_balancer(name: &str) -> ObservedLoadBalancer {
         dns_name: String::new(),
         scheme: Scheme::Internal,
         ip_address_type: albatross_core::model::IpAddressType::Ipv4,
+        network: albatross_core::model::ObservedNetworkSettings::default(),
         state: LoadBalancerState::Provisioning,
         subnets: BTreeSet::new(),
         security_groups: BTreeSet::new(),

@@ -355,13 +355,13 @@ async fn network_load_balancers_have_no_rules_and_keep_without_security_groups()
     let network = LoadBalancerKind::Network;
     let bare = world.try_balancer(network, "bare", &["a"], &[]).await.unwrap();
     let front = world.security_group("front").await;
-    let refused = world.aws.set_security_groups(&bare.arn, std::slice::from_ref(&front)).await;
+    let refused = world.aws.set_security_groups(&bare.arn, std::slice::from_ref(&front), None).await;
     assert_eq!(code(refused), "InvalidConfigurationRequest");
     let fenced = world.try_balancer(network, "fenced", &["a"], &[front]).await.unwrap();
     let back = world.security_group("back").await;
-    world.aws.set_security_groups(&fenced.arn, &[back]).await.unwrap();
+    world.aws.set_security_groups(&fenced.arn, &[back], None).await.unwrap();
     let subnets = ["a", "b"].map(|zone| SubnetMapping::plain(SubnetId::new(format!("subnet-private-{zone}"))));
-    world.aws.set_subnets(&fenced.arn, &subnets).await.unwrap();
+    world.aws.set_subnets(&fenced.arn, &subnets, None, Some(false)).await.unwrap();
 
     let tcp = TargetGroup {
         protocol: TargetGroupProtocol::Tcp,
