@@ -9,11 +9,11 @@ use super::{AwsError, AwsReader, AwsWriter, convert};
 use albatross_core::{
     facts::limits::Limits,
     model::{
-        Action, Attributes, Authentication, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn,
-        ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication, NetworkSettings,
-        ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId,
-        SubnetId, SubnetMapping, Tags, TargetGroup, TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId,
-        authentication::remember_secret,
+        Action, Attributes, Authentication, CapacityUnits, CertificateArn, Condition, HealthCheck, IpAddressType,
+        ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication,
+        NetworkSettings, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme,
+        SecurityGroupId, SubnetId, SubnetMapping, Tags, TargetGroup, TargetGroupArn, TargetGroupName, Transform,
+        TrustStoreArn, VpcId, authentication::remember_secret,
     },
 };
 
@@ -350,6 +350,16 @@ impl AwsReader {
     }
 }
 
+impl AwsReader {
+    /// Returns the capacity that is reserved for a load balancer (DescribeCapacityReservation).
+    pub(super) async fn reserved_capacity(&self, arn: &LoadBalancerArn) -> Result<CapacityUnits, AwsError> {
+        let call = self.elb.describe_capacity_reservation().load_balancer_arn(arn.as_str());
+        let answer = self.read("DescribeCapacityReservation", || call.clone().send()).await?;
+        let units = answer.minimum_load_balancer_capacity().and_then(|minimum| minimum.capacity_units());
+        Ok(units.and_then(CapacityUnits::new).unwrap_or(CapacityUnits::NONE))
+    }
+}
+
 /// Write calls.
 impl AwsWriter {
     /// Creates a load balancer (CreateLoadBalancer). If one with that name and these settings exists, AWS returns it.
@@ -420,6 +430,23 @@ impl AwsWriter {
             .set_enable_prefix_for_ipv6_source_nat(ipv6_source_nat.map(convert::to_source_nat));
         let answer = self.write("SetSubnets", || call.clone().send()).await?;
         Ok(convert::source_nat_prefixes(answer.availability_zones()))
+    }
+
+    /// Sets the capacity that is reserved for a load balancer, or ends the reservation (ModifyCapacityReservation).
+    pub async fn modify_capacity_reservation(
+        &self,
+        arn: &LoadBalancerArn,
+        units: CapacityUnits,
+    ) -> Result<(), AwsError> {
+        let ends = units == CapacityUnits::NONE;
+        let minimum = elb::MinimumLoadBalancerCapacity::builder().capacity_units(units.units()).build();
+        let call = self
+            .elb
+            .modify_capacity_reservation()
+            .load_balancer_arn(arn.as_str())
+            .set_minimum_load_balancer_capacity((!ends).then_some(minimum))
+            .set_reset_capacity_reservation(ends.then_some(true));
+        self.write("ModifyCapacityReservation", || call.clone().send()).await.map(drop)
     }
 
     /// Sets the address type of a load balancer (SetIpAddressType).

@@ -170,6 +170,10 @@ async fn load_balancer(
         "listeners": listeners,
     });
     // What AWS has by default is left out.
+    let reserved = aws.elb.describe_capacity_reservation().load_balancer_arn(arn).send().await?;
+    if let Some(units) = reserved.minimum_load_balancer_capacity().and_then(|minimum| minimum.capacity_units()) {
+        state["capacityUnits"] = units.into();
+    }
     if balancer.enforce_security_group_inbound_rules_on_private_link_traffic() == Some("off") {
         state["privateLinkEnforcement"] = "off".into();
     }

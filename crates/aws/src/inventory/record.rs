@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{BalancerEntry, Inventory, ReadState, SecurityGroupEntry, State, TargetGroupEntry};
 use albatross_core::{
     model::{
-        Action, Association, Attributes, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn, ObservedAddOns,
-        ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, Protection,
-        Registration, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId, SubnetMapping, Tags, TargetGroupArn,
-        TargetHealth,
+        Action, Association, Attributes, CapacityUnits, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn,
+        ObservedAddOns, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup,
+        ObservedTargetGroup, Protection, Registration, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId,
+        SubnetMapping, Tags, TargetGroupArn, TargetHealth,
     },
     plan::AssumedSecret,
 };
@@ -136,6 +136,10 @@ impl Inventory {
 
     pub fn record_web_acl(&self, arn: &LoadBalancerArn, association: Association) {
         self.record_add_ons(arn, |add_ons| add_ons.web_acl = Some(association));
+    }
+
+    pub fn record_capacity(&self, arn: &LoadBalancerArn, units: CapacityUnits) {
+        self.record_add_ons(arn, |add_ons| add_ons.capacity = Some(units));
     }
 
     pub fn record_protection(&self, arn: &LoadBalancerArn, protection: Protection) {

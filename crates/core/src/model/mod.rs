@@ -20,7 +20,7 @@ pub mod tags;
 mod targets;
 mod transform;
 
-pub use add_ons::{AddOn, AddOns, Association, ObservedAddOns, PROTECTION_NAME, Protection, Requested};
+pub use add_ons::{AddOn, AddOns, Association, CapacityUnits, ObservedAddOns, PROTECTION_NAME, Protection, Requested};
 pub use authentication::{
     Authentication, ClientId, CognitoProvider, JwtClaim, JwtValidation, OidcProvider, OidcSecret, SecretVersion,
     Session,

@@ -9,7 +9,7 @@ use std::{
 use super::step::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
 use crate::model::tags::CLUSTER;
 use crate::model::{
-    Action, Authentication, Condition, IpAddressType, Listener, LoadBalancer, SecurityGroupReference,
+    Action, Authentication, CapacityUnits, Condition, IpAddressType, Listener, LoadBalancer, SecurityGroupReference,
     SecurityGroupRule, SubnetMapping, Tags, TargetGroup, TargetGroupReference, Transform, Value,
 };
 
@@ -487,6 +487,12 @@ impl fmt::Display for StepAction {
             }
             Self::DeleteProtection { name, .. } => {
                 write!(f, "delete the protection of Shield Advanced of load balancer {name}")
+            }
+            Self::ModifyCapacityReservation { name, units: CapacityUnits::NONE, .. } => {
+                write!(f, "end the reservation of capacity for load balancer {name}")
+            }
+            Self::ModifyCapacityReservation { name, units, .. } => {
+                write!(f, "reserve {units} capacity units for load balancer {name}")
             }
             Self::DeleteLoadBalancer { name, .. } => {
                 write!(f, "delete load balancer {name} with its listeners and rules")

@@ -146,6 +146,7 @@ impl<'a> Planner<'a> {
                 }
             }
             self.add_ons(wanted, balancer);
+            self.capacity(wanted, balancer);
             let existing = |listener: &Listener| balancer.and_then(|b| b.listener(listener.port));
             let (changed, mut new): (Vec<&Listener>, Vec<&Listener>) =
                 stack.listeners.values().partition(|listener| existing(listener).is_some());

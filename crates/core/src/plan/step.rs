@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Action, AddOn, Attributes, Authentication, Cause, CertificateArn, HealthCheck, IpAddressType, Listener,
-    ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
+    Action, AddOn, Attributes, Authentication, CapacityUnits, Cause, CertificateArn, HealthCheck, IpAddressType,
+    Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
     ObjectName, ObjectReference, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference,
     SecurityGroupRule, Source, SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
     WebAclArn,
@@ -118,7 +118,7 @@ impl Plan {
 pub enum Wait {
     /// The TargetGroupBinding is gone: its targets are deregistered then, and its target group can go.
     BindingGone(ObjectName),
-    /// The load balancer that takes over from another serves.
+    /// The load balancer serves, which takes over from another one, or for which capacity can be reserved then.
     LoadBalancerActive,
     /// The load balancer that replaces this one has all that it leads to: it lacks the resources of members that are frozen
     /// or wait for targets, or its web ACL.
@@ -423,6 +423,15 @@ pub enum StepAction {
         /// The id of the protection.
         id: String,
     },
+    /// ELB v2 ModifyCapacityReservation, of a load balancer that serves.
+    ModifyCapacityReservation {
+        /// The load balancer.
+        arn: LoadBalancerArn,
+        /// The name of the load balancer, for people.
+        name: String,
+        /// The capacity; [`CapacityUnits::NONE`] ends the reservation.
+        units: CapacityUnits,
+    },
     /// ELB v2 DeleteLoadBalancer: its listeners and rules go with it.
     DeleteLoadBalancer {
         /// The load balancer.
@@ -553,6 +562,7 @@ impl StepAction {
             Self::DisassociateWebAcl { .. } => "DisassociateWebAcl",
             Self::CreateProtection { .. } => "CreateProtection",
             Self::DeleteProtection { .. } => "DeleteProtection",
+            Self::ModifyCapacityReservation { .. } => "ModifyCapacityReservation",
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",
             Self::ModifyListener { .. } => "ModifyListener",
@@ -574,6 +584,7 @@ impl StepAction {
         match self {
             Self::AssociateWebAcl { .. } | Self::DisassociateWebAcl { .. } => Some(AddOn::WebAcl),
             Self::CreateProtection { .. } | Self::DeleteProtection { .. } => Some(AddOn::Protection),
+            Self::ModifyCapacityReservation { .. } => Some(AddOn::Capacity),
             _ => None,
         }
     }

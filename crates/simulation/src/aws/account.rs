@@ -70,6 +70,8 @@ pub(super) struct Balancer {
     pub source_nat: bool,
     /// `EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic` of a Network Load Balancer with security groups.
     pub private_link_rules: bool,
+    /// The reserved capacity units, 0 for none.
+    pub capacity: i32,
     /// The subnets, each with the requested addresses.
     pub subnets: BTreeMap<String, SubnetAddresses>,
     pub security_groups: BTreeSet<String>,
@@ -346,6 +348,8 @@ impl Session<'_> {
             "SetSecurityGroups" => self.set_security_groups(),
             "SetSubnets" => self.set_subnets(),
             "SetIpAddressType" => self.set_ip_address_type(),
+            "DescribeCapacityReservation" => self.describe_capacity_reservation(),
+            "ModifyCapacityReservation" => self.modify_capacity_reservation(),
             "DescribeLoadBalancerAttributes" => self.describe_load_balancer_attributes(),
             "ModifyLoadBalancerAttributes" => self.modify_load_balancer_attributes(),
             "CreateListener" => self.create_listener(),

@@ -121,6 +121,7 @@ impl Session<'_> {
             ip_address_type,
             source_nat,
             private_link_rules: true,
+            capacity: 0,
             subnets,
             security_groups,
             made_in_groups,
@@ -282,6 +283,28 @@ impl Session<'_> {
         Ok(text("IpAddressType", ip_address_type))
     }
 
+    pub(super) fn describe_capacity_reservation(&mut self) -> Answer {
+        let balancer = self.balancer(self.request.need("LoadBalancerArn")?)?;
+        Ok(capacity_xml(balancer.capacity))
+    }
+
+    pub(super) fn modify_capacity_reservation(&mut self) -> Answer {
+        let units: Option<i32> = self.request.number("MinimumLoadBalancerCapacity.CapacityUnits")?;
+        let ends = self.request.text("ResetCapacityReservation") == Some("true");
+        let arn = self.request.need("LoadBalancerArn")?;
+        let balancer = self.balancer(arn)?.clone();
+        if self.is_provisioning(&balancer) {
+            return Err(impossible("The load balancer must be active"));
+        }
+        let units = match (units, ends) {
+            (Some(units), false) if units > 0 => units,
+            (None, true) => 0,
+            _ => return Err(impossible("Either a capacity or the end of the reservation must be specified")),
+        };
+        self.balancer(arn)?.capacity = units;
+        Ok(capacity_xml(units))
+    }
+
     /// Parses `EnablePrefixForIpv6SourceNat`.
     fn wanted_source_nat(&self, ip_address_type: &str) -> Result<bool, Refusal> {
         let on = self.request.text("EnablePrefixForIpv6SourceNat") == Some("on");
@@ -308,6 +331,11 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+fn capacity_xml(units: i32) -> String {
+    let reserved = (units > 0).then(|| element("MinimumLoadBalancerCapacity", &text("CapacityUnits", units)));
+    reserved.unwrap_or_default() + &text("DecreaseRequestsRemaining", 2)
 }
 
 /// Checks the IPv6 address and the prefix in a subnet, and chooses a prefix where AWS does.

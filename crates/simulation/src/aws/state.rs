@@ -32,6 +32,8 @@ pub struct LoadBalancerState {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub source_nat: bool,
     pub private_link_rules: bool,
+    /// The reserved capacity units, 0 for none.
+    pub capacity: i32,
     /// The ids of the subnets, which are the same in each simulation, and the requested addresses.
     pub subnets: BTreeMap<String, SubnetAddresses>,
     /// The names of the security groups.
@@ -132,6 +134,7 @@ impl Account {
             ip_address_type: balancer.ip_address_type.clone(),
             source_nat: balancer.source_nat,
             private_link_rules: balancer.private_link_rules,
+            capacity: balancer.capacity,
             subnets: balancer.subnets.clone(),
             security_groups: groups.collect(),
             attributes: attributes::changed(&balancer.attributes, &attributes::of_load_balancer(&balancer.kind)),

@@ -75,6 +75,7 @@ impl Account {
                 ip_address_type: "ipv4".to_owned(),
                 source_nat: false,
                 private_link_rules: true,
+                capacity: 0,
                 subnets: ["a", "b"]
                     .map(|letter| (format!("subnet-private-{letter}"), super::account::SubnetAddresses::default()))
                     .into(),

@@ -140,6 +140,12 @@ impl Applier {
                 let protection = aws.delete_protection(id).await.map_err(StepError::Aws)?;
                 inventory.record_protection(arn, protection);
             }
+            StepAction::ModifyCapacityReservation { arn, units, .. } => {
+                if let Err(error) = aws.modify_capacity_reservation(arn, *units).await {
+                    return Err(self.refused_add_on(group, arn, error).await);
+                }
+                inventory.record_capacity(arn, *units);
+            }
             StepAction::DeleteLoadBalancer { arn, .. } => {
                 self.delete_load_balancer(group, arn).await?;
             }

@@ -157,6 +157,7 @@ impl Aws {
                 match add_on {
                     AddOn::WebAcl => seen.web_acl.clone_from(&known.web_acl),
                     AddOn::Protection => seen.protection.clone_from(&known.protection),
+                    AddOn::Capacity => seen.capacity = known.capacity,
                 }
             }
             let listeners = balancer.listeners.iter_mut().flat_map(BTreeMap::values_mut);
@@ -528,6 +529,12 @@ impl Aws {
                 let own = balancer.add_ons.protection.as_ref().and_then(Protection::own_id);
                 refuse(balancer.arn != *arn || own != Some(id), || "ResourceNotFoundException".to_owned())?;
                 balancer.add_ons.protection = Some(Protection::None);
+            }
+            StepAction::ModifyCapacityReservation { arn, units, .. } => {
+                let balancer = self.balancer()?;
+                refuse(balancer.arn != *arn || !balancer.is_active(), || "InvalidConfigurationRequest".to_owned())?;
+                refuse(balancer.add_ons.capacity == Some(*units), || "a call for nothing".to_owned())?;
+                balancer.add_ons.capacity = Some(*units);
             }
             StepAction::SetSecurityGroups { load_balancer, groups, private_link_rules } => {
                 let groups: BTreeSet<_> = groups.iter().map(|g| self.security_group_id(g)).collect::<Outcome<_>>()?;

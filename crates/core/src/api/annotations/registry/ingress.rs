@@ -34,8 +34,8 @@ annotations! {
             "The address manager's pool that public addresses are taken from.";
         LOAD_BALANCER_ATTRIBUTES = "load-balancer-attributes", StringMap, INGRESS, UnitedByKey, Built, "none: attributes stay as they are",
             "Attributes of the load balancer. Only those named here are set; removing one does not reset it.";
-        MINIMUM_LOAD_BALANCER_CAPACITY = "minimum-load-balancer-capacity", StringMap, INGRESS, UnitedByKey, Later, "none: the reservation stays as it is",
-            "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation.";
+        MINIMUM_LOAD_BALANCER_CAPACITY = "minimum-load-balancer-capacity", StringMap, INGRESS, UnitedByKey, Built, "none: the reservation stays as it is",
+            "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation. It is reserved once the load balancer serves.";
         TAGS = "tags", StringMap, BOTH, UnitedByKey, Built, "none",
             "Tags for the AWS resources made for the Ingress. On a Service they are for its target groups, and win key by key. One that is removed here is removed from AWS.";
         WAFV2_ACL_ARN = "wafv2-acl-arn", String, INGRESS, Exclusive, Built, "none: the association stays as it is",

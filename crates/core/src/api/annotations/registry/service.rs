@@ -37,8 +37,8 @@ annotations! {
             "Whether the subnets give prefixes for IPv6 source translation, which UDP over dual stack needs.";
         SOURCE_NAT_IPV6_PREFIXES = "aws-load-balancer-source-nat-ipv6-prefixes", StringList, SERVICE, NotApplicable, Built, "chosen by AWS",
             "The prefixes for IPv6 source translation, one to a subnet and in their order: 80 bits long, or `auto_assigned`.";
-        MINIMUM_LOAD_BALANCER_CAPACITY = "aws-load-balancer-minimum-load-balancer-capacity", StringMap, SERVICE, NotApplicable, Later, "none: the reservation stays as it is",
-            "The capacity to reserve, as `CapacityUnits=<number>`.";
+        MINIMUM_LOAD_BALANCER_CAPACITY = "aws-load-balancer-minimum-load-balancer-capacity", StringMap, SERVICE, NotApplicable, Built, "none: the reservation stays as it is",
+            "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation. It is reserved once the load balancer serves.";
         ATTRIBUTES = "aws-load-balancer-attributes", StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",
             "Attributes of the load balancer. Only those named here are set; removing one does not reset it.";
         ADDITIONAL_RESOURCE_TAGS = "aws-load-balancer-additional-resource-tags", StringMap, SERVICE, NotApplicable, Built, "none",

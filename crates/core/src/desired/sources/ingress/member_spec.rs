@@ -12,8 +12,8 @@ use crate::{
     desired::shared,
     diagnostics::{Code, Severity},
     model::{
-        Attributes, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, MutualAuthentication,
-        ObjectReference, Scheme, Source, Tags, TrustStoreArn, Value,
+        Attributes, CapacityUnits, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName,
+        MutualAuthentication, ObjectReference, Scheme, Source, Tags, TrustStoreArn, Value,
     },
     snapshot::Service,
 };
@@ -36,6 +36,8 @@ pub(super) struct MemberSpec<'a> {
     pub(super) web_acl_arn: Option<Sourced<String>>,
     /// True if Shield Advanced has to protect the load balancer, false if it must not.
     pub(super) protection: Option<bool>,
+    /// The capacity of its annotation, unchecked: it has no effect next to that of the first member's class.
+    pub(super) capacity: Option<Result<CapacityUnits, String>>,
     pub(super) tags: Tags,
     /// The HTTPS port to redirect to.
     pub(super) redirect: Option<Sourced<i32>>,
@@ -57,6 +59,15 @@ pub(super) struct PortSpec {
     pub(super) attributes: Attributes,
 }
 
+/// Returns the capacity that the annotation of a member requests, or what is wrong with it.
+pub(super) fn requested_capacity(member: Member<'_>) -> Option<Result<CapacityUnits, String>> {
+    let entries = match member.annotations.string_map(keys::MINIMUM_LOAD_BALANCER_CAPACITY) {
+        Ok(entries) => entries?,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    shared::capacity::requested(&entries).transpose()
+}
+
 impl<'a> Builder<'a> {
     pub(super) fn member_spec(&mut self, member: Member<'a>) -> Result<MemberSpec<'a>, Failed> {
         let ingress = member.ingress;
@@ -73,6 +84,7 @@ impl<'a> Builder<'a> {
         let web_acl_name = self.value(ingress, None, member.web_acl_name());
         let web_acl_arn = self.value(ingress, None, member.web_acl_arn());
         let protection = self.value(ingress, None, member.annotations.bool(keys::SHIELD_ADVANCED_PROTECTION));
+        let capacity = requested_capacity(member);
         let add_ons = (web_acl_name, web_acl_arn, protection);
         let ports = self.requested_ports(member);
         let redirect = self.value(ingress, None, member.ssl_redirect());
@@ -126,6 +138,7 @@ impl<'a> Builder<'a> {
             web_acl_name,
             web_acl_arn,
             protection,
+            capacity,
             tags,
             redirect,
             sources,

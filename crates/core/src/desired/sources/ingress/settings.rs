@@ -15,7 +15,7 @@ use crate::{
         crd::{IngressClassParamsSpec, ingress_class_params as class},
     },
     diagnostics::{Code, Severity},
-    model::{Attributes, IpAddressType, ListenerProtocol, ObjectReference, Scheme, Tags, TargetType},
+    model::{Attributes, CapacityUnits, IpAddressType, ListenerProtocol, ObjectReference, Scheme, Tags, TargetType},
     snapshot::{Ingress, IngressClassParams, Service},
 };
 
@@ -226,6 +226,14 @@ impl<'a> Member<'a> {
         attributes(self.spec().and_then(|spec| spec.load_balancer_attributes.as_ref()))
     }
 
+    /// Returns the capacity that the class reserves; `None` within for one that is negative.
+    pub(super) fn params_capacity(&self) -> Option<Sourced<Option<CapacityUnits>>> {
+        let params = self.params?;
+        let capacity = params.spec.minimum_load_balancer_capacity.as_ref()?;
+        let place = FieldRef::params(params, "minimumLoadBalancerCapacity.capacityUnits");
+        Some(Sourced { value: CapacityUnits::new(capacity.capacity_units), place })
+    }
+
     /// The attributes of a listener that the class sets, which win key by key.
     pub(super) fn params_listener_attributes(&self, protocol: ListenerProtocol, port: u16) -> Attributes {
         let listeners = self.spec().and_then(|spec| spec.listeners.as_ref()).into_iter().flatten();
@@ -286,17 +294,12 @@ impl<'a> Builder<'a> {
         }
         let spec = &params.spec;
         let pool = spec.ipam_configuration.as_ref().and_then(|ipam| text(ipam.ipv4_ipam_pool_id.as_ref()));
-        for (field, asked) in [
-            ("minimumLoadBalancerCapacity", spec.minimum_load_balancer_capacity.is_some()),
-            ("ipamConfiguration.ipv4IPAMPoolId", pool.is_some()),
-        ] {
-            if asked {
-                let message = "the field is known but its effect is not built yet; it is ignored";
-                let fix =
-                    "leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it";
-                let place = FieldRef::params(params, field);
-                self.wrong(member.ingress, Code::AnnotationNotBuilt, &place, Severity::Warning, message, fix);
-            }
+        if pool.is_some() {
+            let message = "the field is known but its effect is not built yet; it is ignored";
+            let fix =
+                "leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it";
+            let place = FieldRef::params(params, "ipamConfiguration.ipv4IPAMPoolId");
+            self.wrong(member.ingress, Code::AnnotationNotBuilt, &place, Severity::Warning, message, fix);
         }
         if failed { Err(Failed) } else { Ok(()) }
     }
@@ -320,6 +323,11 @@ pub(super) fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, St
             }
             Ok(_) => {}
         }
+    }
+    let capacity = spec.minimum_load_balancer_capacity.as_ref().map(|capacity| capacity.capacity_units);
+    if let Some(units) = capacity.filter(|units| CapacityUnits::new(*units).is_none()) {
+        let message = format!("`{units}` is not a number of capacity units");
+        wrong("minimumLoadBalancerCapacity.capacityUnits", message, "write a number; 0 ends the reservation");
     }
     if let Some(port) = text(spec.ssl_redirect_port.as_ref()).filter(|port| port.parse::<i32>().is_err()) {
         wrong(

@@ -12,15 +12,15 @@ use crate::{
     desired::{
         diagnostic_sink::Failed,
         shared::{
-            self,
+            self, capacity,
             subnets::{self, Unchosen},
         },
     },
     diagnostics::Code,
     facts::{FactQuery, Subnet, SubnetQuery},
     model::{
-        AddOns, Attributes, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, NetworkSettings,
-        ResourceId, Scheme, SourceNatPrefix, SubnetMapping, Tags, Value, names,
+        AddOns, Attributes, CapacityUnits, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName,
+        NetworkSettings, Requested, ResourceId, Scheme, SourceNatPrefix, SubnetMapping, Tags, Value, names,
     },
 };
 
@@ -33,6 +33,7 @@ const ADDRESS_TYPE: Key = keys::IP_ADDRESS_TYPE;
 const IPV6_ADDRESSES: Key = keys::IPV6_ADDRESSES;
 const SOURCE_NAT: Key = keys::ENABLE_PREFIX_FOR_IPV6_SOURCE_NAT;
 const SOURCE_NAT_PREFIXES: Key = keys::SOURCE_NAT_IPV6_PREFIXES;
+const CAPACITY: Key = keys::MINIMUM_LOAD_BALANCER_CAPACITY;
 const NAME: Key = keys::NAME;
 const CLIENT_ROUTING: &str = "dns_record.client_routing_policy";
 const CLIENT_ROUTING_POLICIES: [&str; 3] =
@@ -179,6 +180,7 @@ impl Builder<'_> {
         user_tags: Option<&Tags>,
     ) -> Result<LoadBalancer, Failed> {
         let attributes = self.attributes();
+        let capacity = self.capacity();
         let given_name = self.given_name();
         let (access, placement, user_tags) =
             (access.ok_or(Failed)?, placement.ok_or(Failed)?, user_tags.ok_or(Failed)?);
@@ -210,10 +212,21 @@ impl Builder<'_> {
             security_groups: access.security_groups.clone(),
             attributes: attributes?,
             attribute_causes: std::collections::BTreeMap::new(),
-            add_ons: AddOns::default(),
+            add_ons: AddOns { capacity: capacity?, ..AddOns::default() },
             tags: self.tags(&ResourceId::load_balancer(), user_tags),
             cause: self.cause("spec"),
         })
+    }
+
+    fn capacity(&mut self) -> Result<Option<Requested<CapacityUnits>>, Failed> {
+        let entries = self.value(self.annotations.string_map(CAPACITY))?.unwrap_or_default();
+        let requested = capacity::requested(&entries)
+            .map_err(|message| self.error(Code::InvalidValue, &key(CAPACITY), &message, capacity::FIX))?;
+        if requested.is_some() && !self.config.capacity_reservation {
+            self.warning(Code::NoEffect, &key(CAPACITY), capacity::GATE, capacity::GATE_FIX);
+            return Ok(None);
+        }
+        Ok(requested.map(|value| Requested { value, cause: self.cause(key(CAPACITY)) }))
     }
 
     fn given_name(&mut self) -> Result<Option<LoadBalancerName>, Failed> {

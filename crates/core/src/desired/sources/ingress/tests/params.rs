@@ -202,9 +202,7 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
 
 #[test]
 fn what_is_not_built_is_warned_about() {
-    insta::assert_snapshot!(reported("{minimumLoadBalancerCapacity: {capacityUnits: 3000}, ipamConfiguration: {ipv4IPAMPoolId: ipam-pool-1}}"), @"
-    Warning annotation-not-built on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.minimumLoadBalancerCapacity: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
-    Warning annotation-not-built on IngressClassParams team: spec.minimumLoadBalancerCapacity: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
+    insta::assert_snapshot!(reported("{ipamConfiguration: {ipv4IPAMPoolId: ipam-pool-1}}"), @"
     Warning annotation-not-built on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.ipamConfiguration.ipv4IPAMPoolId: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     Warning annotation-not-built on IngressClassParams team: spec.ipamConfiguration.ipv4IPAMPoolId: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     ");
@@ -354,4 +352,22 @@ fn targets_of_a_service_with_ipv6_need_a_dualstack_load_balancer() {
         let stack = built(&[("target-type", target_type), ("ip-address-type", "dualstack")]).stack.unwrap();
         assert_eq!(stack.target_groups[0].ip_address_type, IpAddressType::Ipv6);
     }
+}
+
+#[test]
+fn the_capacity_of_the_class_counts_whatever_annotations_say() {
+    let built = with(
+        "{minimumLoadBalancerCapacity: {capacityUnits: 3000}}",
+        &[("target-type", "ip"), ("minimum-load-balancer-capacity", "CapacityUnits=many")],
+        &config(),
+        &facts(),
+    );
+    assert_eq!(messages(&built), "");
+    let capacity = built.stack.unwrap().load_balancer.unwrap().add_ons.capacity.unwrap();
+    assert_eq!(capacity.value.units(), 3000);
+    insta::assert_snapshot!(capacity.cause.field, @"spec.minimumLoadBalancerCapacity.capacityUnits of IngressClassParams team");
+    insta::assert_snapshot!(reported("{minimumLoadBalancerCapacity: {capacityUnits: -1}}"), @"");
+    let gate = BuildConfig { capacity_reservation: false, ..config() };
+    let built = with("{minimumLoadBalancerCapacity: {capacityUnits: 1}}", &[("target-type", "ip")], &gate, &facts());
+    insta::assert_snapshot!(messages(&built), @"");
 }

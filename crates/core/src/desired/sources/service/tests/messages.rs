@@ -197,3 +197,24 @@ fn rules_for_private_link() {
         assert_eq!(stack(&written, PORT).load_balancer.unwrap().network.private_link_rules, wanted);
     }
 }
+
+#[test]
+fn reserved_capacity() {
+    let name = "aws-load-balancer-minimum-load-balancer-capacity";
+    let all = ["CapacityUnits=-1", "Units=1", "3000"].map(|written| reported(&[(name, written)], PORT));
+    insta::assert_snapshot!(all.join("--\n"), @r"
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-minimum-load-balancer-capacity: `-1` is not a number of capacity units; write `CapacityUnits=<number>`; 0 ends the reservation
+    --
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-minimum-load-balancer-capacity: `Units` is not an entry of it; write `CapacityUnits=<number>`; 0 ends the reservation
+    --
+    Error invalid-value on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-minimum-load-balancer-capacity` of the Service has the value `3000`: `3000` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`
+    ");
+    let gate = BuildConfig { capacity_reservation: false, ..config() };
+    let manifest = service(&[(name, "CapacityUnits=3000")], &format!("{CLASS}{PORT}"));
+    let built = build_with(&manifest, &gate, &facts());
+    insta::assert_snapshot!(messages(&built), @"");
+    assert_eq!(built.stack.unwrap().load_balancer.unwrap().add_ons.capacity, None);
+    let capacity = stack(&[(name, "CapacityUnits=3000")], PORT).load_balancer.unwrap().add_ons.capacity.unwrap();
+    assert_eq!((capacity.value.units(), capacity.cause.field.ends_with(name)), (3000, true));
+    assert_eq!(stack(&[(name, "")], PORT).load_balancer.unwrap().add_ons.capacity, None);
+}
