@@ -11,8 +11,8 @@ pub(super) use self::authentication::to_mutual_authentication;
 use albatross_core::model::{
     Action, Authentication, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn,
     ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedAddOns, ObservedListener,
-    ObservedLoadBalancer, ObservedNetworkSettings, ObservedRule, ObservedTargetGroup, QueryStringValue, Rewrite,
-    RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, Source, Stickiness, SubnetId, SubnetMapping, Tags,
+    ObservedLoadBalancer, ObservedNetworkSettings, ObservedPools, ObservedRule, ObservedTargetGroup, QueryStringValue,
+    Rewrite, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, Source, Stickiness, SubnetId, SubnetMapping, Tags,
     TargetGroupArn, Transform, WeightedTargetGroup,
 };
 
@@ -386,6 +386,10 @@ pub(super) fn load_balancer(balancer: &elb::LoadBalancer) -> Option<ObservedLoad
         scheme: Scheme::from_word(balancer.scheme()?.as_str())?,
         ip_address_type: address_type(balancer.ip_address_type().map(elb::IpAddressType::as_str)),
         network: network_settings(balancer),
+        pools: ObservedPools {
+            ipam: balancer.ipam_pools().and_then(|pools| pools.ipv4_ipam_pool_id()).map(str::to_owned),
+            customer_owned: balancer.customer_owned_ipv4_pool().map(str::to_owned),
+        },
         state: match state.map_or("", elb::LoadBalancerStateEnum::as_str) {
             "active" => LoadBalancerState::Active,
             "active_impaired" => LoadBalancerState::ActiveImpaired,

@@ -9,11 +9,11 @@ use super::{AwsError, AwsReader, AwsWriter, convert};
 use albatross_core::{
     facts::limits::Limits,
     model::{
-        Action, Attributes, Authentication, CapacityUnits, CertificateArn, Condition, HealthCheck, IpAddressType,
-        ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication,
-        NetworkSettings, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme,
-        SecurityGroupId, SubnetId, SubnetMapping, Tags, TargetGroup, TargetGroupArn, TargetGroupName, Transform,
-        TrustStoreArn, VpcId, authentication::remember_secret,
+        Action, AddressPools, Attributes, Authentication, CapacityUnits, CertificateArn, Condition, HealthCheck,
+        IpAddressType, IpamPoolId, ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName,
+        MutualAuthentication, NetworkSettings, ObservedListener, ObservedLoadBalancer, ObservedRule,
+        ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetId, SubnetMapping, Tags, TargetGroup,
+        TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId, authentication::remember_secret,
     },
 };
 
@@ -32,6 +32,7 @@ pub struct NewLoadBalancer<'a> {
     pub scheme: Scheme,
     pub ip_address_type: IpAddressType,
     pub network: &'a NetworkSettings,
+    pub pools: &'a AddressPools,
     pub subnets: &'a [SubnetMapping],
     pub security_groups: &'a [SecurityGroupId],
     pub tags: &'a Tags,
@@ -117,6 +118,10 @@ fn rewriting(operation: &'static str, transforms: &[Transform]) -> Result<Option
     }
     let transforms: Option<Vec<_>> = transforms.iter().map(convert::to_transform).collect();
     transforms.map(Some).ok_or_else(|| AwsError::unsent(operation, "a transform of unknown kind"))
+}
+
+fn ipam_pools(pool: &IpamPoolId) -> elb::IpamPools {
+    elb::IpamPools::builder().ipv4_ipam_pool_id(pool.as_str()).build()
 }
 
 fn pair(key: Option<&str>, value: Option<&str>) -> Option<(String, String)> {
@@ -377,6 +382,8 @@ impl AwsWriter {
             .scheme(elb::LoadBalancerSchemeEnum::from(new.scheme.as_str()))
             .ip_address_type(elb::IpAddressType::from(new.ip_address_type.as_str()))
             .set_enable_prefix_for_ipv6_source_nat(source_nat)
+            .set_ipam_pools(new.pools.ipam.as_ref().map(ipam_pools))
+            .set_customer_owned_ipv4_pool(new.pools.customer_owned.as_ref().map(|pool| pool.as_str().to_owned()))
             .set_subnet_mappings(Some(subnets.collect()))
             .set_security_groups((!groups.is_empty()).then_some(groups))
             .set_tags(convert::to_elb_tags(new.tags));
@@ -430,6 +437,18 @@ impl AwsWriter {
             .set_enable_prefix_for_ipv6_source_nat(ipv6_source_nat.map(convert::to_source_nat));
         let answer = self.write("SetSubnets", || call.clone().send()).await?;
         Ok(convert::source_nat_prefixes(answer.availability_zones()))
+    }
+
+    /// Sets the IPAM pool of a load balancer, or removes it (ModifyIpPools).
+    pub async fn modify_ip_pools(&self, arn: &LoadBalancerArn, pool: Option<&IpamPoolId>) -> Result<(), AwsError> {
+        let removed = pool.is_none().then(|| vec![elb::RemoveIpamPoolEnum::Ipv4]);
+        let call = self
+            .elb
+            .modify_ip_pools()
+            .load_balancer_arn(arn.as_str())
+            .set_ipam_pools(pool.map(ipam_pools))
+            .set_remove_ipam_pools(removed);
+        self.write("ModifyIpPools", || call.clone().send()).await.map(drop)
     }
 
     /// Sets the capacity that is reserved for a load balancer, or ends the reservation (ModifyCapacityReservation).

@@ -121,6 +121,7 @@ pub fn load_balancer(arn: &str, dns_name: &str) -> ObservedLoadBalancer {
         scheme: Scheme::Internal,
         ip_address_type: IpAddressType::Ipv4,
         network: crate::model::ObservedNetworkSettings::default(),
+        pools: crate::model::ObservedPools::default(),
         state: LoadBalancerState::Active,
         subnets: BTreeSet::new(),
         security_groups: BTreeSet::new(),

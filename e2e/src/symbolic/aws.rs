@@ -170,6 +170,12 @@ async fn load_balancer(
         "listeners": listeners,
     });
     // What AWS has by default is left out.
+    if let Some(pool) = balancer.ipam_pools().and_then(|pools| pools.ipv4_ipam_pool_id()) {
+        state["ipamPool"] = pool.into();
+    }
+    if let Some(pool) = balancer.customer_owned_ipv4_pool() {
+        state["customerOwnedPool"] = pool.into();
+    }
     let reserved = aws.elb.describe_capacity_reservation().load_balancer_arn(arn).send().await?;
     if let Some(units) = reserved.minimum_load_balancer_capacity().and_then(|minimum| minimum.capacity_units()) {
         state["capacityUnits"] = units.into();

@@ -223,6 +223,7 @@ where
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: !balancer.security_groups.is_empty(),
+        customer_owned_pool: balancer.pools.customer_owned.clone(),
         subnets: balancer.subnets.clone(),
     });
     facts.existing = all_existing.next();

@@ -60,6 +60,8 @@ fn value(annotation: &str, random: &mut Random) -> String {
         },
         "wafv2-acl-name" => ["edge", "strict", "none", "edge"][number].to_owned(),
         "shield-advanced-protection" => number.is_multiple_of(2).to_string(),
+        // An empty one asks for none.
+        "ipam-ipv4-pool-id" => ["", "ipam-pool-1", "ipam-pool-2", "ipam-pool-1"][number].to_owned(),
         "minimum-load-balancer-capacity" => format!("CapacityUnits={}", 100 * number),
         "inbound-sg-rules-on-private-link-traffic" => ["on", "off"][number % 2].to_owned(),
         "ip-address-type" => ["ipv4", "dualstack"][number % 2].to_owned(),
@@ -84,11 +86,12 @@ const INGRESS_ANNOTATIONS: [(&str, f64); 11] = [
 ];
 
 /// The same for the settings that other services hold.
-const ADD_ONS: [(&str, f64); 4] = [
+const ADD_ONS: [(&str, f64); 5] = [
     ("wafv2-acl-arn", 0.3),
     ("wafv2-acl-name", 0.2),
     ("shield-advanced-protection", 0.3),
     ("minimum-load-balancer-capacity", 0.3),
+    ("ipam-ipv4-pool-id", 0.3),
 ];
 
 /// The same for a Service with a load balancer.

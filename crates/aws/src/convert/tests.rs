@@ -219,6 +219,7 @@ fn application_and_network_load_balancers_are_read() {
             scheme: Scheme::InternetFacing,
             ip_address_type: IpAddressType::Ipv4,
             network: ObservedNetworkSettings::default(),
+            pools: ObservedPools::default(),
             state: LoadBalancerState::Active,
             subnets: ["subnet-1", "subnet-2"].map(SubnetId::new).into(),
             security_groups: [SecurityGroupId::new("sg-1")].into(),

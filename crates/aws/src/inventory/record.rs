@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{BalancerEntry, Inventory, ReadState, SecurityGroupEntry, State, TargetGroupEntry};
 use albatross_core::{
     model::{
-        Action, Association, Attributes, CapacityUnits, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn,
-        ObservedAddOns, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup,
+        Action, Association, Attributes, CapacityUnits, HealthCheck, IpAddressType, IpamPoolId, ListenerArn,
+        LoadBalancerArn, ObservedAddOns, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup,
         ObservedTargetGroup, Protection, Registration, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId,
         SubnetMapping, Tags, TargetGroupArn, TargetHealth,
     },
@@ -113,6 +113,15 @@ impl Inventory {
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(arn) {
             entry.value.ip_address_type = kind;
+            entry.written = written;
+        }
+    }
+
+    pub fn record_ipam_pool(&self, arn: &LoadBalancerArn, pool: Option<&IpamPoolId>) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.load_balancers.get_mut(arn) {
+            entry.value.pools.ipam = pool.map(ToString::to_string);
             entry.written = written;
         }
     }

@@ -194,6 +194,7 @@ fn created_balancer(name: &str) -> ObservedLoadBalancer {
         scheme: Scheme::Internal,
         ip_address_type: albatross_core::model::IpAddressType::Ipv4,
         network: albatross_core::model::ObservedNetworkSettings::default(),
+        pools: albatross_core::model::ObservedPools::default(),
         state: LoadBalancerState::Provisioning,
         subnets: BTreeSet::new(),
         security_groups: BTreeSet::new(),

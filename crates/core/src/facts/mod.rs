@@ -177,6 +177,8 @@ pub struct ExistingLoadBalancer {
     pub scheme: Scheme,
     /// True if it has security groups. A Network Load Balancer created without any can never be given one.
     pub has_security_groups: bool,
+    /// The pool of customer-owned addresses that it was created with.
+    pub customer_owned_pool: Option<String>,
     /// Its subnets: kept as long as the scheme stays, also when other subnets carry the tags now.
     pub subnets: BTreeSet<SubnetId>,
 }

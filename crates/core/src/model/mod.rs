@@ -2,6 +2,7 @@
 //! ([`observed`]), and the small types that both share. Nothing here does I/O.
 
 mod add_ons;
+mod address_pools;
 pub mod authentication;
 mod elements;
 mod identifiers;
@@ -21,6 +22,7 @@ mod targets;
 mod transform;
 
 pub use add_ons::{AddOn, AddOns, Association, CapacityUnits, ObservedAddOns, PROTECTION_NAME, Protection, Requested};
+pub use address_pools::{AddressPools, CustomerOwnedPoolId, InvalidPoolId, IpamPoolId, ObservedPools};
 pub use authentication::{
     Authentication, ClientId, CognitoProvider, JwtClaim, JwtValidation, OidcProvider, OidcSecret, SecretVersion,
     Session,

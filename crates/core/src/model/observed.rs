@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, AddOn, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, KnownLimits, ListenerArn,
     ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName,
-    ObjectReference, ObservedAddOns, ObservedNetworkSettings, ResourceId, RuleArn, Scheme, SecurityGroupId,
-    SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn, Transform, TrustStoreArn,
+    ObjectReference, ObservedAddOns, ObservedNetworkSettings, ObservedPools, ResourceId, RuleArn, Scheme,
+    SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn, Transform, TrustStoreArn,
     authentication::carry_over_secret,
 };
 
@@ -175,6 +175,9 @@ pub struct ObservedLoadBalancer {
     /// The settings that only a Network Load Balancer has.
     #[serde(default, skip_serializing_if = "ObservedNetworkSettings::is_default")]
     pub network: ObservedNetworkSettings,
+    /// The pools that its IPv4 addresses come from.
+    #[serde(default, skip_serializing_if = "ObservedPools::is_empty")]
+    pub pools: ObservedPools,
     /// The state.
     pub state: LoadBalancerState,
     /// The subnets, one in each zone.

@@ -175,6 +175,7 @@ pub const ACTIONS: &[Action] = &[
     action("elasticloadbalancing:DescribeTargetHealth", ANYTHING, BOUND, "the registered targets and their health"),
     action("elasticloadbalancing:DescribeTrustStores", ANYTHING, &[MutualTls], "finds a trust store by its name"),
     action("elasticloadbalancing:ModifyCapacityReservation", OWN, BALANCED, "the capacity that annotations reserve"),
+    action("elasticloadbalancing:ModifyIpPools", OWN, &[Ingress], "the IPAM pool that an Ingress asks for"),
     action(
         "elasticloadbalancing:ModifyListener",
         ANYTHING,

@@ -284,6 +284,11 @@ fn load_balancer(balancer: &LoadBalancer) -> Vec<(&'static str, String)> {
         ("subnets", subnets),
         ("security groups", security_groups(&balancer.security_groups)),
     ];
+    let pools = [
+        ("IPAM pool", balancer.pools.ipam.as_ref().map(ToString::to_string)),
+        ("customer-owned pool", balancer.pools.customer_owned.as_ref().map(ToString::to_string)),
+    ];
+    details.extend(pools.into_iter().filter_map(|(name, pool)| Some((name, pool?))));
     if balancer.network.ipv6_source_nat {
         details.push(("IPv6 source translation", "on".to_owned()));
     }
@@ -487,6 +492,12 @@ impl fmt::Display for StepAction {
             }
             Self::DeleteProtection { name, .. } => {
                 write!(f, "delete the protection of Shield Advanced of load balancer {name}")
+            }
+            Self::ModifyIpPools { name, pool: Some(pool), .. } => {
+                write!(f, "take the public addresses of load balancer {name} from IPAM pool {pool}")
+            }
+            Self::ModifyIpPools { name, pool: None, .. } => {
+                write!(f, "take the public addresses of load balancer {name} from Amazon's")
             }
             Self::ModifyCapacityReservation { name, units: CapacityUnits::NONE, .. } => {
                 write!(f, "end the reservation of capacity for load balancer {name}")

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Action, AddOn, Attributes, Authentication, CapacityUnits, Cause, CertificateArn, HealthCheck, IpAddressType,
-    Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
-    ObjectName, ObjectReference, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference,
-    SecurityGroupRule, Source, SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
-    WebAclArn,
+    IpamPoolId, Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup,
+    MutualAuthentication, ObjectName, ObjectReference, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId,
+    SecurityGroupReference, SecurityGroupRule, Source, SubnetMapping, TargetGroup, TargetGroupArn,
+    TargetGroupReference, TrustStoreArn, Value, WebAclArn,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -423,6 +423,15 @@ pub enum StepAction {
         /// The id of the protection.
         id: String,
     },
+    /// ELB v2 ModifyIpPools
+    ModifyIpPools {
+        /// The load balancer.
+        arn: LoadBalancerArn,
+        /// The name of the load balancer, for people.
+        name: String,
+        /// The IPAM pool of its public addresses; `None` for addresses of Amazon.
+        pool: Option<IpamPoolId>,
+    },
     /// ELB v2 ModifyCapacityReservation, of a load balancer that serves.
     ModifyCapacityReservation {
         /// The load balancer.
@@ -562,6 +571,7 @@ impl StepAction {
             Self::DisassociateWebAcl { .. } => "DisassociateWebAcl",
             Self::CreateProtection { .. } => "CreateProtection",
             Self::DeleteProtection { .. } => "DeleteProtection",
+            Self::ModifyIpPools { .. } => "ModifyIpPools",
             Self::ModifyCapacityReservation { .. } => "ModifyCapacityReservation",
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",
@@ -601,6 +611,7 @@ impl StepAction {
             Self::CreateLoadBalancer(_)
                 | Self::SetSecurityGroups { .. }
                 | Self::SetSubnets { .. }
+                | Self::ModifyIpPools { .. }
                 | Self::DeleteLoadBalancer { .. }
                 | Self::CreateSecurityGroup(_)
                 | Self::RevokeIngress { .. }

@@ -72,6 +72,8 @@ pub(super) struct Balancer {
     pub private_link_rules: bool,
     /// The reserved capacity units, 0 for none.
     pub capacity: i32,
+    pub ipam_pool: Option<String>,
+    pub customer_owned_pool: Option<String>,
     /// The subnets, each with the requested addresses.
     pub subnets: BTreeMap<String, SubnetAddresses>,
     pub security_groups: BTreeSet<String>,
@@ -348,6 +350,7 @@ impl Session<'_> {
             "SetSecurityGroups" => self.set_security_groups(),
             "SetSubnets" => self.set_subnets(),
             "SetIpAddressType" => self.set_ip_address_type(),
+            "ModifyIpPools" => self.modify_ip_pools(),
             "DescribeCapacityReservation" => self.describe_capacity_reservation(),
             "ModifyCapacityReservation" => self.modify_capacity_reservation(),
             "DescribeLoadBalancerAttributes" => self.describe_load_balancer_attributes(),

@@ -64,6 +64,8 @@ impl Session<'_> {
             texts("SecurityGroups", &balancer.security_groups),
             text("IpAddressType", &balancer.ip_address_type),
             optional("EnablePrefixForIpv6SourceNat", source_nat),
+            optional("CustomerOwnedIpv4Pool", balancer.customer_owned_pool.as_ref()),
+            element("IpamPools", &optional("Ipv4IpamPoolId", balancer.ipam_pool.as_ref())),
             optional("EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic", private_link_rules),
         ]
         .concat()
@@ -88,6 +90,13 @@ impl Session<'_> {
             return Err(refusal("ValidationError", format!("The load balancer name '{name}' is not valid")));
         }
         let source_nat = self.wanted_source_nat(&ip_address_type)?;
+        let customer_owned_pool = request.text("CustomerOwnedIpv4Pool").map(str::to_owned);
+        let ipam_pool = request.text("IpamPools.Ipv4IpamPoolId").map(str::to_owned);
+        if (ipam_pool.is_some() || customer_owned_pool.is_some()) && !is_application
+            || ipam_pool.is_some() && scheme == "internal"
+        {
+            return Err(impossible("IPAM pools are for internet-facing Application Load Balancers"));
+        }
         let subnets = self.wanted_subnets(is_application, &scheme, &ip_address_type, source_nat)?;
         for group in &security_groups {
             self.elb_security_group(group)?;
@@ -122,6 +131,8 @@ impl Session<'_> {
             source_nat,
             private_link_rules: true,
             capacity: 0,
+            ipam_pool,
+            customer_owned_pool,
             subnets,
             security_groups,
             made_in_groups,
@@ -281,6 +292,17 @@ impl Session<'_> {
             balancer.subnets.values_mut().for_each(|has| has.ipv6 = None);
         }
         Ok(text("IpAddressType", ip_address_type))
+    }
+
+    pub(super) fn modify_ip_pools(&mut self) -> Answer {
+        let pool = self.request.text("IpamPools.Ipv4IpamPoolId").map(str::to_owned);
+        let removes = !self.request.list("RemoveIpamPools").is_empty();
+        let balancer = self.balancer(self.request.need("LoadBalancerArn")?)?;
+        if pool.is_some() == removes || !balancer.is_application() || balancer.scheme == "internal" {
+            return Err(impossible("IPAM pools are for internet-facing Application Load Balancers"));
+        }
+        balancer.ipam_pool = pool;
+        Ok(element("IpamPools", &optional("Ipv4IpamPoolId", balancer.ipam_pool.as_ref())))
     }
 
     pub(super) fn describe_capacity_reservation(&mut self) -> Answer {

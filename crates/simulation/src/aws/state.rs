@@ -34,6 +34,10 @@ pub struct LoadBalancerState {
     pub private_link_rules: bool,
     /// The reserved capacity units, 0 for none.
     pub capacity: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipam_pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer_owned_pool: Option<String>,
     /// The ids of the subnets, which are the same in each simulation, and the requested addresses.
     pub subnets: BTreeMap<String, SubnetAddresses>,
     /// The names of the security groups.
@@ -135,6 +139,8 @@ impl Account {
             source_nat: balancer.source_nat,
             private_link_rules: balancer.private_link_rules,
             capacity: balancer.capacity,
+            ipam_pool: balancer.ipam_pool.clone(),
+            customer_owned_pool: balancer.customer_owned_pool.clone(),
             subnets: balancer.subnets.clone(),
             security_groups: groups.collect(),
             attributes: attributes::changed(&balancer.attributes, &attributes::of_load_balancer(&balancer.kind)),

@@ -76,6 +76,8 @@ impl Account {
                 source_nat: false,
                 private_link_rules: true,
                 capacity: 0,
+                ipam_pool: None,
+                customer_owned_pool: None,
                 subnets: ["a", "b"]
                     .map(|letter| (format!("subnet-private-{letter}"), super::account::SubnetAddresses::default()))
                     .into(),

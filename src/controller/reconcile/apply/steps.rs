@@ -140,6 +140,10 @@ impl Applier {
                 let protection = aws.delete_protection(id).await.map_err(StepError::Aws)?;
                 inventory.record_protection(arn, protection);
             }
+            StepAction::ModifyIpPools { arn, pool, .. } => {
+                aws.modify_ip_pools(arn, pool.as_ref()).await.map_err(StepError::Aws)?;
+                inventory.record_ipam_pool(arn, pool.as_ref());
+            }
             StepAction::ModifyCapacityReservation { arn, units, .. } => {
                 if let Err(error) = aws.modify_capacity_reservation(arn, *units).await {
                     return Err(self.refused_add_on(group, arn, error).await);
@@ -346,6 +350,7 @@ impl Applier {
             scheme: wanted.scheme,
             ip_address_type: wanted.ip_address_type,
             network: &wanted.network,
+            pools: &wanted.pools,
             subnets: known(&wanted.subnets, "subnets")?,
             security_groups: &security_groups,
             tags: &wanted.tags,

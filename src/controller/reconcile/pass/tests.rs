@@ -6,7 +6,7 @@ use albatross_aws::{Inventory, facts::FactStore};
 use albatross_core::{
     model::{
         DELETION_PROTECTION, IpAddressType, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedAddOns,
-        ObservedNetworkSettings, Scheme, Tags, VpcId,
+        ObservedNetworkSettings, ObservedPools, Scheme, Tags, VpcId,
     },
     testing::{build_config, plan_of, snapshot},
 };
@@ -202,6 +202,7 @@ impl StackReader for Balancers {
             scheme: Scheme::Internal,
             ip_address_type: IpAddressType::Ipv4,
             network: ObservedNetworkSettings::default(),
+            pools: ObservedPools::default(),
             state: LoadBalancerState::Active,
             subnets: BTreeSet::new(),
             security_groups: BTreeSet::new(),

@@ -50,6 +50,7 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn load_balancer(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
+        self.ipam_pool(wanted, existing);
         let name = format!("load balancer {}", existing.name);
         let resource = TaggedResource::Elb(existing.arn.to_string());
         self.shared_tags(resource, name, ResourceId::load_balancer(), (&wanted.tags, &existing.tags), &wanted.cause);
@@ -98,6 +99,18 @@ impl<'a> Planner<'a> {
                 self.opening.push(set(wanted.security_groups.clone()));
             }
         }
+    }
+
+    /// Changes the IPAM pool: one that goes frees its addresses first, and a new one is taken when everything else is in place.
+    fn ipam_pool(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
+        let pool = wanted.pools.ipam.clone();
+        if wanted.kind != LoadBalancerKind::Application || existing.pools.has_ipam(pool.as_ref()) {
+            return;
+        }
+        let goes = pool.is_none();
+        let action = StepAction::ModifyIpPools { arn: existing.arn.clone(), name: existing.name.clone(), pool };
+        let step = Step { action, cause: wanted.cause.clone() };
+        if goes { &mut self.plan.steps } else { &mut self.last }.push(step);
     }
 
     /// Changes the subnets of a load balancer, its addresses in them, and the families of its addresses.

@@ -212,3 +212,32 @@ fn capacity_is_reserved_once_the_load_balancer_serves() {
     let refused = ObservedStack { left_out: [AddOn::Capacity].into(), ..aws.observed };
     assert_eq!(plan(&reserving(3000), &refused), Plan::empty());
 }
+
+#[test]
+fn an_ipam_pool_goes_first_and_comes_last() {
+    let with = |pool: Option<&str>| {
+        let mut stack = stack(None, None);
+        let balancer = stack.load_balancer.as_mut().unwrap();
+        balancer.scheme = Scheme::InternetFacing;
+        balancer.pools.ipam = pool.map(|pool| IpamPoolId::new(pool).unwrap());
+        stack
+    };
+    let mut aws = settled(&with(Some("ipam-pool-1")));
+    assert_eq!(aws.observed.load_balancers[0].pools.ipam.as_deref(), Some("ipam-pool-1"));
+    let mut steps = Vec::new();
+    for pool in [Some("ipam-pool-2"), None, Some("ipam-pool-1")] {
+        let mut stack = with(pool);
+        stack.load_balancer.as_mut().unwrap().tags.insert("pool".to_owned(), pool.unwrap_or_default().to_owned());
+        let plan = plan(&stack, &aws.observed);
+        steps.extend(plan.steps().iter().map(|step| step.action.to_string()));
+        aws.settle(&stack, 1);
+    }
+    insta::assert_snapshot!(steps.join("\n"), @"
+    tag load balancer k8s-shop-web-17d71bc701: pool=ipam-pool-2
+    take the public addresses of load balancer k8s-shop-web-17d71bc701 from IPAM pool ipam-pool-2
+    take the public addresses of load balancer k8s-shop-web-17d71bc701 from Amazon's
+    tag load balancer k8s-shop-web-17d71bc701: pool=
+    tag load balancer k8s-shop-web-17d71bc701: pool=ipam-pool-1
+    take the public addresses of load balancer k8s-shop-web-17d71bc701 from IPAM pool ipam-pool-1
+    ");
+}

@@ -496,6 +496,10 @@ impl Aws {
                         subnets,
                         assigned_prefixes(balancer.network.ipv6_source_nat, subnets),
                     ),
+                    pools: ObservedPools {
+                        ipam: balancer.pools.ipam.as_ref().map(ToString::to_string),
+                        customer_owned: balancer.pools.customer_owned.as_ref().map(ToString::to_string),
+                    },
                     state: LoadBalancerState::Provisioning,
                     subnets: self.mappings.keys().cloned().collect(),
                     security_groups,
@@ -529,6 +533,13 @@ impl Aws {
                 let own = balancer.add_ons.protection.as_ref().and_then(Protection::own_id);
                 refuse(balancer.arn != *arn || own != Some(id), || "ResourceNotFoundException".to_owned())?;
                 balancer.add_ons.protection = Some(Protection::None);
+            }
+            StepAction::ModifyIpPools { arn, pool, .. } => {
+                let balancer = self.balancer()?;
+                let facing = balancer.scheme == Scheme::InternetFacing;
+                refuse(balancer.arn != *arn || !facing, || "InvalidConfigurationRequest".to_owned())?;
+                refuse(balancer.pools.has_ipam(pool.as_ref()), || "a call for nothing".to_owned())?;
+                balancer.pools.ipam = pool.as_ref().map(ToString::to_string);
             }
             StepAction::ModifyCapacityReservation { arn, units, .. } => {
                 let balancer = self.balancer()?;

@@ -340,6 +340,7 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: !balancer.security_groups.is_empty(),
+        customer_owned_pool: None,
         subnets: balancer.subnets.clone(),
     });
     let mut facts = Facts { existing, ..Facts::default() };

@@ -3,8 +3,8 @@
 use super::*;
 use albatross_core::{
     model::{
-        AddOn, AddOns, Association, CapacityUnits, LoadBalancerState, ObservedAddOns, ObservedLoadBalancer,
-        PROTECTION_NAME, Protection, Requested, WebAclArn,
+        AddOn, AddOns, Association, CapacityUnits, CustomerOwnedPoolId, IpamPoolId, LoadBalancerState, ObservedAddOns,
+        ObservedLoadBalancer, PROTECTION_NAME, Protection, Requested, WebAclArn,
     },
     testing::load_balancer,
 };
@@ -226,4 +226,35 @@ async fn a_refused_reservation_leaves_everything_else_in_place() {
         assert_eq!(error.fix().unwrap_or_else(|| "-".to_owned()), expected);
         assert_eq!((error.add_on, error.is_not_yet()), (Some(AddOn::Capacity), expected == "-"), "{code}");
     }
+}
+
+#[tokio::test]
+async fn an_ipam_pool_is_created_with_changed_and_removed() {
+    let room = room(|call| (call.action == "ModifyIpPools").then(|| elb("ModifyIpPools", ""))).await;
+    let mut stack = wanted();
+    let balancer = stack.load_balancer.as_mut().unwrap();
+    balancer.pools.ipam = Some(IpamPoolId::new("ipam-pool-1").unwrap());
+    balancer.pools.customer_owned = Some(CustomerOwnedPoolId::new("ipv4pool-coip-1").unwrap());
+    let plan = plan::plan(&stack, &room.observe().await).ready().unwrap();
+    room.fake.calls();
+    room.apply(&plan).await.unwrap();
+    let calls = room.fake.calls();
+    let made = calls.iter().find(|call| call.action == "CreateLoadBalancer").unwrap();
+    assert_eq!(made.param("IpamPools.Ipv4IpamPoolId"), "ipam-pool-1");
+    assert_eq!(made.param("CustomerOwnedIpv4Pool"), "ipv4pool-coip-1");
+    let arn = room.observe().await.load_balancers.remove(0).arn;
+    let modify = |pool: Option<&str>| StepAction::ModifyIpPools {
+        arn: arn.clone(),
+        name: "web".to_owned(),
+        pool: pool.map(|pool| IpamPoolId::new(pool).unwrap()),
+    };
+    for pool in [Some("ipam-pool-2"), None] {
+        room.step(modify(pool)).await.unwrap();
+        assert_eq!(room.observe().await.load_balancers.remove(0).pools.ipam.as_deref(), pool);
+    }
+    let sent = room.fake.calls().into_iter().map(|call| {
+        let params = call.params.into_iter().filter(|(key, _)| key.contains("Ipam"));
+        params.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), ["IpamPools.Ipv4IpamPoolId=ipam-pool-2", "RemoveIpamPools.member.1=ipv4"]);
 }

@@ -80,7 +80,7 @@ fn rules_of_groups() {
     for (rule, expected) in [
         (
             Exclusive,
-            "load-balancer-name scheme ip-address-type subnets wafv2-acl-arn wafv2-acl-name shield-advanced-protection security-groups manage-backend-security-group-rules ssl-redirect",
+            "load-balancer-name scheme ip-address-type subnets customer-owned-ipv4-pool ipam-ipv4-pool-id wafv2-acl-arn wafv2-acl-name shield-advanced-protection security-groups manage-backend-security-group-rules ssl-redirect",
         ),
         (ExclusivePerPort, "security-group-prefix-lists inbound-cidrs ssl-policy mutual-authentication"),
         (UnitedByKey, "load-balancer-attributes minimum-load-balancer-capacity tags listen-ports listener-attributes"),
@@ -96,7 +96,7 @@ fn what_is_built() {
         .iter()
         .filter(|annotation| annotation.status == Status::Built)
         .map(|annotation| annotation.key.to_string());
-    let expected = "group.name group.order load-balancer-name scheme ip-address-type subnets load-balancer-attributes minimum-load-balancer-capacity tags
+    let expected = "group.name group.order load-balancer-name scheme ip-address-type subnets customer-owned-ipv4-pool ipam-ipv4-pool-id load-balancer-attributes minimum-load-balancer-capacity tags
         wafv2-acl-arn wafv2-acl-name shield-advanced-protection security-groups manage-backend-security-group-rules
         security-group-prefix-lists inbound-cidrs listen-ports ssl-redirect certificate-arn ssl-policy
         mutual-authentication listener-attributes.<PROTOCOL>-<port> actions.<name> conditions.<name> transforms.<name> use-regex-path-match

@@ -19,8 +19,9 @@ use crate::{
     diagnostics::Code,
     facts::{FactQuery, Subnet, SubnetQuery},
     model::{
-        AddOns, Attributes, CapacityUnits, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName,
-        NetworkSettings, Requested, ResourceId, Scheme, SourceNatPrefix, SubnetMapping, Tags, Value, names,
+        AddOns, AddressPools, Attributes, CapacityUnits, IpAddressType, LoadBalancer, LoadBalancerKind,
+        LoadBalancerName, NetworkSettings, Requested, ResourceId, Scheme, SourceNatPrefix, SubnetMapping, Tags, Value,
+        names,
     },
 };
 
@@ -208,6 +209,7 @@ impl Builder<'_> {
                 ipv6_source_nat: placement.ipv6_source_nat,
                 private_link_rules: access.private_link_rules,
             },
+            pools: AddressPools::default(),
             subnets: subnets?,
             security_groups: access.security_groups.clone(),
             attributes: attributes?,

@@ -79,7 +79,13 @@ fn facts() -> Facts {
 
 fn existing(scheme: Scheme, has_security_groups: bool) -> Facts {
     let subnets = ["subnet-a", "subnet-b"].map(SubnetId::new).into();
-    let existing = ExistingLoadBalancer { kind: LoadBalancerKind::Network, scheme, has_security_groups, subnets };
+    let existing = ExistingLoadBalancer {
+        kind: LoadBalancerKind::Network,
+        scheme,
+        has_security_groups,
+        customer_owned_pool: None,
+        subnets,
+    };
     Facts { existing: Some(existing), ..facts() }
 }
 

@@ -69,8 +69,8 @@ fn what_has_no_effect_is_served_with_a_warning() {
     let built = built(&ingress(&[&[("target-type", "ip")], &annotations[..]].concat(), &everything()));
     insta::assert_snapshot!(messages(&built), @r"
     Warning unknown-annotation on Ingress shop/web: annotation `alb-ingress.kubernetes.io/scheme` is not known and has no effect: its prefix is not `alb.ingress.kubernetes.io`; write `alb.ingress.kubernetes.io/scheme`, if that is what is meant
-    Warning unknown-annotation on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-pth` is not known and has no effect; write `alb.ingress.kubernetes.io/healthcheck-path`, if that is what is meant
     Warning annotation-not-built on Ingress shop/web: annotation `alb.ingress.kubernetes.io/dry-run-plan` is known but its effect is not built yet; it is ignored; leave it if the object can do without its effect for now, otherwise do not rely on it
+    Warning unknown-annotation on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-pth` is not known and has no effect; write `alb.ingress.kubernetes.io/healthcheck-path`, if that is what is meant
     ");
     assert!(built.stack.is_some());
 }

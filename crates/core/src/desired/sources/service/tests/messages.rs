@@ -212,7 +212,7 @@ fn reserved_capacity() {
     let gate = BuildConfig { capacity_reservation: false, ..config() };
     let manifest = service(&[(name, "CapacityUnits=3000")], &format!("{CLASS}{PORT}"));
     let built = build_with(&manifest, &gate, &facts());
-    insta::assert_snapshot!(messages(&built), @"");
+    insta::assert_snapshot!(messages(&built), @"Warning no-effect on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-minimum-load-balancer-capacity: the controller runs with `--feature-gates=LBCapacityReservation=false`, so that the reserved capacity of the load balancer stays as it is; start the controller with `--feature-gates=LBCapacityReservation=true`, or remove the setting");
     assert_eq!(built.stack.unwrap().load_balancer.unwrap().add_ons.capacity, None);
     let capacity = stack(&[(name, "CapacityUnits=3000")], PORT).load_balancer.unwrap().add_ons.capacity.unwrap();
     assert_eq!((capacity.value.units(), capacity.cause.field.ends_with(name)), (3000, true));

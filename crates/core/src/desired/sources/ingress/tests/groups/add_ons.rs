@@ -294,7 +294,7 @@ fn members_agree_on_the_reserved_capacity() {
     let gate = BuildConfig { capacity_reservation: false, ..config() };
     let snapshot = cluster(&[member("a", less)]);
     let built = build(&snapshot, &gate, &facts(), &edge(), &membership(&snapshot, &gate, &edge()));
-    insta::assert_snapshot!(requested(&built), @"");
+    insta::assert_snapshot!(requested(&built), @"Warning no-effect on Ingress shop/a: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: the controller runs with `--feature-gates=LBCapacityReservation=false`, so that the reserved capacity of the load balancer stays as it is; start the controller with `--feature-gates=LBCapacityReservation=true`, or remove the setting");
 }
 
 #[test]
