@@ -163,6 +163,12 @@ impl Client {
         Self { path: path.to_owned(), title: format!("https://{host}{path}"), host: host.to_owned(), ..client }
     }
 
+    /// Asks the pods behind a Service's load balancer with HTTP.
+    pub(super) fn http_of_service(service: &str, port: u16) -> Self {
+        let client = Self::new(("Service", service), Scheme::Http, port);
+        Self { title: format!("http {port}"), ..client }
+    }
+
     /// Sends lines to a Service's load balancer.
     pub(super) fn tcp(service: &str, port: u16) -> Self {
         let client = Self::new(("Service", service), Scheme::Tcp, port);

@@ -118,6 +118,12 @@ pub(super) static ALL: &[Scenario] = &[
     scenario!("nlb-udp-port-added", "a Service with a UDP port gets a TCP port", nlb::udp_port_added),
     scenario!("nlb-certificate", "the certificate of a TLS port is another one", nlb::certificate),
     scenario!("nlb-target-type", "a Service's targets are pods, then instances", nlb::target_type),
+    scenario!("nlb-weights", "a listener's weights go from 100/0 over 50/50 to 0/100", nlb::weights),
+    scenario!(
+        "nlb-backend-swapped",
+        "a listener forwards to a Service that was never used before, and to another no more",
+        nlb::backend_swapped
+    ),
     scenario!("nlb-scheme", "a Service becomes internal; clients follow DNS", nlb::scheme),
     scenario!("rollout", "a Deployment of 20 rolls over", rollouts::plain),
     scenario!("rollout-single", "a Deployment of one rolls over", rollouts::single),

@@ -180,8 +180,35 @@ pub(crate) fn backend_service(number: usize) -> Value {
     })
 }
 
+/// The annotation with the forward of a Service's first listener.
+const FORWARD: &str = "service.beta.kubernetes.io/actions.TCP-80";
+
+/// Returns a forward to the Service itself and to one or two backends, by weight.
+fn forward(random: &mut Random, backends: usize) -> String {
+    let weight = |random: &mut Random| [0, 1, 50, 999][random.below(4)];
+    let first = random.below(backends);
+    let targets: Vec<Value> = (0..1 + random.below(2).min(backends - 1))
+        .map(|at| {
+            let port = if random.chance(0.3) { json!("admin") } else { json!(80) };
+            let name = backend_name((first + at) % backends);
+            json!({ "serviceName": name, "servicePort": port, "weight": weight(random) })
+        })
+        .collect();
+    let sticky = json!({ "enabled": random.chance(0.3) });
+    let config = json!({
+        "baseServiceWeight": weight(random), "targetGroups": targets, "targetGroupStickinessConfig": sticky,
+    });
+    json!({ "type": "forward", "forwardConfig": config }).to_string()
+}
+
+/// Returns true if a Service forwards to a backend.
+pub(crate) fn forwards_to(service: &Value, backend: &str) -> bool {
+    let forward = service["metadata"]["annotations"][FORWARD].as_str();
+    forward.is_some_and(|forward| forward.contains(&format!("\"{backend}\"")))
+}
+
 /// Returns a Service that requests its own load balancer; its pods are in the EndpointSlice of its name.
-pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random) -> Value {
+pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random, backends: usize) -> Value {
     let mut annotations = json!({
         nlb("scheme"): if random.chance(0.5) { "internal" } else { "internet-facing" },
         nlb("nlb-target-type"): if random.chance(0.6) { "ip" } else { "instance" },
@@ -190,6 +217,10 @@ pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random) -
         if random.chance(probability) {
             annotations[nlb(annotation)] = json!(value(values, random));
         }
+    }
+    let mut of_forwards = random.fork(33);
+    if of_forwards.chance(0.35) {
+        annotations[FORWARD] = json!(forward(&mut of_forwards, backends));
     }
     let ports = (0..1 + random.below(2)).map(|port| service_port(number, port)).collect::<Vec<_>>();
     json!({
@@ -413,7 +444,18 @@ fn without_tags(annotations: &mut serde_json::Map<String, Value>, key: &str) -> 
 }
 
 /// The same for a Service with a load balancer.
-pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Random) -> String {
+pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Random, backends: usize) -> String {
+    let mut of_forwards = random.fork(33);
+    if of_forwards.chance(0.3) {
+        let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+        if of_forwards.chance(0.2) {
+            annotations.remove(FORWARD);
+            return "its forward goes".to_owned();
+        }
+        let forward = forward(&mut of_forwards, backends);
+        annotations.insert(FORWARD.to_owned(), json!(forward));
+        return format!("forward {forward}");
+    }
     if random.chance(0.4) {
         let ports = object["spec"]["ports"].as_array_mut().unwrap();
         if ports.len() > 1 {

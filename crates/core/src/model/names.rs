@@ -78,6 +78,8 @@ pub fn service_security_group(cluster: &str, service: &ObjectName, service_uid: 
 pub struct ServiceTargetGroupIdentity<'a> {
     /// The cluster's name.
     pub cluster: &'a str,
+    /// The `metadata.uid` of the load balancer's Service where the target group is for another Service.
+    pub owner_uid: Option<&'a str>,
     /// The Service.
     pub service: &'a ObjectName,
     /// The Service's `metadata.uid`.
@@ -104,6 +106,7 @@ pub fn service_target_group(identity: ServiceTargetGroupIdentity<'_>) -> Result<
     let i = identity;
     let hash = hash(&[
         i.cluster,
+        i.owner_uid.unwrap_or_default(),
         i.service_uid,
         &i.port.to_string(),
         &i.service_port.to_string(),

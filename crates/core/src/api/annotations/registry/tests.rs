@@ -107,7 +107,7 @@ fn what_is_built() {
     let not_built = "
         aws-load-balancer-ip-address-type aws-load-balancer-ipv6-addresses aws-load-balancer-enable-prefix-for-ipv6-source-nat
         aws-load-balancer-source-nat-ipv6-prefixes aws-load-balancer-minimum-load-balancer-capacity aws-load-balancer-quic-enabled-ports
-        actions.<PROTOCOL>-<port> aws-load-balancer-multi-cluster-target-group
+        aws-load-balancer-multi-cluster-target-group
         aws-load-balancer-inbound-sg-rules-on-private-link-traffic aws-load-balancer-extra-security-groups
         aws-load-balancer-connection-draining-enabled aws-load-balancer-connection-draining-timeout
         aws-load-balancer-connection-idle-timeout aws-load-balancer-access-log-emit-interval";
