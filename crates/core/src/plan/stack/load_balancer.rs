@@ -51,7 +51,7 @@ impl<'a> Planner<'a> {
     pub(super) fn load_balancer(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
         let name = format!("load balancer {}", existing.name);
         let resource = TaggedResource::Elb(existing.arn.to_string());
-        self.shared_tags(resource, name, ResourceId::load_balancer(), (&wanted.tags, &existing.tags), &wanted.cause);
+        self.shared_tags(resource, name, self.load_balancer_id(), (&wanted.tags, &existing.tags), &wanted.cause);
         if let Value::Known(subnets) = &wanted.subnets {
             let ids: BTreeSet<_> = subnets.iter().map(|mapping| mapping.subnet.clone()).collect();
             if ids != existing.subnets {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Builder, Failed, Member,
+    frontend::FrontendSpec,
     listeners::ListenerContext,
     settings::{FieldRef, Sourced, SubnetSelection},
 };
@@ -42,6 +43,7 @@ pub(super) struct MemberSpec<'a> {
     /// The allowed sources, where it names some.
     pub(super) sources: Option<Sourced<Vec<Source>>>,
     pub(super) ports: BTreeMap<u16, PortSpec>,
+    pub(super) frontend: FrontendSpec,
 }
 
 /// The settings that a member requests on one listener.
@@ -114,6 +116,7 @@ impl<'a> Builder<'a> {
                 .unwrap_or_default();
         }
         let attributes = attributes.unwrap_or_default();
+        let frontend = self.requested_frontend(member, &ports)?;
         Ok(MemberSpec {
             member,
             name,
@@ -130,6 +133,7 @@ impl<'a> Builder<'a> {
             redirect,
             sources,
             ports,
+            frontend,
         })
     }
 
