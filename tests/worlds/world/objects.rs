@@ -60,6 +60,13 @@ fn value(annotation: &str, random: &mut Random) -> String {
         },
         "wafv2-acl-name" => ["edge", "strict", "none", "edge"][number].to_owned(),
         "shield-advanced-protection" => number.is_multiple_of(2).to_string(),
+        "enable-frontend-nlb" => (number > 0).to_string(),
+        "frontend-nlb-scheme" => ["internal", "internet-facing"][number % 2].to_owned(),
+        "frontend-nlb-listener-port-mapping" => {
+            ["80=80", "80=80,443=443", "8081=80,443=443,8443=8443", "80=443,8080=8080"][number].to_owned()
+        }
+        "frontend-nlb-healthcheck-path" => format!("/up-{number}"),
+        "frontend-nlb-tags" => format!("front={number}"),
         other => panic!("no values for {other}"),
     }
 }
@@ -83,6 +90,15 @@ const INGRESS_ANNOTATIONS: [(&str, f64); 11] = [
 /// The same for the settings that other services hold.
 const ADD_ONS: [(&str, f64); 3] =
     [("wafv2-acl-arn", 0.3), ("wafv2-acl-name", 0.2), ("shield-advanced-protection", 0.3)];
+
+/// The same for the Network Load Balancer in front.
+const FRONTEND: [(&str, f64); 5] = [
+    ("enable-frontend-nlb", 0.3),
+    ("frontend-nlb-scheme", 0.5),
+    ("frontend-nlb-listener-port-mapping", 0.4),
+    ("frontend-nlb-healthcheck-path", 0.3),
+    ("frontend-nlb-tags", 0.3),
+];
 
 /// The same for a Service with a load balancer.
 const SERVICE_ANNOTATIONS: [(&str, &str, f64); 3] = [
@@ -143,6 +159,13 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
             annotations[alb(annotation)] = json!(value(annotation, &mut of_add_ons));
         }
     }
+    let mut of_front = random.fork(37);
+    let has_front = of_front.chance(FRONTEND[0].1);
+    for (annotation, probability) in FRONTEND.into_iter().filter(|_| has_front) {
+        if of_front.chance(probability.max(f64::from(u8::from(annotation == FRONTEND[0].0)))) {
+            annotations[alb(annotation)] = json!(value(annotation, &mut of_front));
+        }
+    }
     let mut spec = json!({ "ingressClassName": "alb", "rules": rules(random, backends) });
     if random.chance(0.2) {
         spec["defaultBackend"] = backend(random, backends);
@@ -155,7 +178,7 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
 pub(crate) fn regroup(object: &mut Value, random: &mut Random) {
     object["spec"].as_object_mut().unwrap().remove("defaultBackend");
     let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
-    let add_ons = ADD_ONS.iter().map(|(annotation, _)| *annotation);
+    let add_ons = ADD_ONS.iter().chain(&FRONTEND).map(|(annotation, _)| *annotation);
     for suffix in ["tags", "load-balancer-attributes", "inbound-cidrs"].into_iter().chain(add_ons) {
         annotations.remove(&alb(suffix));
     }
@@ -370,6 +393,22 @@ pub(crate) fn foundation(cluster: &SimulatedCluster) {
     }
 }
 
+/// Changes what stands in front of an Ingress's load balancer, sometimes.
+fn edit_front(object: &mut Value, random: &mut Random) {
+    let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else { return };
+    if !annotations.contains_key(&alb(FRONTEND[0].0)) {
+        return;
+    }
+    for (annotation, _) in FRONTEND {
+        if random.chance(0.25) {
+            annotations.insert(alb(annotation), json!(value(annotation, random)));
+        }
+    }
+    if random.chance(0.15) {
+        annotations.remove(&alb(FRONTEND[2].0));
+    }
+}
+
 /// Changes web ACLs and protections that an Ingress has, sometimes.
 fn edit_add_ons(object: &mut Value, random: &mut Random) {
     let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else { return };
@@ -383,6 +422,7 @@ fn edit_add_ons(object: &mut Value, random: &mut Random) {
 /// Changes something about an Ingress that it may change at any time, and says what.
 pub(crate) fn edit_ingress(object: &mut Value, random: &mut Random, backends: usize) -> String {
     edit_add_ons(object, &mut random.fork(31));
+    edit_front(object, &mut random.fork(37));
     match random.below(5) {
         0 => {
             object["spec"]["rules"] = rules(random, backends);
