@@ -510,9 +510,6 @@ fn a_listener_forwards_to_other_services_as_they_come_and_go() {
         become_weights(&["blue:80=5", "web:80=5"]).await?;
 
         apply(&stage, namespace, &[of_class("web", &[])]).await?;
-        let mut patch = json!({"metadata": {"annotations": {}}});
-        patch["metadata"]["annotations"][format!("{PREFIX}actions.TCP-80")] = Value::Null;
-        stage.cluster.merge("v1", "Service", Some(namespace), "web", &patch).await?;
         become_weights(&["web:80=null"]).await?;
         delete(&stage, namespace, "web").await?;
         nothing_is_left(&stage, namespace, WITH_RETRIES).await?;

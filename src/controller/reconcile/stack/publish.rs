@@ -62,7 +62,11 @@ impl Controller {
             false => Published::Former,
         };
         let hostname = balancer.dns_name.to_lowercase();
-        let front = stack.frontend.as_ref().and_then(|front| observed.frontend.published(front));
+        let front = match &stack.frontend {
+            Some(front) => observed.frontend.published(front),
+            // It may be a frozen member's.
+            None => observed.frontend.load_balancers.first().filter(|_| !stack.frozen.is_empty()),
+        };
         let front = front.map(|balancer| balancer.dns_name.to_lowercase());
         let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
         let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();

@@ -4,7 +4,7 @@
 //! such a group, and only an active load balancer that has the listener; so another target needs another target group, to which
 //! the listener changes when the target is registered. A group is deleted when no listener names it any more.
 //!
-//! It depends only on what AWS has of the Application Load Balancer, never on steps of the same plan. What goes from the front
+//! Its listeners depend on what AWS has of the Application Load Balancer, never on steps of the same plan. What goes from the front
 //! goes before what is behind it, and what comes, comes after it: the failure of the front holds up nothing behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,7 +56,7 @@ pub(super) fn of(stack: &Stack, observed: &ObservedStack) -> Result<FrontendPlan
         return Err(Box::new(Reads { targets, ..Reads::default() }));
     }
     match &stack.frontend {
-        Some(wanted) => Search::new(stack, observed, wanted).map_or_else(|| Ok(FrontendPlan::default()), Search::plan),
+        Some(wanted) => Search::new(stack, observed, wanted).plan(),
         // It may be a frozen member's.
         None if !stack.frozen.is_empty() => Ok(FrontendPlan::default()),
         None => Ok(removed(stack, found)),
@@ -125,26 +125,26 @@ struct Search<'a> {
     observed: &'a ObservedStack,
     found: &'a ObservedFrontend,
     wanted: &'a Frontend,
-    /// The Application Load Balancer to lead to.
-    behind: &'a ObservedLoadBalancer,
+    /// The Application Load Balancer to lead to; `None` where AWS has none yet.
+    behind: Option<&'a ObservedLoadBalancer>,
     /// The existing load balancer that is or becomes the wanted one.
     current: Option<&'a ObservedLoadBalancer>,
     plan: FrontendPlan,
 }
 
 impl<'a> Search<'a> {
-    /// Returns `None` where AWS has no Application Load Balancer yet.
-    fn new(stack: &'a Stack, observed: &'a ObservedStack, wanted: &'a Frontend) -> Option<Self> {
+    fn new(stack: &'a Stack, observed: &'a ObservedStack, wanted: &'a Frontend) -> Self {
         let found = &observed.frontend;
         let current = found.load_balancers.iter().find(|existing| wanted.load_balancer.can_be(existing));
-        let behind = behind(stack, observed)?;
-        Some(Self { stack, observed, found, wanted, behind, current, plan: FrontendPlan::default() })
+        let behind = behind(stack, observed);
+        Self { stack, observed, found, wanted, behind, current, plan: FrontendPlan::default() }
     }
 
     fn plan(mut self) -> Result<FrontendPlan, Box<Reads>> {
         let replaces = self.found.load_balancers.len() > 1;
         let serves = |balancer: &ObservedLoadBalancer| balancer.is_active();
-        let is_unsure = !serves(self.behind) || replaces && !self.current.is_some_and(serves);
+        let is_unsure =
+            self.behind.is_some_and(|behind| !serves(behind)) || replaces && !self.current.is_some_and(serves);
         if is_unsure && !self.observed.states_are_read {
             return Err(Box::new(Reads { states: true, ..Reads::default() }));
         }
@@ -183,12 +183,16 @@ impl<'a> Search<'a> {
 
     /// Returns the existing target group that becomes the one of a listener: one with the target, if possible one that the load
     /// balancer names, or one without any. A group that a replaced load balancer names is not, since it serves one load balancer.
-    fn existing(&self, wanted: &FrontendListener, target: &LoadBalancerTarget) -> Option<&'a ObservedTargetGroup> {
+    fn existing(
+        &self,
+        wanted: &FrontendListener,
+        target: Option<&LoadBalancerTarget>,
+    ) -> Option<&'a ObservedTargetGroup> {
         let replaced = self.found.load_balancers.iter().filter(|other| !self.wanted.load_balancer.can_be(other));
         let taken: BTreeSet<&TargetGroupArn> = replaced.flat_map(ObservedLoadBalancer::target_groups).collect();
         let has = |group: &&ObservedTargetGroup, count: usize| {
             let targets = self.found.targets.get(&group.arn);
-            targets.is_some_and(|targets| targets.len() == count && targets.iter().all(|other| other == target))
+            targets.is_some_and(|targets| targets.len() == count && targets.iter().all(|other| Some(other) == target))
         };
         let fits = |group: &&ObservedTargetGroup| {
             group.resource().as_ref() == Some(&wanted.target_group.resource)
@@ -211,8 +215,10 @@ impl<'a> Search<'a> {
         wanted: &FrontendListener,
         matched: &mut BTreeSet<&'a TargetGroupArn>,
     ) -> Option<Action<TargetGroupReference>> {
-        let target = LoadBalancerTarget { load_balancer: self.behind.arn.clone(), port: wanted.target_port };
-        let Some(existing) = self.existing(wanted, &target) else {
+        let target = self
+            .behind
+            .map(|behind| LoadBalancerTarget { load_balancer: behind.arn.clone(), port: wanted.target_port });
+        let Some(existing) = self.existing(wanted, target.as_ref()) else {
             self.create(wanted);
             return self.present_action(port);
         };
@@ -226,13 +232,14 @@ impl<'a> Search<'a> {
             };
             self.push(modify, &wanted.cause);
         }
+        let Some((behind, target)) = self.behind.zip(target) else { return self.present_action(port) };
         let is_registered = self.found.targets.get(&existing.arn).is_some_and(|targets| targets.contains(&target));
         if !is_registered {
-            if !self.behind.is_active() {
+            if !behind.is_active() {
                 self.plan.waits.insert(Wait::LoadBalancerActive);
                 return self.present_action(port);
             }
-            if self.behind.listener(wanted.target_port).is_none() {
+            if behind.listener(wanted.target_port).is_none() {
                 return self.present_action(port);
             }
             let register =
