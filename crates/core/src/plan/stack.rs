@@ -53,7 +53,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
     };
     let mut plan = Plan::empty();
     if !frontend::goes_first(stack, observed) {
-        plan = match planned(Part::LoadBalancer, stack, observed) {
+        plan = match planned(Part::LoadBalancer, stack, &front.found_behind(observed)) {
             Planned::Ready(plan) => plan,
             need @ Planned::Need(_) => return need,
         };

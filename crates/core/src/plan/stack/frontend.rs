@@ -7,7 +7,10 @@
 //! Its listeners depend on what AWS has of the Application Load Balancer, never on steps of the same plan. What goes from the front
 //! goes before what is behind it, and what comes, comes after it: the failure of the front holds up nothing behind it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{Part, planned};
 use crate::model::DELETION_PROTECTION;
@@ -32,6 +35,21 @@ pub(super) struct FrontendPlan {
 }
 
 impl FrontendPlan {
+    /// Returns the state as the steps of the stack find it: without the targets that are taken out before.
+    pub(super) fn found_behind<'o>(&self, observed: &'o ObservedStack) -> Cow<'o, ObservedStack> {
+        let out = self.before.iter().filter_map(|step| match &step.action {
+            StepAction::DeregisterLoadBalancer { arn, .. } => Some(arn),
+            _ => None,
+        });
+        let out: BTreeSet<&TargetGroupArn> = out.collect();
+        if out.is_empty() {
+            return Cow::Borrowed(observed);
+        }
+        let mut observed = observed.clone();
+        observed.frontend.targets.retain(|arn, _| !out.contains(arn));
+        Cow::Owned(observed)
+    }
+
     /// Adds the steps of the front to those of the stack.
     pub(super) fn around(self, plan: &mut Plan) {
         let Self { mut before, after, waits } = self;

@@ -238,10 +238,19 @@ fn another_scheme_behind_is_led_to_when_it_is_published() {
         assert_eq!(leads_to(&aws), old, "it is not published yet");
     }
     aws.observed.arriving.clear();
+    aws.observed.expired.clear();
+    // The plan that takes the old one out knows that its hold begins: no other one follows by itself.
+    let last = loop {
+        let next = plan(&wanted, &aws.observed);
+        aws.run(&wanted, &next);
+        if next.steps.iter().any(|step| step.action.kind() == "DeregisterLoadBalancer") {
+            break next;
+        }
+    };
+    let old = aws.observed.load_balancers.iter().find(|balancer| balancer.scheme == Scheme::Internal).unwrap();
+    assert_eq!(last.waits, BTreeSet::from([Wait::RetainOld(old.arn.clone())]));
     let steps = converge(&mut aws, &wanted);
-    let place = |kind: &str| steps.iter().position(|step| step == kind).unwrap();
-    assert!(place("ModifyListener") < place("DeregisterLoadBalancer"));
-    assert!(place("DeregisterLoadBalancer") < place("DeleteLoadBalancer"));
+    assert_eq!(steps, ["DeleteLoadBalancer"]);
     assert_eq!(leads_to(&aws), BTreeMap::from([((Scheme::Internal, 80), (Scheme::InternetFacing, 80))]));
     assert_eq!(aws.observed.load_balancers.len(), 1);
 }
