@@ -14,6 +14,9 @@ pub(super) const NEW: &str = "new";
 /// The label of answers that are right before and after it.
 pub(super) const SAME: &str = "same";
 
+/// The kind of the host name of what stands in front of an Ingress's load balancer.
+pub(super) const FRONT: &str = "Front";
+
 /// The right answer.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Expect {
@@ -154,6 +157,12 @@ impl Client {
     pub(super) fn http(ingress: &str, path: &str) -> Self {
         let client = Self::new(("Ingress", ingress), Scheme::Http, 80);
         Self { path: path.to_owned(), title: path.to_owned(), ..client }
+    }
+
+    /// Asks the Network Load Balancer in front of an Ingress's at port 80 for a path.
+    pub(super) fn http_in_front(ingress: &str, path: &str) -> Self {
+        let client = Self::new((FRONT, ingress), Scheme::Http, 80);
+        Self { path: path.to_owned(), title: format!("front {path}"), ..client }
     }
 
     /// Asks an Ingress's load balancer at port 443 for a host and a path.

@@ -113,6 +113,13 @@ pub(super) static ALL: &[Scenario] = &[
     scenario!("inbound-cidrs", "fewer clients may come in", network::inbound_cidrs),
     scenario!("subnets", "a load balancer moves to other subnets", network::subnets),
     scenario!("scheme", "an Ingress becomes internal; clients follow DNS", network::scheme),
+    scenario!("front-scheme-behind", "the load balancer behind another becomes internal", network::scheme_behind),
+    scenario!(
+        "front-scheme",
+        "the load balancer in front becomes public; clients follow DNS",
+        network::scheme_in_front
+    ),
+    scenario!("front-port", "a port in front leads to another port behind", network::port_behind),
     scenario!("class-params", "the IngressClassParams ask for instances as targets", network::class_params),
     scenario!("nlb-port-added", "a Service gets a second port", nlb::port_added),
     scenario!("nlb-udp-port-added", "a Service with a UDP port gets a TCP port", nlb::udp_port_added),
