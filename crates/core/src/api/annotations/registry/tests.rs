@@ -103,11 +103,12 @@ fn what_is_built() {
         auth-type auth-idp-cognito auth-idp-oidc auth-on-unauthenticated-request auth-scope auth-session-cookie
         auth-session-timeout jwt-validation target-type backend-protocol backend-protocol-version
         target-group-attributes healthcheck-port healthcheck-protocol healthcheck-path healthcheck-interval-seconds
-        healthcheck-timeout-seconds healthy-threshold-count unhealthy-threshold-count success-codes target-node-labels";
+        healthcheck-timeout-seconds healthy-threshold-count unhealthy-threshold-count success-codes target-node-labels
+        multi-cluster-target-group";
     let not_built = "
         aws-load-balancer-ip-address-type aws-load-balancer-ipv6-addresses aws-load-balancer-enable-prefix-for-ipv6-source-nat
         aws-load-balancer-source-nat-ipv6-prefixes aws-load-balancer-minimum-load-balancer-capacity aws-load-balancer-quic-enabled-ports
-        actions.<PROTOCOL>-<port> aws-load-balancer-multi-cluster-target-group
+        actions.<PROTOCOL>-<port>
         aws-load-balancer-inbound-sg-rules-on-private-link-traffic aws-load-balancer-extra-security-groups
         aws-load-balancer-connection-draining-enabled aws-load-balancer-connection-draining-timeout
         aws-load-balancer-connection-idle-timeout aws-load-balancer-access-log-emit-interval";

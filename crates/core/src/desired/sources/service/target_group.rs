@@ -46,9 +46,11 @@ impl<'a> Builder<'a> {
         let health_check = self.health_check(target_type);
         let attributes = self.group_attributes(listener_port.port.port);
         let labels = self.value(self.annotations.string_map(keys::TARGET_NODE_LABELS));
+        let multi_cluster = self.value(self.annotations.bool(keys::MULTI_CLUSTER_TARGET_GROUP));
         let families = self.check_families();
         let (port, health_check, attributes) = (port?, health_check?, attributes?);
         let node_labels = labels?.filter(|_| target_type == TargetType::Instance).unwrap_or_default();
+        let multi_cluster = multi_cluster?.unwrap_or_default();
         families?;
         let (access, placement, user_tags) =
             (access.ok_or(Failed)?, placement.ok_or(Failed)?, user_tags.ok_or(Failed)?);
@@ -75,6 +77,7 @@ impl<'a> Builder<'a> {
                 service: self.service.name.name.clone(),
                 service_port: PortReference::Number(listener_port.port.port),
                 node_labels,
+                multi_cluster,
                 networking,
             },
             resource,

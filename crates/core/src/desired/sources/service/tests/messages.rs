@@ -34,19 +34,15 @@ fn what_is_not_built_and_must_not_be_ignored() {
         ("aws-load-balancer-ip-address-type", "dualstack"),
         ("aws-load-balancer-quic-enabled-ports", "443"),
         ("actions.TCP-80", "{}"),
-        ("aws-load-balancer-multi-cluster-target-group", "true"),
         ("aws-load-balancer-inbound-sg-rules-on-private-link-traffic", "on"),
     ];
     insta::assert_snapshot!(reported(&written, PORT), @r"
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/actions.TCP-80` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-inbound-sg-rules-on-private-link-traffic` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-ip-address-type` with the value `dualstack` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; write `ipv4` or remove the annotation, if the object may be served like that
-    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-multi-cluster-target-group` with the value `true` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
     ");
-    let harmless =
-        [("aws-load-balancer-ip-address-type", "ipv4"), ("aws-load-balancer-multi-cluster-target-group", "false")];
-    assert_eq!(reported(&harmless, PORT), "");
+    assert_eq!(reported(&[("aws-load-balancer-ip-address-type", "ipv4")], PORT), "");
 }
 
 #[test]
