@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::http::{Request, Response};
+use axum::http::{Method, Request, Response, Uri};
 use tower::{Layer, Service};
 
 use crate::controller::runtime::metrics::Metrics;
@@ -15,11 +15,14 @@ use crate::controller::runtime::metrics::Metrics;
 #[derive(Clone)]
 pub(crate) struct CountedRequests {
     metrics: Arc<Metrics>,
+    host: Arc<str>,
 }
 
 impl CountedRequests {
-    pub(crate) fn new(metrics: &Arc<Metrics>) -> Self {
-        Self { metrics: Arc::clone(metrics) }
+    /// Returns the layer of a client of the API server at this URL; a request names only its path.
+    pub(crate) fn new(metrics: &Arc<Metrics>, url: &Uri) -> Self {
+        let host = url.authority().map(|host| host.as_str()).unwrap_or_default();
+        Self { metrics: Arc::clone(metrics), host: host.into() }
     }
 }
 
@@ -27,7 +30,7 @@ impl<S> Layer<S> for CountedRequests {
     type Service = CountedClient<S>;
 
     fn layer(&self, inner: S) -> CountedClient<S> {
-        CountedClient { inner, metrics: Arc::clone(&self.metrics) }
+        CountedClient { inner, counts: self.clone() }
     }
 }
 
@@ -35,7 +38,20 @@ impl<S> Layer<S> for CountedRequests {
 #[derive(Clone)]
 pub(crate) struct CountedClient<S> {
     inner: S,
-    metrics: Arc<Metrics>,
+    counts: CountedRequests,
+}
+
+/// A request without an answer yet. It is counted when this is dropped, also where its caller does not wait any longer.
+struct Asking {
+    counts: CountedRequests,
+    method: Method,
+    status: Option<u16>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.counts.metrics.api_request(&self.counts.host, self.method.as_str(), self.status);
+    }
 }
 
 impl<S, Q, B> Service<Request<Q>> for CountedClient<S>
@@ -52,14 +68,11 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
-        let metrics = Arc::clone(&self.metrics);
-        let method = request.method().clone();
-        let host = request.uri().authority().map(|host| host.as_str().to_owned()).unwrap_or_default();
+        let mut asking = Asking { counts: self.counts.clone(), method: request.method().clone(), status: None };
         let answering = self.inner.call(request);
         Box::pin(async move {
             let answer = answering.await;
-            let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
-            metrics.api_request(&host, method.as_str(), status);
+            asking.status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
             answer
         })
     }
@@ -77,13 +90,17 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let inner = service_fn(async |request: Request<()>| match request.uri().path() {
             "/away" => Err("connection refused"),
+            "/slow" => std::future::pending().await,
             "/gone" => Ok(Response::builder().status(StatusCode::NOT_FOUND).body(()).unwrap()),
             _ => Ok(Response::new(())),
         });
-        let mut client = CountedRequests::new(&metrics).layer(inner);
-        for (method, path) in [("GET", "/here"), ("GET", "/here"), ("PATCH", "/gone"), ("GET", "/away")] {
-            let request = Request::builder().method(method).uri(format!("https://10.0.0.1:6443{path}"));
-            let _ = client.call(request.body(()).unwrap()).await;
+        let url = Uri::from_static("https://10.0.0.1:6443/cluster");
+        let mut client = CountedRequests::new(&metrics, &url).layer(inner);
+        for (method, path) in
+            [("GET", "/here"), ("GET", "/here"), ("PATCH", "/gone"), ("GET", "/away"), ("PUT", "/slow")]
+        {
+            let answering = client.call(Request::builder().method(method).uri(path).body(()).unwrap());
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(10), answering).await;
         }
         let text = metrics.encode().unwrap();
         let mut counted: Vec<&str> =
@@ -93,6 +110,7 @@ mod tests {
             r#"rest_client_requests_total{code="200",method="GET",host="10.0.0.1:6443"} 2"#,
             r#"rest_client_requests_total{code="404",method="PATCH",host="10.0.0.1:6443"} 1"#,
             r#"rest_client_requests_total{code="<error>",method="GET",host="10.0.0.1:6443"} 1"#,
+            r#"rest_client_requests_total{code="<error>",method="PUT",host="10.0.0.1:6443"} 1"#,
         ];
         assert_eq!(counted, expected);
     }

@@ -150,7 +150,7 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     let proxies = Arc::new(Proxies::of_environment()?);
     let http = AwsHttp::new(Arc::clone(&proxies))?;
     let activity = WatchActivity::default();
-    let client = connect_to_cluster(flags.kubeconfig.as_deref(), &proxies, &activity, &metrics).await?;
+    let (client, version) = connect_to_cluster(flags.kubeconfig.as_deref(), &proxies, &activity, &metrics).await?;
     let place = LocationDiscovery::new(flags, &client, &http);
     let options = ConnectOptions {
         region: place.region().await?,
@@ -189,7 +189,8 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
         identity,
     };
     let namespace = own_namespace();
-    let certificate = webhooks::serve(flags, &client, namespace, &watched, &parts.config, Arc::clone(&metrics)).await?;
+    let certificate =
+        webhooks::serve(flags, &client, &version, namespace, &watched, &parts.config, Arc::clone(&metrics)).await?;
     let serves_webhooks = certificate.is_some();
     let controller = assemble(parts.clone(), &settings);
     let present = Arc::new(RwLock::new(Arc::clone(&controller)));

@@ -8,7 +8,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,6 +27,7 @@ use axum::{
     serve::Listener,
 };
 use futures::StreamExt as _;
+use k8s_openapi::apimachinery::pkg::version::Info;
 use kube::Client;
 use rustls::{
     RootCertStore, ServerConfig,
@@ -76,6 +80,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(10);
 /// The time for which a connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(90);
+/// The interval at which an old API server is asked for its version.
+const UPGRADES: Duration = Duration::from_secs(300);
 /// The time for which requests are still answered after the signal to stop: until no client sends any.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
@@ -111,6 +117,8 @@ struct Reviewer {
     synced: Arc<Synced>,
     config: BuildConfig,
     rules: Rules,
+    /// [`Rules::no_sleep`], which ends with an upgrade of the API server.
+    no_sleep: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
 
@@ -119,7 +127,8 @@ impl Reviewer {
         let request = review.request.as_ref()?;
         let synced = self.synced.reasons().is_empty();
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
-        let answer = admission::answer(hook, request, synced.then_some(&*snapshot), &self.config, self.rules);
+        let rules = Rules { no_sleep: self.no_sleep.load(Ordering::Relaxed), ..self.rules };
+        let answer = admission::answer(hook, request, synced.then_some(&*snapshot), &self.config, rules);
         drop(snapshot);
         if let Some(why) = &answer.denied {
             self.metrics.webhook_denied(hook.name());
@@ -403,6 +412,7 @@ impl Listener for TlsConnections {
 pub(crate) async fn serve(
     flags: &ControllerFlags,
     client: &Client,
+    version: &Info,
     namespace: String,
     watched: &Watched,
     config: &BuildConfig,
@@ -419,7 +429,8 @@ pub(crate) async fn serve(
         snapshot: Arc::clone(&watched.snapshot),
         synced: Arc::clone(&watched.synced),
         config: config.clone(),
-        rules: Rules { no_sleep: is_without_sleep(client).await, ..flags.webhook_rules() },
+        rules: flags.webhook_rules(),
+        no_sleep: followed_version(client, version),
         metrics,
     });
     let routes = routes(&reviewer);
@@ -451,11 +462,22 @@ pub(crate) async fn serve(
     Ok(Some(served))
 }
 
-/// Returns true if the API server is older than the action `sleep` of hooks. One that does not tell its version has told it
-/// before, when the controller connected, so it is taken for a newer one.
-async fn is_without_sleep(client: &Client) -> bool {
-    let version = client.apiserver_version().await;
-    version.is_ok_and(|version| drain::is_without_sleep(&version.major, &version.minor))
+/// Returns true, until the API server is upgraded, if it is older than the action `sleep` of hooks.
+fn followed_version(client: &Client, version: &Info) -> Arc<AtomicBool> {
+    let is_old = |version: &Info| drain::is_without_sleep(&version.major, &version.minor);
+    let no_sleep = Arc::new(AtomicBool::new(is_old(version)));
+    if no_sleep.load(Ordering::Relaxed) {
+        let (client, no_sleep) = (client.clone(), Arc::clone(&no_sleep));
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(UPGRADES).await;
+                if client.apiserver_version().await.is_ok_and(|version| !is_old(&version)) {
+                    return no_sleep.store(false, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    no_sleep
 }
 
 fn files(directory: &Path, flags: &ControllerFlags) -> Files {

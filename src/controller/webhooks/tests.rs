@@ -33,6 +33,7 @@ spec: {targetGroupARN: 'arn:one', targetType: ip, serviceRef: {name: cart, port:
         synced: Arc::new(Synced::new(if synced { vec![] } else { vec!["Pod"] })),
         config: albatross_core::testing::build_config(),
         rules: Rules { inject_gates: true, ..Rules::default() },
+        no_sleep: Arc::default(),
         metrics: Arc::default(),
     })
 }

@@ -280,6 +280,29 @@ fn the_queue_and_webhooks_are_shown_by_the_names_of_their_libraries() {
         lines.sort_unstable();
         lines.join("\n")
     };
-    insta::assert_snapshot!(shown(&text), @"");
+    insta::assert_snapshot!(shown(&text), @r#"
+    controller_runtime_active_workers{controller="ingress"} 0
+    controller_runtime_active_workers{controller="service"} 2
+    controller_runtime_active_workers{controller="targetGroupBinding"} 0
+    controller_runtime_webhook_latency_seconds_count{webhook="/mutate-v1-pod"} 1
+    controller_runtime_webhook_requests_in_flight{webhook="/mutate-v1-pod"} 0
+    controller_runtime_webhook_requests_in_flight{webhook="/mutate-v1-service"} 1
+    controller_runtime_webhook_requests_total{webhook="/mutate-v1-pod",code="200"} 1
+    workqueue_adds_total{name="service",controller="service"} 1
+    workqueue_depth{name="ingress",controller="ingress"} 0
+    workqueue_depth{name="service",controller="service"} 3
+    workqueue_depth{name="targetGroupBinding",controller="targetGroupBinding"} 0
+    workqueue_longest_running_processor_seconds{name="ingress",controller="ingress"} 0.0
+    workqueue_longest_running_processor_seconds{name="service",controller="service"} 4.0
+    workqueue_longest_running_processor_seconds{name="targetGroupBinding",controller="targetGroupBinding"} 0.0
+    workqueue_queue_duration_seconds_count{name="service",controller="service"} 1
+    workqueue_queue_duration_seconds_sum{name="service",controller="service"} 0.02
+    workqueue_retries_total{name="service",controller="service"} 1
+    workqueue_unfinished_work_seconds{name="ingress",controller="ingress"} 0.0
+    workqueue_unfinished_work_seconds{name="service",controller="service"} 7.0
+    workqueue_unfinished_work_seconds{name="targetGroupBinding",controller="targetGroupBinding"} 0.0
+    workqueue_work_duration_seconds_count{name="service",controller="service"} 1
+    workqueue_work_duration_seconds_sum{name="service",controller="service"} 2.0
+    "#);
     assert!(metrics.encode().unwrap().contains("webhook_requests_in_flight{webhook=\"/mutate-v1-service\"} 0"));
 }

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use k8s_openapi::apimachinery::pkg::version::Info;
 use kube::{
     Client, Config,
     client::ClientBuilder,
@@ -23,12 +24,13 @@ use albatross_aws::proxies::Proxies;
 const SILENCE: Duration = Duration::from_secs(320);
 const API_SERVER_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Returns the client of the API server, and the version that the API server has.
 pub(super) async fn connect_to_cluster(
     kubeconfig: Option<&Path>,
     proxies: &Proxies,
     activity: &WatchActivity,
     metrics: &Arc<Metrics>,
-) -> Result<Client, StartError> {
+) -> Result<(Client, Info), StartError> {
     let mut named = None;
     let mut config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => {
@@ -58,17 +60,18 @@ pub(super) async fn connect_to_cluster(
         },
     };
     (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
-    let url = config.cluster_url.to_string();
+    let address = config.cluster_url.clone();
+    let url = address.to_string();
     // kube compares NO_PROXY with the proxy's own address instead of the API server's.
     let proxy = named.or_else(|| proxies.for_url(&url).map(|proxy| proxy.secret_url().to_owned()));
     config.proxy_url = proxy.and_then(|proxy| proxy.parse().ok());
     let failed = |reason: String| StartError::ApiServer { url: url.clone(), reason };
     let builder = ClientBuilder::try_from(config).map_err(|error| failed(describe(&error)))?;
-    let client = builder.with_layer(activity).with_layer(&CountedRequests::new(metrics)).build();
+    let client = builder.with_layer(activity).with_layer(&CountedRequests::new(metrics, &address)).build();
     match tokio::time::timeout(API_SERVER_DEADLINE, client.apiserver_version()).await {
         Ok(Ok(version)) => {
             tracing::debug!(version = version.git_version, "the API server answers");
-            Ok(client)
+            Ok((client, version))
         }
         Ok(Err(error)) => Err(failed(describe(&error))),
         Err(_) => Err(failed(format!("no answer within {} s", API_SERVER_DEADLINE.as_secs()))),
