@@ -441,6 +441,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_record_of_own_targets_is_the_other_controllers_config_map() {
+        let map = |uid: Option<&str>| {
+            let annotations = uid.map(|uid| json!({ BINDING_UID: uid }));
+            let metadata = json!({ "namespace": "shop", "name": "aws-lbc-targets-tgb", "annotations": annotations });
+            json!({ "metadata": metadata, "data": { "targets": "10.0.0.1:80" } }).to_string()
+        };
+        let bound = binding("1", &[]);
+        // That of another binding of the name says nothing; the other controller's names no binding.
+        for (uid, expected) in [(None, Some("10.0.0.1:80")), (Some("u1"), Some("10.0.0.1:80")), (Some("u0"), None)] {
+            let (_fake, cluster) = cluster(move |_| (200, map(uid))).await;
+            assert_eq!(cluster.own_targets(&bound).await, Ok(expected.map(str::to_owned)), "{uid:?}");
+        }
+        let (fake, cluster) = cluster(move |call| match call.action.split(' ').next() {
+            Some("POST" | "DELETE") => (200, map(None)),
+            _ => failure(404),
+        })
+        .await;
+        assert_eq!(cluster.own_targets(&bound).await, Ok(None));
+        assert_eq!(cluster.write_own_targets(&bound, "10.0.0.1:80").await, Ok(()));
+        assert_eq!(cluster.delete_own_targets(&bound.name).await, Ok(()));
+        let has_map = |call: &Call| call.action.starts_with('P');
+        let shown = |call: Call| if has_map(&call) { format!("{} {}", call.action, call.body) } else { call.action };
+        let calls: Vec<_> = fake.calls().into_iter().map(shown).collect();
+        insta::assert_snapshot!(calls.join("\n"), @r#"
+        GET /api/v1/namespaces/shop/configmaps/aws-lbc-targets-tgb
+        PUT /api/v1/namespaces/shop/configmaps/aws-lbc-targets-tgb {"apiVersion":"v1","kind":"ConfigMap","data":{"targets":"10.0.0.1:80"},"metadata":{"annotations":{"elbv2.k8s.aws/albatross-binding-uid":"u1"},"name":"aws-lbc-targets-tgb"}}
+        POST /api/v1/namespaces/shop/configmaps {"apiVersion":"v1","kind":"ConfigMap","data":{"targets":"10.0.0.1:80"},"metadata":{"annotations":{"elbv2.k8s.aws/albatross-binding-uid":"u1"},"name":"aws-lbc-targets-tgb"}}
+        DELETE /api/v1/namespaces/shop/configmaps/aws-lbc-targets-tgb
+        "#);
+    }
+
+    #[tokio::test]
     async fn a_service_that_is_gone_is_no_error() {
         let (_fake, cluster) = cluster(|_| failure(404)).await;
         assert_eq!(cluster.service(&ObjectName::new("shop", "cart")).await, Ok(None));
