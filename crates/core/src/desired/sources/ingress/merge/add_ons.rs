@@ -20,10 +20,10 @@ use crate::{
     },
     desired::shared::capacity,
     diagnostics::{Code, Severity},
-    facts::{Fact, FactQuery},
+    facts::{ExistingLoadBalancer, Fact, FactQuery},
     model::{
-        AddOn, AddOns, Association, CapacityUnits, InvalidWebAclArn, ObjectName, ObservedAddOns, ObservedStack,
-        Protection, Requested, Value, WebAclArn,
+        AddOn, AddOns, Association, CapacityUnits, InvalidWebAclArn, ObjectName, ObservedAddOns, ObservedLoadBalancer,
+        ObservedStack, Protection, Requested, Value, WebAclArn,
     },
 };
 
@@ -57,14 +57,23 @@ fn requested_name<'s>(spec: &'s MemberSpec<'_>) -> Option<&'s str> {
     spec.web_acl_name.as_ref().map(|name| name.value.as_str())
 }
 
-/// Returns the add-ons of the current load balancer, as far as they are known.
-fn current(observed: &ObservedStack) -> Option<&ObservedAddOns> {
-    observed.load_balancers.first().map(|balancer| &balancer.add_ons)
+/// Returns the add-ons of the current load balancer, as far as they are known. While one replaces another, that is the one
+/// whose host name is published: the new one has none at first.
+fn current<'o>(observed: &'o ObservedStack, shown: Option<&ExistingLoadBalancer>) -> Option<&'o ObservedAddOns> {
+    let is_shown = |balancer: &&ObservedLoadBalancer| {
+        shown.is_some_and(|shown| (shown.kind, shown.scheme) == (balancer.kind, balancer.scheme))
+    };
+    let mut all = observed.load_balancers.iter();
+    all.clone().find(is_shown).or_else(|| all.next()).map(|balancer| &balancer.add_ons)
 }
 
 /// Returns true if the current web ACL is known and `is` it.
-fn is_associated(observed: &ObservedStack, is: impl Fn(&Association) -> bool) -> bool {
-    current(observed).and_then(|known| known.web_acl.as_ref()).is_some_and(is)
+fn is_associated(
+    observed: &ObservedStack,
+    shown: Option<&ExistingLoadBalancer>,
+    is: impl Fn(&Association) -> bool,
+) -> bool {
+    current(observed, shown).and_then(|known| known.web_acl.as_ref()).is_some_and(is)
 }
 
 fn differ<T: PartialEq>(values: impl IntoIterator<Item = T>) -> bool {
@@ -117,7 +126,7 @@ impl<'a> Builder<'a> {
         if !self.knows_current(add_on)? {
             return Ok(Some(first.name().clone()));
         }
-        let known = current(observed);
+        let known = current(observed, self.facts.existing.as_ref());
         let keeps = may_keep.iter().find(|member| has(readable(member), known));
         Ok(keeps.map(|member| member.name().clone()))
     }
@@ -167,15 +176,16 @@ impl<'a> Builder<'a> {
         let key = merged::WAFV2_ACL_NAME;
         if differ(specs.iter().filter_map(requested_name)) && !self.knows_current(AddOn::WebAcl)? {
             self.stays_unread(specs, AddOn::WebAcl, place);
-            return Ok(WebAcl::Unasked);
+            return Ok(WebAcl::Unknown);
         }
+        let shown = self.facts.existing.as_ref();
         let name = self.merge_exclusive_or_weak(
             specs,
             key,
             "the web ACL",
             |spec| requested_name(spec).map(str::to_owned),
             |name| name == NONE,
-            |observed, name| is_associated(observed, |association| association.name() == Some(name)),
+            |observed, name| is_associated(observed, shown, |association| association.name() == Some(name)),
             |name| format!("`{name}`"),
         )?;
         let Some(name) = name else { return Ok(WebAcl::Unasked) };
@@ -191,7 +201,7 @@ impl<'a> Builder<'a> {
         };
         if let Some(member) = self.kept_by(frozen, AddOn::WebAcl, has)? {
             self.stays_for(specs, AddOn::WebAcl, &member, place);
-            return Ok(WebAcl::Unasked);
+            return Ok(WebAcl::Unknown);
         }
         if name == NONE {
             return Ok(requested_web_acl(specs, keys::WAFV2_ACL_NAME, None, |spec| spec.web_acl_name.is_some()));
@@ -248,8 +258,9 @@ impl<'a> Builder<'a> {
         let arn = |spec: &MemberSpec<'a>| requested_arn(spec)?.ok();
         if differ(specs.iter().filter_map(arn)) && !self.knows_current(AddOn::WebAcl)? {
             self.stays_unread(specs, AddOn::WebAcl, place);
-            return Ok(WebAcl::Unasked);
+            return Ok(WebAcl::Unknown);
         }
+        let shown = self.facts.existing.as_ref();
         let web_acl = self.merge_exclusive_or_weak(
             specs,
             merged::WAFV2_ACL_ARN,
@@ -257,7 +268,7 @@ impl<'a> Builder<'a> {
             arn,
             Option::is_none,
             |observed, web_acl| {
-                is_associated(observed, |association| match web_acl {
+                is_associated(observed, shown, |association| match web_acl {
                     Some(web_acl) => association.is(web_acl),
                     None => *association == Association::None,
                 })
@@ -287,7 +298,7 @@ impl<'a> Builder<'a> {
         };
         if let Some(member) = self.kept_by(frozen, AddOn::WebAcl, has)? {
             self.stays_for(specs, AddOn::WebAcl, &member, place);
-            return Ok(WebAcl::Unasked);
+            return Ok(WebAcl::Unknown);
         }
         let web_acl = web_acl.map(Value::Known);
         Ok(requested_web_acl(specs, keys::WAFV2_ACL_ARN, web_acl, |spec| spec.web_acl_arn.is_some()))
@@ -316,6 +327,7 @@ impl<'a> Builder<'a> {
             self.stays_unread(specs, AddOn::Protection, |spec| asks(spec).then(|| place(spec)));
             return Ok(None);
         }
+        let shown = self.facts.existing.as_ref();
         let protection = self.merge_exclusive_or_weak(
             specs,
             merged::SHIELD_ADVANCED_PROTECTION,
@@ -323,7 +335,7 @@ impl<'a> Builder<'a> {
             |spec| spec.protection,
             |protection| !protection,
             |observed, wanted| {
-                let known = current(observed).and_then(|known| known.protection.as_ref());
+                let known = current(observed, shown).and_then(|known| known.protection.as_ref());
                 known.is_some_and(|known| (*known != Protection::None) == *wanted)
             },
             |protection| format!("`{protection}`"),
@@ -417,12 +429,13 @@ impl<'a> Builder<'a> {
             self.stays_unread(specs, AddOn::Capacity, |spec| asks(&spec).then(|| place(spec)));
             return Ok(None);
         }
+        let shown = self.facts.existing.as_ref();
         let merged = self.merge_by_key(
             specs,
             merged::MINIMUM_LOAD_BALANCER_CAPACITY.into(),
             |()| "the reserved capacity".to_owned(),
             |spec| requested_units(spec).map(|units| ((), units)).into_iter().collect(),
-            |observed, (), units| current(observed).is_some_and(|known| known.capacity == Some(*units)),
+            |observed, (), units| current(observed, shown).is_some_and(|known| known.capacity == Some(*units)),
         )?;
         let Some(units) = merged.get(&()).copied() else { return Ok(None) };
         let has = |member: Option<Member<'a>>, known: Option<&ObservedAddOns>| {
@@ -446,7 +459,7 @@ impl<'a> Builder<'a> {
     /// false if it could not be.
     fn knows_current(&mut self, add_on: AddOn) -> Result<bool, Unmerged> {
         let Some(observed) = self.current()? else { return Ok(true) };
-        let Some(known) = current(observed) else { return Ok(true) };
+        let Some(known) = current(observed, self.facts.existing.as_ref()) else { return Ok(true) };
         let is_known = known.is_known(add_on);
         if is_known || self.facts.current_add_ons.contains(&add_on) {
             return Ok(is_known);

@@ -182,6 +182,35 @@ fn the_web_acl_that_the_load_balancer_has_wins_once_it_is_read() {
 }
 
 #[test]
+fn no_load_balancer_takes_over_while_its_web_acl_is_not_known() {
+    let internal = ("scheme", "internal");
+    let ask = |a: &str, b: &str, facts: &Facts| {
+        built_of(
+            &[member("a", &[("wafv2-acl-arn", a), internal]), member("b", &[("wafv2-acl-arn", b), internal])],
+            facts,
+        )
+    };
+    let public = |observed: &mut ObservedStack| observed.load_balancers[0].scheme = Scheme::InternetFacing;
+    let denied = Facts { current_add_ons: [AddOn::WebAcl].into(), ..current(public) };
+    let wanted = ask(EDGE, STRICT, &denied).stack.unwrap().load_balancer.unwrap();
+    assert!(wanted.add_ons.web_acl.is_none() && wanted.lacks_web_acl(&crate::testing::load_balancer("arn:new", "n")));
+    // The new load balancer has none yet, and comes first.
+    let replacing = current(|observed| {
+        public(observed);
+        observed.load_balancers[0].add_ons.web_acl = Some(Association::WebAcl(STRICT.to_owned()));
+        let mut new = crate::testing::load_balancer("arn:a", "new.elb");
+        new.add_ons = ObservedAddOns::of_new();
+        new.scheme = Scheme::Internal;
+        observed.load_balancers.insert(0, new);
+    });
+    let existing =
+        replacing.existing.map(|existing| ExistingLoadBalancer { scheme: Scheme::InternetFacing, ..existing });
+    let text = requested(&ask(EDGE, STRICT, &Facts { existing, ..replacing }));
+    assert!(text.contains("Error conflict on Ingress shop/a: "), "{text}");
+    assert!(!text.contains("Error conflict on Ingress shop/b: "), "{text}");
+}
+
+#[test]
 fn what_cannot_be_had_is_a_warning_and_everything_else_is_served() {
     let members =
         [member("a", &[("wafv2-acl-name", "edge"), ("shield-advanced-protection", "true")]), member("b", &[])];
