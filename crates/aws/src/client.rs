@@ -137,8 +137,8 @@ pub struct AwsReader {
     endpoints: BTreeMap<String, String>,
     proxies: Arc<Proxies>,
     pub(super) credentials: Option<SharedCredentialsProvider>,
-    /// The reads of services that hold settings of load balancers, by operation, that failed a short time ago.
-    failed_lately: Mutex<BTreeMap<&'static str, (Instant, AwsError)>>,
+    /// The calls to services that hold settings of load balancers, by operation and load balancer, that failed a short time ago.
+    failed_lately: Mutex<BTreeMap<(&'static str, String), (Instant, AwsError)>>,
 }
 
 impl std::fmt::Debug for AwsReader {
@@ -158,7 +158,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 const ADD_ON_TIMEOUT: Duration = Duration::from_secs(5);
 /// The attempts at reads of such a service that are not answered.
 const ADD_ON_ATTEMPTS: u32 = 2;
-/// The time for which a read of such a service that failed is not tried again, so that many stacks do not wait for it one
+/// The time for which a call to such a service that failed is not tried again, so that many stacks do not wait for it one
 /// after the other.
 const FAILED_LATELY: Duration = Duration::from_secs(60);
 
@@ -249,13 +249,27 @@ impl AwsReader {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + Error + 'static,
     {
+        self.read_of(operation, "", call).await
+    }
+
+    /// As [`Self::read`], of an add-on of this load balancer.
+    pub(crate) async fn read_of<T, E, F>(
+        &self,
+        operation: &'static str,
+        of: &str,
+        call: impl Fn() -> F,
+    ) -> Result<T, AwsError>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + Error + 'static,
+    {
         debug_assert!(
             ["Describe", "List", "Get"].iter().any(|word| operation.starts_with(word)),
             "{operation} may change something"
         );
         let is_add_on = is_add_on(service_of(operation));
-        if let Some((_, error)) = self.failed_lately().get(operation).filter(|(at, _)| at.elapsed() < FAILED_LATELY) {
-            return Err(error.clone());
+        if let Some(error) = self.failure_of_late(operation, of) {
+            return Err(error);
         }
         let unanswered = AtomicU32::new(0);
         let again = |kind: &AwsErrorKind| match kind {
@@ -268,19 +282,51 @@ impl AwsReader {
         let attempts = self.attempts(operation, call, self.max_attempts, || Some(Duration::MAX), again);
         let answer = watched(self.observer.as_ref(), operation, attempts).await;
         if is_add_on {
-            let lasts = |error: &&AwsError| {
-                use AwsErrorKind::{Denied, Unclear, Unreachable};
-                matches!(error.kind, Denied { .. } | Unclear { .. } | Unreachable { .. })
-            };
-            match answer.as_ref().err().filter(lasts) {
-                Some(error) => drop(self.failed_lately().insert(operation, (Instant::now(), error.clone()))),
-                None => drop(self.failed_lately().remove(operation)),
-            }
+            self.note_failure(
+                operation,
+                of,
+                answer.as_ref().err().filter(|error| error.is_denied() || is_outage(error)),
+            );
         }
         answer
     }
 
-    fn failed_lately(&self) -> MutexGuard<'_, BTreeMap<&'static str, (Instant, AwsError)>> {
+    /// Returns the failure of a call a short time ago, which is not tried again yet. A denial counts only for its own load
+    /// balancer; that the service did not answer counts for all, without what was said about another one.
+    fn failure_of_late(&self, operation: &'static str, of: &str) -> Option<AwsError> {
+        let all = self.failed_lately();
+        let mut lately = all.iter().filter(|((name, _), (at, _))| *name == operation && at.elapsed() < FAILED_LATELY);
+        let own = lately.clone().find(|((_, subject), _)| subject == of).map(|(_, (_, error))| error.clone());
+        own.or_else(|| lately.find_map(|(_, (_, error))| self.not_made(error)))
+    }
+
+    /// Returns the reason why a call is not made, after this failure of a service to answer another one, whose words are not
+    /// for everybody; `None` for another failure.
+    fn not_made(&self, error: &AwsError) -> Option<AwsError> {
+        let kind = match &error.kind {
+            AwsErrorKind::Unclear { .. } => AwsErrorKind::Unreachable {
+                endpoint: self.endpoint(service_of(error.operation)),
+                message: "there was no clear answer a short time ago".to_owned(),
+            },
+            kind @ AwsErrorKind::Unreachable { .. } => kind.clone(),
+            _ => return None,
+        };
+        Some(AwsError { operation: error.operation, kind })
+    }
+
+    /// Records the failure of a call, or that there was none.
+    fn note_failure(&self, operation: &'static str, of: &str, failure: Option<&AwsError>) {
+        let mut all = self.failed_lately();
+        all.retain(|(name, subject), (at, error)| {
+            let is_over = *name == operation && (subject == of || failure.is_none() && is_outage(error));
+            !is_over && at.elapsed() < FAILED_LATELY
+        });
+        if let Some(error) = failure {
+            all.insert((operation, of.to_owned()), (Instant::now(), error.clone()));
+        }
+    }
+
+    fn failed_lately(&self) -> MutexGuard<'_, BTreeMap<(&'static str, String), (Instant, AwsError)>> {
         self.failed_lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -329,6 +375,11 @@ impl AwsReader {
 /// Returns true for a service that holds settings of load balancers.
 fn is_add_on(service: &str) -> bool {
     matches!(service, "wafv2" | "shield")
+}
+
+/// Returns true if the service did not answer, or not clearly.
+fn is_outage(error: &AwsError) -> bool {
+    matches!(error.kind, AwsErrorKind::Unclear { .. } | AwsErrorKind::Unreachable { .. })
 }
 
 /// Returns a random duration between half of `wait` and all of it, so that callers that were throttled together do not

@@ -23,6 +23,9 @@ use albatross_core::{
 /// Subnets, security groups, route tables and their tags change rarely. Resources that are not found are looked up again every time.
 const MAXIMUM_AGE: Duration = Duration::from_secs(300);
 
+/// The time after which web ACLs are listed again for a name that is not in the list, so that many such names cost one list.
+const SHORTEST_AGE: Duration = Duration::from_secs(5);
+
 /// A region gets new zones, and a VPC new blocks of addresses, more rarely still.
 const MAXIMUM_AGE_OF_PLACES: Duration = Duration::from_secs(3600);
 
@@ -312,21 +315,18 @@ impl FactStore {
         found.map_or_else(|error| unavailable(&error), Fact::Known)
     }
 
-    /// All web ACLs are listed at once. A name that is not in a list which is older than the question is looked for once more.
+    /// All web ACLs are listed at once. A name that is not in a list which is older than the question is looked for once more,
+    /// unless the list is only seconds old. The others stay known.
     async fn web_acl(&self, name: &str) -> Fact<WebAclArn> {
-        let asked = self.ages.now();
         let mut kept = self.web_acls.lock().await;
-        for _ in 0..2 {
-            let is_older = match self.ages.get(&mut kept, MAXIMUM_AGE, self.aws.web_acls()).await {
-                Ok(listed) => match listed.value.get(name) {
-                    Some(web_acl) => return Fact::Known(web_acl.clone()),
-                    None => listed.number <= asked,
-                },
+        for maximum_age in [MAXIMUM_AGE, SHORTEST_AGE] {
+            match self.ages.get(&mut kept, maximum_age, self.aws.web_acls()).await {
+                Ok(listed) => {
+                    if let Some(web_acl) = listed.value.get(name) {
+                        return Fact::Known(web_acl.clone());
+                    }
+                }
                 Err(error) => return unavailable(&error),
-            };
-            *kept = None;
-            if !is_older {
-                break;
             }
         }
         Fact::Absent {

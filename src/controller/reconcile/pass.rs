@@ -313,7 +313,7 @@ pub(crate) async fn plan<R: StackReader>(
     mut observed: ObservedStack,
 ) -> Result<Planning, AwsError> {
     let (id, room) = (&stack.id, observed.room);
-    let (arriving, shown) = (observed.arriving.clone(), observed.shown.clone());
+    let (arriving, shown, left_out) = (observed.arriving.clone(), observed.shown.clone(), observed.left_out.clone());
     // As AWS has it in this pass.
     let (mut healthy, mut states_are_read) = (BTreeMap::new(), false);
     let mut unread = BTreeMap::new();
@@ -331,7 +331,7 @@ pub(crate) async fn plan<R: StackReader>(
         observed.shown.clone_from(&shown);
         observed.healthy.clone_from(&healthy);
         observed.states_are_read = states_are_read;
-        observed.left_out = unread.keys().copied().collect();
+        observed.left_out = unread.keys().chain(&left_out).copied().collect();
         match plan::plan(stack, &observed) {
             Planned::Ready(plan) => return Ok(Planning { plan, observed, unread }),
             Planned::Need(mut reads) => {

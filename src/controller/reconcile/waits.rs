@@ -329,23 +329,19 @@ impl Waits {
     /// Ends all waits of a stack.
     pub(crate) fn end(&self, stack: &StackId) {
         self.waits().remove(stack);
-        self.late_add_ons(stack, &BTreeSet::new(), Duration::MAX);
+        self.retain_add_ons(stack, &BTreeSet::new());
     }
 
-    /// Records the add-ons of a stack that AWS does not accept yet, in place of those before. Returns those that have waited
-    /// for `patience`.
-    pub(crate) fn late_add_ons(
-        &self,
-        stack: &StackId,
-        not_yet: &BTreeSet<AddOn>,
-        patience: Duration,
-    ) -> BTreeSet<AddOn> {
+    /// Records that an add-on of a stack cannot be read or is not accepted. Returns true if that has lasted for `patience`.
+    pub(crate) fn is_late(&self, stack: &StackId, add_on: AddOn, patience: Duration) -> bool {
         let (mut all, now) = (self.add_ons.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-        all.retain(|(of, add_on), _| of != stack || not_yet.contains(add_on));
-        let waited = |add_on: &AddOn, all: &mut BTreeMap<(StackId, AddOn), Instant>| {
-            now.duration_since(*all.entry((stack.clone(), *add_on)).or_insert(now))
-        };
-        not_yet.iter().filter(|add_on| waited(add_on, &mut all) >= patience).copied().collect()
+        now.duration_since(*all.entry((stack.clone(), add_on)).or_insert(now)) >= patience
+    }
+
+    /// Ends the time of the add-ons of a stack other than those that still stay as they are.
+    pub(crate) fn retain_add_ons(&self, stack: &StackId, still: &BTreeSet<AddOn>) {
+        let mut all = self.add_ons.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(of, add_on), _| of != stack || still.contains(add_on));
     }
 
     /// Ends the waits for healthy targets of a stack that cannot be built: what it is to lead to is not known.

@@ -5,8 +5,8 @@ use std::{error::Error, ops::Deref, sync::Arc};
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use super::{AwsReader, TRIES};
-use crate::{AwsError, AwsErrorKind, WritePermit, calls::watched};
+use super::{AwsReader, TRIES, is_add_on, is_outage};
+use crate::{AwsError, AwsErrorKind, WritePermit, calls::watched, error::service_of};
 
 /// The AWS client for calls that change something. It cannot be created without a permit, and it checks the permit
 /// before each attempt.
@@ -52,8 +52,29 @@ impl AwsWriter {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + Error + 'static,
     {
+        self.write_of(operation, "", call).await
+    }
+
+    /// As [`Self::write`], of an add-on of this load balancer.
+    pub(crate) async fn write_of<T, E, F>(
+        &self,
+        operation: &'static str,
+        of: &str,
+        call: impl Fn() -> F,
+    ) -> Result<T, AwsError>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + Error + 'static,
+    {
         let again = |kind: &AwsErrorKind| matches!(kind, AwsErrorKind::Throttled { .. });
+        if let Some(error) = self.reader.failure_of_late(operation, of) {
+            return Err(self.reader.not_made(&error).unwrap_or(error));
+        }
         let attempts = self.reader.attempts(operation, call, TRIES, || self.permit.left(), again);
-        watched(self.reader.observer.as_ref(), operation, attempts).await
+        let answer = watched(self.reader.observer.as_ref(), operation, attempts).await;
+        if is_add_on(service_of(operation)) {
+            self.reader.note_failure(operation, of, answer.as_ref().err().filter(|error| is_outage(error)));
+        }
+        answer
     }
 }

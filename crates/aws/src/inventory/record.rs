@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{BalancerEntry, Inventory, ReadState, SecurityGroupEntry, State, TargetGroupEntry};
 use albatross_core::{
     model::{
-        Action, Association, Attributes, CapacityUnits, HealthCheck, IpAddressType, IpamPoolId, ListenerArn,
+        Action, AddOn, Association, Attributes, CapacityUnits, HealthCheck, IpAddressType, IpamPoolId, ListenerArn,
         LoadBalancerArn, ObservedAddOns, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup,
         ObservedTargetGroup, Protection, Registration, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId,
         SubnetMapping, Tags, TargetGroupArn, TargetHealth,
@@ -153,6 +153,15 @@ impl Inventory {
 
     pub fn record_protection(&self, arn: &LoadBalancerArn, protection: Protection) {
         self.record_add_ons(arn, |add_ons| add_ons.protection = Some(protection));
+    }
+
+    /// Forgets an add-on of a load balancer, since it is not known if AWS has changed it. Everything else stays known.
+    pub fn forget_add_on(&self, arn: &LoadBalancerArn, add_on: AddOn) {
+        self.record_add_ons(arn, |known| match add_on {
+            AddOn::WebAcl => known.web_acl = None,
+            AddOn::Protection => known.protection = None,
+            AddOn::Capacity => known.capacity = None,
+        });
     }
 
     fn record_add_ons(&self, arn: &LoadBalancerArn, change: impl FnOnce(&mut ObservedAddOns)) {

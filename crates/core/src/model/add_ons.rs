@@ -1,11 +1,11 @@
 //! The settings of a load balancer that are requested and read apart from it, and whose failures harm nothing else of it: the
 //! web ACL of AWS WAF, the protection of Shield Advanced, and the reserved capacity.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Value, WebAclArn};
+use super::{Cause, ObjectReference, Value, WebAclArn};
 
 /// The names of the protections that the controller, or its predecessor, has created. No other one is deleted.
 const OWN_PROTECTIONS: [&str; 2] = [PROTECTION_NAME, "managed by aws-alb-ingress-controller"];
@@ -53,6 +53,9 @@ pub struct AddOns {
     /// without it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub web_acl_is_unknown: bool,
+    /// The members that request an add-on which cannot be told now, and stays as it is. Left out of serialised plans.
+    #[serde(skip)]
+    pub lacking: BTreeSet<ObjectReference>,
     /// True if Shield Advanced protects the load balancer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protection: Option<Requested<bool>>,

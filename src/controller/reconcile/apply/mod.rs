@@ -103,7 +103,7 @@ impl Applier {
                     waiting.get_or_insert(failed(source, Vec::new()));
                 }
                 Err(source) => {
-                    if source.asks_to_read_again() {
+                    if source.asks_to_read_again() && !self.forgot_add_on(&step.action, &source, &resources) {
                         self.read_again(stack, &step.action, &source);
                     }
                     if step.action.add_on().is_none() {
@@ -117,6 +117,14 @@ impl Applier {
             Some(error) => Err(ApplyError { carried_out, left_out, ..error }),
             None => Ok(Applied { carried_out, left_out }),
         }
+    }
+
+    /// Forgets only the add-on of a load balancer if that is all that a step may have changed. Returns true if it has.
+    fn forgot_add_on(&self, action: &StepAction, source: &StepError, resources: &CreatedResources) -> bool {
+        let Some((add_on, load_balancer)) = steps::load_balancer_of_add_on(action) else { return false };
+        let is_unclear = matches!(source, StepError::Aws(AwsError { kind: AwsErrorKind::Unclear { .. }, .. }));
+        let arn = resources.load_balancer(load_balancer).ok().filter(|_| is_unclear);
+        arn.as_ref().inspect(|arn| self.inventory.forget_add_on(arn, add_on)).is_some()
     }
 
     /// Invalidates the cached state of a group after a step that shows that it is wrong, or may have done something.

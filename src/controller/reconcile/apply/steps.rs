@@ -4,8 +4,8 @@ use super::{Applier, StepError, created_resources::CreatedResources};
 use albatross_aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, NewRule, ResourceName, Tagging};
 use albatross_core::{
     model::{
-        Action, Attributes, CapacityUnits, FrontendTargetGroup, IpAddressType, IpamPoolId, Listener, LoadBalancer,
-        LoadBalancerArn, LoadBalancerTarget, ManagedSecurityGroup, MutualAuthentication, ObservedAddOns,
+        Action, AddOn, Attributes, CapacityUnits, FrontendTargetGroup, IpAddressType, IpamPoolId, Listener,
+        LoadBalancer, LoadBalancerArn, LoadBalancerTarget, ManagedSecurityGroup, MutualAuthentication, ObservedAddOns,
         ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, Registration, ResourceId,
         Rule, SecurityGroupReference, StackId, SubnetMapping, Tags, Target, TargetGroup, TargetGroupReference,
         TrustStoreArn, Value, tags,
@@ -48,6 +48,20 @@ pub(crate) fn possibly_created(action: &StepAction) -> Option<ResourceName> {
         StepAction::CreateSecurityGroup(wanted) => wanted.name.known().cloned().map(ResourceName::SecurityGroup),
         _ => None,
     }
+}
+
+/// Returns the load balancer whose add-on a step changes; `None` within for the one that the plan creates.
+pub(crate) fn load_balancer_of_add_on(action: &StepAction) -> Option<(AddOn, Option<&LoadBalancerArn>)> {
+    let load_balancer = match action {
+        StepAction::AssociateWebAcl { load_balancer, .. } | StepAction::CreateProtection { load_balancer, .. } => {
+            load_balancer.as_ref()
+        }
+        StepAction::DisassociateWebAcl { arn, .. }
+        | StepAction::DeleteProtection { arn, .. }
+        | StepAction::ModifyCapacityReservation { arn, .. } => Some(arn),
+        _ => None,
+    };
+    Some((action.add_on()?, load_balancer))
 }
 
 /// A deletion. What is still used has to wait; and what is said not to be there was perhaps made a moment ago, and AWS does

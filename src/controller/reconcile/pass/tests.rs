@@ -6,7 +6,7 @@ use albatross_aws::{Inventory, facts::FactStore};
 use albatross_core::{
     model::{
         DELETION_PROTECTION, IpAddressType, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedAddOns,
-        ObservedNetworkSettings, ObservedPools, Scheme, Tags, VpcId,
+        ObservedNetworkSettings, ObservedPools, Requested, Scheme, Tags, VpcId,
     },
     testing::{build_config, plan_of, snapshot},
 };
@@ -123,6 +123,22 @@ async fn a_stack_is_planned_against_an_account_without_a_controller_and_without_
     assert!(account.asked.lock().unwrap().iter().any(|want| matches!(want, FactQuery::Subnets(_))));
     let calls = account.aws.calls();
     assert!(!calls.is_empty() && calls.iter().all(|call| !call.is_write), "{:?}", calls.last().map(|c| &c.operation));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_add_on_that_was_left_out_is_not_tried_again_in_the_same_pass() {
+    let account = account();
+    let (_, built, observed, _) = planned(&account).await;
+    let mut stack = built.stack.unwrap();
+    let balancer = stack.load_balancer.as_mut().unwrap();
+    let cause = balancer.cause.clone();
+    balancer.add_ons.protection = Some(Requested { value: true, cause });
+    for (left_out, steps) in [(BTreeSet::new(), 1), (BTreeSet::from([AddOn::Protection]), 0)] {
+        let observed = ObservedStack { left_out: left_out.clone(), ..observed.clone() };
+        let Planning { plan, observed, unread } = plan(&account, &stack, observed).await.unwrap();
+        assert_eq!(plan.steps().iter().filter(|step| step.action.add_on().is_some()).count(), steps);
+        assert!(observed.left_out == left_out && unread.is_empty());
+    }
 }
 
 /// Records its calls, and proves objects deleted or not.

@@ -29,7 +29,7 @@ use albatross_aws::AwsError;
 use albatross_core::{
     dependents::Key,
     desired::{self, Membership},
-    model::{KnownLimits, ObjectName, ResourceId, StackId},
+    model::{AddOn, KnownLimits, ObjectName, ObservedStack, ResourceId, StackId},
     plan::{self, Plan, Wait},
     snapshot::Snapshot,
 };
@@ -82,8 +82,16 @@ impl Controller {
         self.freeze_unserved(stack, membership).await?;
         let mut refused = BTreeMap::new();
         let mut room = KnownLimits::default();
+        // What AWS has not accepted in this pass is not tried again in it.
+        let mut left_out: BTreeMap<AddOn, String> = BTreeMap::new();
         loop {
-            match self.attempt(stack, membership, &refused, room).await {
+            let so_far = left_out.keys().copied().collect();
+            let result = self.attempt(stack, membership, &refused, room, so_far).await;
+            if let Err(PassError::Apply(error)) = &result {
+                let failed = error.left_out.iter();
+                left_out.extend(failed.filter_map(|error| Some((error.add_on?, error.to_string()))));
+            }
+            match result {
                 Err(PassError::Apply(error)) if error.quota().is_some() => {
                     match self.tightened_limits(stack, membership, room, &error).await? {
                         Some(tightened_limits) => room = tightened_limits,
@@ -101,6 +109,10 @@ impl Controller {
                 }
                 Ok(Outcome::Done | Outcome::NeedsCorrection(_) | Outcome::Again(_)) if !refused.is_empty() => {
                     let what: Vec<&str> = refused.values().map(String::as_str).collect();
+                    return Ok(Outcome::Failed(what.join("; ")));
+                }
+                Ok(Outcome::Done) if !left_out.is_empty() => {
+                    let what: Vec<&str> = left_out.values().map(String::as_str).collect();
                     return Ok(Outcome::Failed(what.join("; ")));
                 }
                 result => return result,
@@ -192,6 +204,7 @@ impl Controller {
         membership: &Membership,
         refused: &BTreeMap<ObjectName, String>,
         room: KnownLimits,
+        left_out: BTreeSet<AddOn>,
     ) -> Result<Outcome, PassError> {
         let building = self.timed(group, "build_model", pass::resolve(self, group, membership, refused));
         let Some(built) = building.await? else {
@@ -209,7 +222,7 @@ impl Controller {
             self.records.note_waits(group, &self.waits.ages(group));
             return Ok(reported.unwrap_or(Outcome::Done));
         };
-        let mut observed = pass::observe(self, group, room).await?;
+        let mut observed = ObservedStack { left_out, ..pass::observe(self, group, room).await? };
         let whereabouts = self.with_snapshot(|s| Whereabouts::of_served(membership, stack, s, &observed));
         for (name, place) in whereabouts.iter().filter(|(_, place)| place.is_elsewhere()) {
             observed.arriving.insert(group.member(name));
@@ -245,6 +258,7 @@ impl Controller {
         let reported = waiting.filter(|outcome| reported.is_none() || *outcome != Outcome::NotYet).or(reported);
         self.waits.unblocked(&group.object().to_string());
         observed.left_out.extend(left_out.iter().filter_map(|error| error.add_on));
+        self.waits.retain_add_ons(group, &observed.left_out);
         let change = Change { membership, stack, frozen, absent, observed: &observed, whereabouts, plan: &plan };
         let publishing = self.publish(&change);
         let (outcome, kept) = self.timed(group, "dns_resolve_and_update_status", publishing).await?;

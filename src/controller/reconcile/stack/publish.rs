@@ -219,7 +219,8 @@ impl Controller {
         if !plan.steps().iter().all(is_left_out) {
             let frozen = &stack.frozen.members;
             let add_ons = stack.load_balancer.as_ref().map(|balancer| &balancer.add_ons);
-            let lacking: Vec<_> = left_out.iter().filter_map(|add_on| Some(&add_ons?.cause(*add_on)?.object)).collect();
+            let left_out = left_out.iter().filter_map(|add_on| Some(&add_ons?.cause(*add_on)?.object));
+            let lacking: BTreeSet<_> = left_out.chain(add_ons.iter().flat_map(|add_ons| &add_ons.lacking)).collect();
             let is_done = |name: &&ObjectName| {
                 let member = group.member(name);
                 let waits = lacking.contains(&&member)

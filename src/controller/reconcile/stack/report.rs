@@ -19,8 +19,19 @@ use albatross_core::{
     model::{AddOn, Cause, ObjectKind, ObjectName, ObjectReference, Stack, StackId},
 };
 
-/// The time after which it is reported that an add-on is not accepted yet.
-const ADD_ON_TIME: Duration = Duration::from_secs(600);
+/// The time after which it is reported that an add-on is not accepted yet. AWS needs minutes for a new load balancer.
+const NOT_YET_TIME: Duration = Duration::from_secs(600);
+/// The time after which it is reported that the service of an add-on does not answer.
+const OUTAGE_TIME: Duration = Duration::from_secs(90);
+
+/// Returns the time after which the failure of an add-on is reported.
+fn patience(is_not_yet: bool, is_transient: bool) -> Duration {
+    match (is_not_yet, is_transient) {
+        (true, _) => NOT_YET_TIME,
+        (false, true) => OUTAGE_TIME,
+        (false, false) => Duration::ZERO,
+    }
+}
 
 impl Controller {
     /// Reports the diagnostics of building. Returns the outcome of the pass if there are errors or facts without an
@@ -101,7 +112,7 @@ impl Controller {
             let cause = add_ons.and_then(|add_ons| add_ons.cause(*add_on));
             let message = unread_text(*add_on, error, cause);
             tracing::warn!(%group, "{message}; trying again");
-            if !error.is_transient() {
+            if self.waits.is_late(group, *add_on, patience(false, error.is_transient())) {
                 let names = blamed(group, membership, cause);
                 self.report_to(group, &names, &message);
             }
@@ -118,17 +129,16 @@ impl Controller {
         membership: &Membership,
         left_out: &[ApplyError],
     ) -> Option<Outcome> {
-        let not_yet = left_out.iter().filter(|error| error.is_not_yet()).filter_map(|error| error.add_on);
-        let late = self.waits.late_add_ons(group, &not_yet.collect(), ADD_ON_TIME);
         if left_out.is_empty() {
             return None;
         }
         let mut messages = Vec::new();
         for error in left_out {
-            let takes_long = error.is_not_yet() && error.add_on.is_some_and(|add_on| late.contains(&add_on));
+            let patience = patience(error.is_not_yet(), error.is_transient());
+            let takes_long = error.add_on.is_some_and(|add_on| self.waits.is_late(group, add_on, patience));
             let message = left_out_text(error);
             tracing::warn!(%group, "{message}; trying again");
-            if takes_long || !error.is_transient() {
+            if takes_long {
                 self.metrics.reconcile_error(label(group), "deploy_model_error");
                 self.report_to(group, &blamed(group, membership, Some(error.blame())), &message);
             }
@@ -346,6 +356,13 @@ mod tests {
             source: StepError::Aws(denied("AssociateWebACL")),
         };
         insta::assert_snapshot!(left_out_text(&error), @"associate web ACL arn with load balancer web: AWS does not allow AssociateWebACL: no policy allows it (AccessDeniedException); requested by Ingress shop/web generation 3, alb.ingress.kubernetes.io/wafv2-acl-arn; everything else is in place; allow the action `wafv2:AssociateWebACL` in the IAM policy of the controller's role");
+    }
+
+    #[test]
+    fn an_outage_is_reported_sooner_than_what_only_takes_its_time() {
+        let times =
+            [(true, true), (false, true), (false, false)].map(|(not_yet, transient)| patience(not_yet, transient));
+        assert_eq!(times.map(|time| time.as_secs()), [600, 90, 0]);
     }
 
     #[test]

@@ -143,6 +143,21 @@ async fn a_denied_add_on_holds_up_no_other_step() {
 }
 
 #[tokio::test]
+async fn an_unclear_answer_costs_one_read_and_the_service_a_minute() {
+    let room = room(|call| (call.action == "AssociateWebACL").then(|| (500, "{}".to_owned()))).await;
+    room.observe().await;
+    let arn = existing(&room, LoadBalancerState::Active);
+    room.fake.calls();
+    for expected in [&["AssociateWebACL"][..], &[]] {
+        let applied = room.step(associate(&arn)).await.unwrap();
+        assert!(applied.left_out.len() == 1 && applied.left_out[0].is_transient(), "{applied:?}");
+        let known = room.observe().await.load_balancers.remove(0).add_ons;
+        assert_eq!(known, ObservedAddOns { web_acl: None, ..ObservedAddOns::of_new() });
+        assert_eq!(room.fake.actions(), expected, "nothing of ELB is read again");
+    }
+}
+
+#[tokio::test]
 async fn a_service_that_does_not_know_a_new_load_balancer_yet_is_asked_again() {
     for (code, state, not_yet) in [
         ("WAFUnavailableEntityException", LoadBalancerState::Active, true),

@@ -85,6 +85,7 @@ pub fn build(
         backend_source: None,
         scheme: config.default_scheme,
         ip_address_type: IpAddressType::Ipv4,
+        lacking_add_on: BTreeSet::new(),
     };
     let ingresses: Vec<&Ingress> = membership.members.iter().filter_map(|name| snapshot.ingresses.get(name)).collect();
     let mut frozen = membership.frozen.clone();
@@ -156,6 +157,8 @@ struct Builder<'a> {
     scheme: Scheme,
     /// The load balancer's.
     ip_address_type: IpAddressType,
+    /// The members that request an add-on which cannot be told now.
+    lacking_add_on: BTreeSet<ObjectReference>,
 }
 
 impl<'a> Builder<'a> {

@@ -20,10 +20,10 @@ use crate::{
     },
     desired::shared::capacity,
     diagnostics::{Code, Severity},
-    facts::{Fact, FactQuery},
+    facts::{ExistingLoadBalancer, Fact, FactQuery},
     model::{
-        AddOn, AddOns, Association, CapacityUnits, InvalidWebAclArn, ObjectName, ObservedAddOns, ObservedStack,
-        Protection, Requested, Value, WebAclArn,
+        AddOn, AddOns, Association, CapacityUnits, InvalidWebAclArn, ObjectName, ObjectReference, ObservedAddOns,
+        ObservedLoadBalancer, ObservedStack, Protection, Requested, Value, WebAclArn,
     },
 };
 
@@ -57,14 +57,23 @@ fn requested_name<'s>(spec: &'s MemberSpec<'_>) -> Option<&'s str> {
     spec.web_acl_name.as_ref().map(|name| name.value.as_str())
 }
 
-/// Returns the add-ons of the current load balancer, as far as they are known.
-fn current(observed: &ObservedStack) -> Option<&ObservedAddOns> {
-    observed.load_balancers.first().map(|balancer| &balancer.add_ons)
+/// Returns the add-ons of the current load balancer, as far as they are known. While one replaces another, that is the one
+/// whose host name is published: the new one has none at first.
+fn current<'o>(observed: &'o ObservedStack, shown: Option<&ExistingLoadBalancer>) -> Option<&'o ObservedAddOns> {
+    let is_shown = |balancer: &&ObservedLoadBalancer| {
+        shown.is_some_and(|shown| (shown.kind, shown.scheme) == (balancer.kind, balancer.scheme))
+    };
+    let mut all = observed.load_balancers.iter();
+    all.clone().find(is_shown).or_else(|| all.next()).map(|balancer| &balancer.add_ons)
 }
 
 /// Returns true if the current web ACL is known and `is` it.
-fn is_associated(observed: &ObservedStack, is: impl Fn(&Association) -> bool) -> bool {
-    current(observed).and_then(|known| known.web_acl.as_ref()).is_some_and(is)
+fn is_associated(
+    observed: &ObservedStack,
+    shown: Option<&ExistingLoadBalancer>,
+    is: impl Fn(&Association) -> bool,
+) -> bool {
+    current(observed, shown).and_then(|known| known.web_acl.as_ref()).is_some_and(is)
 }
 
 fn differ<T: PartialEq>(values: impl IntoIterator<Item = T>) -> bool {
@@ -78,6 +87,7 @@ impl<'a> Builder<'a> {
         specs: &[MemberSpec<'a>],
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<AddOns, Unmerged> {
+        self.lacking_add_on.clear();
         // The facts that both need are requested together.
         let web_acl = self.merge_web_acl(specs, frozen);
         let protection = self.merge_protection(specs, frozen);
@@ -85,7 +95,8 @@ impl<'a> Builder<'a> {
         let (web_acl, protection, capacity) = (web_acl?, protection?, capacity?);
         let web_acl_is_unknown = matches!(web_acl, WebAcl::Unknown);
         let web_acl = if let WebAcl::Requested(web_acl) = web_acl { Some(web_acl) } else { None };
-        Ok(AddOns { web_acl, web_acl_is_unknown, protection, capacity })
+        let lacking = std::mem::take(&mut self.lacking_add_on);
+        Ok(AddOns { web_acl, web_acl_is_unknown, lacking, protection, capacity })
     }
 
     /// Returns the frozen member that keeps the add-on of the current load balancer as it is: one that has resources there,
@@ -117,7 +128,7 @@ impl<'a> Builder<'a> {
         if !self.knows_current(add_on)? {
             return Ok(Some(first.name().clone()));
         }
-        let known = current(observed);
+        let known = current(observed, self.facts.existing.as_ref());
         let keeps = may_keep.iter().find(|member| has(readable(member), known));
         Ok(keeps.map(|member| member.name().clone()))
     }
@@ -135,7 +146,7 @@ impl<'a> Builder<'a> {
         );
         let fix = format!("correct Ingress {member}, or put this Ingress in another group");
         for (spec, place) in specs.iter().filter_map(|spec| Some((spec, place(spec)?))) {
-            self.has_no_effect(spec, &place, &message, &fix);
+            self.lacks_add_on(spec, &place, &message, &fix);
         }
     }
 
@@ -151,10 +162,37 @@ impl<'a> Builder<'a> {
             }
             return Ok(WebAcl::Unasked);
         }
-        match specs.iter().any(|spec| spec.web_acl_name.is_some()) {
-            true => self.merge_web_acl_name(specs, frozen),
-            false if specs.iter().any(|spec| spec.web_acl_arn.is_some()) => self.merge_web_acl_arn(specs, frozen),
-            false => Ok(WebAcl::Unasked),
+        match specs.iter().find(|spec| spec.web_acl_name.is_some()) {
+            Some(named) => {
+                let web_acl = self.merge_web_acl_name(specs, frozen)?;
+                self.arns_are_overridden(specs, named, &web_acl);
+                Ok(web_acl)
+            }
+            None if specs.iter().any(|spec| spec.web_acl_arn.is_some()) => self.merge_web_acl_arn(specs, frozen),
+            None => Ok(WebAcl::Unasked),
+        }
+    }
+
+    /// Warns each member whose ARN is not used because a member has a name, unless it is the ARN of the web ACL that there is
+    /// to be.
+    fn arns_are_overridden(&mut self, specs: &[MemberSpec<'a>], named: &MemberSpec<'a>, web_acl: &WebAcl) {
+        let wanted = match web_acl {
+            WebAcl::Requested(Requested { value: Some(Value::Known(wanted)), .. }) => Some(Some(wanted)),
+            WebAcl::Requested(Requested { value: None, .. }) => Some(None),
+            WebAcl::Requested(_) | WebAcl::Unknown | WebAcl::Unasked => None,
+        };
+        let name = requested_name(named).unwrap_or_default();
+        let message = format!(
+            "a web ACL that is requested by name overrides every ARN of the group, and Ingress {} requests `{name}`",
+            named.member.name()
+        );
+        for (spec, given) in specs.iter().filter_map(|spec| Some((spec, spec.web_acl_arn.as_ref()?))) {
+            let is_wanted =
+                matches!((requested_arn(spec), wanted), (Some(Ok(arn)), Some(wanted)) if arn.as_ref() == wanted);
+            if !is_wanted {
+                let fix = "remove the name there or the ARN here, or put this Ingress in another group";
+                self.has_no_effect(spec, &given.place, &message, fix);
+            }
         }
     }
 
@@ -165,17 +203,20 @@ impl<'a> Builder<'a> {
     ) -> Result<WebAcl, Unmerged> {
         let place = |spec: &MemberSpec<'a>| spec.web_acl_name.as_ref().map(|name| name.place.clone());
         let key = merged::WAFV2_ACL_NAME;
-        if differ(specs.iter().filter_map(requested_name)) && !self.knows_current(AddOn::WebAcl)? {
+        self.look_up_web_acls(specs)?;
+        let strong = |name: &&str| *name != NONE;
+        if differ(specs.iter().filter_map(requested_name).filter(strong)) && !self.knows_current(AddOn::WebAcl)? {
             self.stays_unread(specs, AddOn::WebAcl, place);
-            return Ok(WebAcl::Unasked);
+            return Ok(WebAcl::Unknown);
         }
+        let shown = self.facts.existing.as_ref();
         let name = self.merge_exclusive_or_weak(
             specs,
             key,
             "the web ACL",
             |spec| requested_name(spec).map(str::to_owned),
             |name| name == NONE,
-            |observed, name| is_associated(observed, |association| association.name() == Some(name)),
+            |observed, name| is_associated(observed, shown, |association| association.name() == Some(name)),
             |name| format!("`{name}`"),
         )?;
         let Some(name) = name else { return Ok(WebAcl::Unasked) };
@@ -191,24 +232,15 @@ impl<'a> Builder<'a> {
         };
         if let Some(member) = self.kept_by(frozen, AddOn::WebAcl, has)? {
             self.stays_for(specs, AddOn::WebAcl, &member, place);
-            return Ok(WebAcl::Unasked);
+            return Ok(WebAcl::Unknown);
         }
+        let asks = |spec: &MemberSpec<'a>| requested_name(spec) == Some(name.as_str());
         if name == NONE {
-            return Ok(requested_web_acl(specs, keys::WAFV2_ACL_NAME, None, |spec| spec.web_acl_name.is_some()));
+            return Ok(requested_web_acl(specs, keys::WAFV2_ACL_NAME, None, asks));
         }
         let web_acl = match self.facts.web_acl(&name) {
             Some(Fact::Known(web_acl)) => Value::Known(web_acl),
             Some(Fact::AfterApply(why)) => Value::AfterApply(why),
-            Some(Fact::Absent { message, fix }) => {
-                self.sink.lacking = true;
-                let mut to_freeze = BTreeSet::new();
-                for (spec, given) in specs.iter().filter_map(|spec| Some((spec, spec.web_acl_name.as_ref()?))) {
-                    let ingress = spec.member.ingress;
-                    self.wrong(ingress, Code::MissingWebAcl, &given.place, Severity::Error, &message, &fix);
-                    to_freeze.insert(ingress.name.clone());
-                }
-                return Err(Unmerged::Freeze(to_freeze));
-            }
             Some(Fact::Unavailable(why)) => {
                 self.sink.lacking = true;
                 let message = format!(
@@ -216,16 +248,42 @@ impl<'a> Builder<'a> {
                      not published before it serves: {why}"
                 );
                 for (spec, given) in specs.iter().filter_map(|spec| Some((spec, spec.web_acl_name.as_ref()?))) {
-                    self.has_no_effect(spec, &given.place, &message, "it is looked up again");
+                    self.lacks_add_on(spec, &given.place, &message, "it is looked up again");
                 }
                 return Ok(WebAcl::Unknown);
             }
-            None => {
-                self.sink.wants.insert(FactQuery::WebAcl(name));
-                return Err(Unmerged::Failed);
-            }
+            // All names were looked up before.
+            Some(Fact::Absent { .. }) | None => return Err(Unmerged::Failed),
         };
-        Ok(requested_web_acl(specs, keys::WAFV2_ACL_NAME, Some(web_acl), |spec| spec.web_acl_name.is_some()))
+        Ok(requested_web_acl(specs, keys::WAFV2_ACL_NAME, Some(web_acl), asks))
+    }
+
+    /// Looks up every web ACL that is requested by its name, so that nobody has to agree with a name that does not exist.
+    fn look_up_web_acls(&mut self, specs: &[MemberSpec<'a>]) -> Result<(), Unmerged> {
+        let (facts, mut unanswered, mut to_freeze) = (self.facts, false, BTreeSet::new());
+        for (spec, given) in specs.iter().filter_map(|spec| Some((spec, spec.web_acl_name.as_ref()?))) {
+            if given.value == NONE {
+                continue;
+            }
+            match facts.web_acl(&given.value) {
+                Some(Fact::Absent { message, fix }) => {
+                    let ingress = spec.member.ingress;
+                    self.wrong(ingress, Code::MissingWebAcl, &given.place, Severity::Error, &message, &fix);
+                    to_freeze.insert(ingress.name.clone());
+                }
+                Some(Fact::Known(_) | Fact::AfterApply(_) | Fact::Unavailable(_)) => {}
+                None => {
+                    self.sink.wants.insert(FactQuery::WebAcl(given.value.clone()));
+                    unanswered = true;
+                }
+            }
+        }
+        self.sink.lacking |= !to_freeze.is_empty();
+        match () {
+            () if unanswered => Err(Unmerged::Failed),
+            () if to_freeze.is_empty() => Ok(()),
+            () => Err(Unmerged::Freeze(to_freeze)),
+        }
     }
 
     fn merge_web_acl_arn(
@@ -246,10 +304,11 @@ impl<'a> Builder<'a> {
             return Err(Unmerged::Freeze(to_freeze));
         }
         let arn = |spec: &MemberSpec<'a>| requested_arn(spec)?.ok();
-        if differ(specs.iter().filter_map(arn)) && !self.knows_current(AddOn::WebAcl)? {
+        if differ(specs.iter().filter_map(arn).flatten()) && !self.knows_current(AddOn::WebAcl)? {
             self.stays_unread(specs, AddOn::WebAcl, place);
-            return Ok(WebAcl::Unasked);
+            return Ok(WebAcl::Unknown);
         }
+        let shown = self.facts.existing.as_ref();
         let web_acl = self.merge_exclusive_or_weak(
             specs,
             merged::WAFV2_ACL_ARN,
@@ -257,7 +316,7 @@ impl<'a> Builder<'a> {
             arn,
             Option::is_none,
             |observed, web_acl| {
-                is_associated(observed, |association| match web_acl {
+                is_associated(observed, shown, |association| match web_acl {
                     Some(web_acl) => association.is(web_acl),
                     None => *association == Association::None,
                 })
@@ -287,10 +346,10 @@ impl<'a> Builder<'a> {
         };
         if let Some(member) = self.kept_by(frozen, AddOn::WebAcl, has)? {
             self.stays_for(specs, AddOn::WebAcl, &member, place);
-            return Ok(WebAcl::Unasked);
+            return Ok(WebAcl::Unknown);
         }
-        let web_acl = web_acl.map(Value::Known);
-        Ok(requested_web_acl(specs, keys::WAFV2_ACL_ARN, web_acl, |spec| spec.web_acl_arn.is_some()))
+        let value = web_acl.clone().map(Value::Known);
+        Ok(requested_web_acl(specs, keys::WAFV2_ACL_ARN, value, |spec| arn(spec).as_ref() == Some(&web_acl)))
     }
 
     fn merge_protection(
@@ -312,20 +371,14 @@ impl<'a> Builder<'a> {
             }
             return Ok(None);
         }
-        if differ(specs.iter().filter_map(|spec| spec.protection)) && !self.knows_current(AddOn::Protection)? {
-            self.stays_unread(specs, AddOn::Protection, |spec| asks(spec).then(|| place(spec)));
-            return Ok(None);
-        }
+        // There is only one that is not weak, so that what there is decides nothing.
         let protection = self.merge_exclusive_or_weak(
             specs,
             merged::SHIELD_ADVANCED_PROTECTION,
             "the protection by Shield Advanced",
             |spec| spec.protection,
             |protection| !protection,
-            |observed, wanted| {
-                let known = current(observed).and_then(|known| known.protection.as_ref());
-                known.is_some_and(|known| (*known != Protection::None) == *wanted)
-            },
+            |_, _| false,
             |protection| format!("`{protection}`"),
         )?;
         let Some(protection) = protection else { return Ok(None) };
@@ -347,10 +400,13 @@ impl<'a> Builder<'a> {
                 self.sink.wants.insert(FactQuery::ShieldSubscription);
                 return Err(Unmerged::Failed);
             }
-            Some(Fact::Known(true) | Fact::AfterApply(_)) => return Ok(requested(specs, key, protection, asks)),
+            Some(Fact::Known(true) | Fact::AfterApply(_)) => {
+                return Ok(requested(specs, key, protection, |spec| spec.protection == Some(protection)));
+            }
             Some(Fact::Known(false)) => None,
             Some(Fact::Absent { message: why, .. } | Fact::Unavailable(why)) => Some(why),
         };
+        let is_unknown = unavailable.is_some();
         let (message, fix) = match unavailable {
             // Without a subscription nothing is protected.
             None if !protection => return Ok(None),
@@ -368,7 +424,10 @@ impl<'a> Builder<'a> {
             }
         };
         for spec in specs.iter().filter(|spec| asks(spec)) {
-            self.has_no_effect(spec, &place(spec), &message, fix);
+            match is_unknown {
+                true => self.lacks_add_on(spec, &place(spec), &message, fix),
+                false => self.has_no_effect(spec, &place(spec), &message, fix),
+            }
         }
         Ok(None)
     }
@@ -417,12 +476,13 @@ impl<'a> Builder<'a> {
             self.stays_unread(specs, AddOn::Capacity, |spec| asks(&spec).then(|| place(spec)));
             return Ok(None);
         }
+        let shown = self.facts.existing.as_ref();
         let merged = self.merge_by_key(
             specs,
             merged::MINIMUM_LOAD_BALANCER_CAPACITY.into(),
             |()| "the reserved capacity".to_owned(),
             |spec| requested_units(spec).map(|units| ((), units)).into_iter().collect(),
-            |observed, (), units| current(observed).is_some_and(|known| known.capacity == Some(*units)),
+            |observed, (), units| current(observed, shown).is_some_and(|known| known.capacity == Some(*units)),
         )?;
         let Some(units) = merged.get(&()).copied() else { return Ok(None) };
         let has = |member: Option<Member<'a>>, known: Option<&ObservedAddOns>| {
@@ -446,7 +506,7 @@ impl<'a> Builder<'a> {
     /// false if it could not be.
     fn knows_current(&mut self, add_on: AddOn) -> Result<bool, Unmerged> {
         let Some(observed) = self.current()? else { return Ok(true) };
-        let Some(known) = current(observed) else { return Ok(true) };
+        let Some(known) = current(observed, self.facts.existing.as_ref()) else { return Ok(true) };
         let is_known = known.is_known(add_on);
         if is_known || self.facts.current_add_ons.contains(&add_on) {
             return Ok(is_known);
@@ -468,8 +528,14 @@ impl<'a> Builder<'a> {
         );
         let fix = "make them agree, and allow the controller to read it (the log has the error)";
         for (spec, place) in specs.iter().filter_map(|spec| Some((spec, place(spec)?))) {
-            self.has_no_effect(spec, &place, &message, fix);
+            self.lacks_add_on(spec, &place, &message, fix);
         }
+    }
+
+    /// Warns that an add-on stays as it is for now; until then the member does not have all that it requests.
+    fn lacks_add_on(&mut self, spec: &MemberSpec<'a>, place: &FieldRef, message: &str, fix: &str) {
+        self.lacking_add_on.insert(ObjectReference::ingress(spec.member.name()));
+        self.has_no_effect(spec, place, message, fix);
     }
 
     /// Warns that a setting has no effect; everything else of the member is served.

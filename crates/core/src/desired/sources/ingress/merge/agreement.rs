@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    super::{Builder, member_spec::MemberSpec},
+    super::{Builder, member_spec::MemberSpec, settings::FieldRef},
     Unmerged,
 };
 use crate::{
@@ -77,7 +77,7 @@ impl<'a> Builder<'a> {
     }
 
     /// As [`Self::merge_exclusive`], but a value that is weak has its way over no other one, whoever requests it first, and
-    /// whatever there is.
+    /// whatever there is. Who requests it gets a warning, and everything else of it is served.
     pub(super) fn merge_exclusive_or_weak<T: Clone + PartialEq>(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -88,10 +88,27 @@ impl<'a> Builder<'a> {
         is_current: impl Fn(&ObservedStack, &T) -> bool,
         show: impl Fn(&T) -> String,
     ) -> Result<Option<T>, Unmerged> {
-        let setting = Setting { field: Field::Annotation(key.into()), what };
-        let mut all: Vec<_> = specs.iter().filter_map(|spec| Some((spec, requested(spec)?))).collect();
-        all.sort_by_key(|(_, value)| is_weak(value));
-        self.agree_on(&all, &setting, |observed, value| !is_weak(value) && is_current(observed, value), show)
+        let written: WrittenKey<'_> = key.into();
+        let setting = Setting { field: Field::Annotation(written), what };
+        let all = specs.iter().filter_map(|spec| Some((spec, requested(spec)?)));
+        let (weak, strong): (Vec<_>, Vec<_>) = all.partition(|(_, value)| is_weak(value));
+        if strong.is_empty() {
+            return self.agree_on(&weak, &setting, |_, _| false, show);
+        }
+        let agreed = self.agree_on(&strong, &setting, is_current, &show)?;
+        let Some((winner, value)) = strong.iter().find(|(_, value)| agreed.as_ref() == Some(value)) else {
+            return Ok(agreed);
+        };
+        for (spec, other) in &weak {
+            let place = spec.member.place_in_class(written.key());
+            let place = place.unwrap_or_else(|| FieldRef::annotation(spec.member.ingress, written.key()));
+            let (other, value, winner) = (show(other), show(value), winner.member.name());
+            let message =
+                format!("{what} should be {other}, which gives way to {value}, requested by Ingress {winner}");
+            let fix = "make them agree, or put this Ingress in another group";
+            self.wrong(spec.member.ingress, Code::NoEffect, &place, Severity::Warning, &message, fix);
+        }
+        Ok(agreed)
     }
 
     /// Returns the value of a key for a port, on which all members must agree that set it and listen on the port.

@@ -62,8 +62,11 @@ fn nothing_is_asked_where_nothing_is_requested() {
 fn names_come_before_arns_and_members_agree() {
     insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-arn", EDGE)]), ("b", &[("wafv2-acl-arn", EDGE)])]), @"web ACL arn:aws:wafv2:us-west-2:111122223333:regional/webacl/edge/1 because of Ingress shop/a generation 7, alb.ingress.kubernetes.io/wafv2-acl-arn");
     // No ARN counts next to a name, not even one that is not valid.
-    insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-arn", "?")]), ("b", &[("wafv2-acl-name", "strict"), ("wafv2-acl-arn", EDGE)])]), @"web ACL arn:aws:wafv2:us-west-2:111122223333:regional/webacl/strict/2 because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/wafv2-acl-name");
-    insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-arn", EDGE)]), ("b", &[("wafv2-acl-name", "none")])]), @"web ACL none because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/wafv2-acl-name");
+    insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-arn", "?")]), ("b", &[("wafv2-acl-name", "strict"), ("wafv2-acl-arn", EDGE)])]), @"
+    web ACL arn:aws:wafv2:us-west-2:111122223333:regional/webacl/strict/2 because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/wafv2-acl-name
+    Warning no-effect on Ingress shop/a: alb.ingress.kubernetes.io/wafv2-acl-arn: a web ACL that is requested by name overrides every ARN of the group, and Ingress shop/b requests `strict`; remove the name there or the ARN here, or put this Ingress in another group
+    Warning no-effect on Ingress shop/b: alb.ingress.kubernetes.io/wafv2-acl-arn: a web ACL that is requested by name overrides every ARN of the group, and Ingress shop/b requests `strict`; remove the name there or the ARN here, or put this Ingress in another group
+    ");
     for none in ["none", ""] {
         assert_eq!(
             of(&[("a", &[("wafv2-acl-arn", none)])]),
@@ -81,11 +84,6 @@ fn mistakes_freeze_who_makes_them() {
     frozen: shop/b
     Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/wafv2-acl-name: the web ACL should be `strict`, but a group has only one: `edge`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
-    insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-arn", EDGE)]), ("b", &[("wafv2-acl-arn", "none")])]), @"
-    web ACL arn:aws:wafv2:us-west-2:111122223333:regional/webacl/edge/1 because of Ingress shop/a generation 7, alb.ingress.kubernetes.io/wafv2-acl-arn
-    frozen: shop/b
-    Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/wafv2-acl-arn: the web ACL should be `none`, but a group has only one: `arn:aws:wafv2:us-west-2:111122223333:regional/webacl/edge/1`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
-    ");
     let cloudfront = "arn:aws:wafv2:us-east-1:111122223333:global/webacl/edge/1";
     insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-arn", cloudfront)]), ("b", &[]), ("c", &[("wafv2-acl-arn", "edge")])]), @"
     frozen: shop/a
@@ -99,17 +97,6 @@ fn mistakes_freeze_who_makes_them() {
     frozen: shop/a
     Error missing-web-acl on Ingress shop/a: alb.ingress.kubernetes.io/wafv2-acl-name: there is no regional web ACL `lost`; create it, or name another
     ");
-    // None is weaker than one, whoever comes first.
-    insta::assert_snapshot!(of(&[("a", &[("shield-advanced-protection", "false")]), ("b", &[("shield-advanced-protection", "true")])]), @"
-    protection true because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/shield-advanced-protection
-    frozen: shop/a
-    Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/shield-advanced-protection: the protection by Shield Advanced should be `false`, but a group has only one: `true`, requested by Ingress shop/b, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
-    ");
-    for key in ["wafv2-acl-arn", "wafv2-acl-name"] {
-        let value = if key == "wafv2-acl-arn" { EDGE } else { "edge" };
-        let text = of(&[("a", &[(key, "none")]), ("b", &[(key, value)])]);
-        assert!(text.starts_with(&format!("web ACL {EDGE} because of Ingress shop/b")), "{text}");
-    }
 }
 
 #[test]
@@ -182,6 +169,88 @@ fn the_web_acl_that_the_load_balancer_has_wins_once_it_is_read() {
 }
 
 #[test]
+fn no_load_balancer_takes_over_while_its_web_acl_is_not_known() {
+    let internal = ("scheme", "internal");
+    let ask = |a: &str, b: &str, facts: &Facts| {
+        built_of(
+            &[member("a", &[("wafv2-acl-arn", a), internal]), member("b", &[("wafv2-acl-arn", b), internal])],
+            facts,
+        )
+    };
+    let public = |observed: &mut ObservedStack| observed.load_balancers[0].scheme = Scheme::InternetFacing;
+    let denied = Facts { current_add_ons: [AddOn::WebAcl].into(), ..current(public) };
+    let wanted = ask(EDGE, STRICT, &denied).stack.unwrap().load_balancer.unwrap();
+    assert!(wanted.add_ons.web_acl.is_none() && wanted.lacks_web_acl(&crate::testing::load_balancer("arn:new", "n")));
+    // Neither is told that it has everything.
+    assert_eq!(wanted.add_ons.lacking, ["a", "b"].map(|of| ObjectReference::ingress(&name(of))).into());
+    // The new load balancer has none yet, and comes first.
+    let replacing = current(|observed| {
+        public(observed);
+        observed.load_balancers[0].add_ons.web_acl = Some(Association::WebAcl(STRICT.to_owned()));
+        let mut new = crate::testing::load_balancer("arn:a", "new.elb");
+        new.add_ons = ObservedAddOns::of_new();
+        new.scheme = Scheme::Internal;
+        observed.load_balancers.insert(0, new);
+    });
+    let existing =
+        replacing.existing.map(|existing| ExistingLoadBalancer { scheme: Scheme::InternetFacing, ..existing });
+    let text = requested(&ask(EDGE, STRICT, &Facts { existing, ..replacing }));
+    assert!(text.contains("Error conflict on Ingress shop/a: "), "{text}");
+    assert!(!text.contains("Error conflict on Ingress shop/b: "), "{text}");
+}
+
+#[test]
+fn none_gives_way_to_what_another_member_requests_and_harms_nothing_else() {
+    insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-arn", EDGE)]), ("b", &[("wafv2-acl-arn", "none")])]), @"
+    web ACL arn:aws:wafv2:us-west-2:111122223333:regional/webacl/edge/1 because of Ingress shop/a generation 7, alb.ingress.kubernetes.io/wafv2-acl-arn
+    Warning no-effect on Ingress shop/b: alb.ingress.kubernetes.io/wafv2-acl-arn: the web ACL should be `none`, which gives way to `arn:aws:wafv2:us-west-2:111122223333:regional/webacl/edge/1`, requested by Ingress shop/a; make them agree, or put this Ingress in another group
+    ");
+    insta::assert_snapshot!(of(&[("a", &[("shield-advanced-protection", "false")]), ("b", &[("shield-advanced-protection", "true")])]), @"
+    protection true because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/shield-advanced-protection
+    Warning no-effect on Ingress shop/a: alb.ingress.kubernetes.io/shield-advanced-protection: the protection by Shield Advanced should be `false`, which gives way to `true`, requested by Ingress shop/b; make them agree, or put this Ingress in another group
+    ");
+    for key in ["wafv2-acl-arn", "wafv2-acl-name"] {
+        let value = if key == "wafv2-acl-arn" { EDGE } else { "edge" };
+        let text = of(&[("a", &[(key, "none")]), ("b", &[(key, value)])]);
+        assert!(text.starts_with(&format!("web ACL {EDGE} because of Ingress shop/b")), "{text}");
+        assert!(text.contains("\nWarning no-effect on Ingress shop/a: ") && !text.contains("frozen"), "{text}");
+    }
+    // What cannot be had gives way to none.
+    for (key, lost) in [("wafv2-acl-name", "lost"), ("wafv2-acl-arn", "edge")] {
+        let text = of(&[("a", &[(key, "none")]), ("b", &[(key, lost)])]);
+        assert!(
+            text.starts_with("web ACL none because of Ingress shop/a") && text.contains("\nfrozen: shop/b\n"),
+            "{text}"
+        );
+        assert!(!text.contains("on Ingress shop/a: "), "{text}");
+    }
+}
+
+#[test]
+fn a_name_that_does_not_exist_freezes_only_who_writes_it() {
+    insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-name", "lost")]), ("b", &[("wafv2-acl-name", "edge")])]), @"
+    web ACL arn:aws:wafv2:us-west-2:111122223333:regional/webacl/edge/1 because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/wafv2-acl-name
+    frozen: shop/a
+    Error missing-web-acl on Ingress shop/a: alb.ingress.kubernetes.io/wafv2-acl-name: there is no regional web ACL `lost`; create it, or name another
+    ");
+    let two = [member("a", &[("wafv2-acl-name", "edge")]), member("b", &[("wafv2-acl-name", "strict")])];
+    let both = ["edge", "strict"].map(|name| FactQuery::WebAcl(name.to_owned()));
+    assert_eq!(built_of(&two, &facts()).wants, both.into(), "all names are looked up at once");
+}
+
+#[test]
+fn who_has_an_arn_that_a_name_overrides_is_told() {
+    insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-arn", STRICT)]), ("b", &[("wafv2-acl-name", "edge"), ("wafv2-acl-arn", EDGE)])]), @"
+    web ACL arn:aws:wafv2:us-west-2:111122223333:regional/webacl/edge/1 because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/wafv2-acl-name
+    Warning no-effect on Ingress shop/a: alb.ingress.kubernetes.io/wafv2-acl-arn: a web ACL that is requested by name overrides every ARN of the group, and Ingress shop/b requests `edge`; remove the name there or the ARN here, or put this Ingress in another group
+    ");
+    insta::assert_snapshot!(of(&[("a", &[("wafv2-acl-arn", EDGE)]), ("b", &[("wafv2-acl-name", "none")])]), @"
+    web ACL none because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/wafv2-acl-name
+    Warning no-effect on Ingress shop/a: alb.ingress.kubernetes.io/wafv2-acl-arn: a web ACL that is requested by name overrides every ARN of the group, and Ingress shop/b requests `none`; remove the name there or the ARN here, or put this Ingress in another group
+    ");
+}
+
+#[test]
 fn what_cannot_be_had_is_a_warning_and_everything_else_is_served() {
     let members =
         [member("a", &[("wafv2-acl-name", "edge"), ("shield-advanced-protection", "true")]), member("b", &[])];
@@ -198,7 +267,9 @@ fn what_cannot_be_had_is_a_warning_and_everything_else_is_served() {
         ..facts()
     };
     let built = with(&unavailable);
-    assert!(built.stack.is_some() && built.lacking && built.frozen.is_empty());
+    assert!(built.lacking && built.frozen.is_empty());
+    let lacking = built.stack.as_ref().unwrap().load_balancer.as_ref().unwrap().add_ons.lacking.clone();
+    assert_eq!(lacking, [ObjectReference::ingress(&name("a"))].into());
     insta::assert_snapshot!(requested(&built), @"
     Warning no-effect on Ingress shop/a: alb.ingress.kubernetes.io/wafv2-acl-name: the web ACL `edge` cannot be looked up, so that the association of the load balancer stays as it is, and a new one is not published before it serves: AWS does not allow it; allow the action; it is looked up again
     Warning no-effect on Ingress shop/a: alb.ingress.kubernetes.io/shield-advanced-protection: it is not known if the account is subscribed to Shield Advanced, so that the protection of the load balancer stays as it is: AWS does not answer; it is asked again
