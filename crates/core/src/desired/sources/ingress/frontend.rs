@@ -123,7 +123,8 @@ impl<'a> Builder<'a> {
         let ports = self.requested_mapping(member, listeners);
         let (attributes, tags) = (attributes?, tags?);
         self.check_attributes(member, attributes.as_ref())?;
-        for (_, message) in tags.iter().flat_map(|tags| shared::tags::external(self.config, tags)).collect::<Vec<_>>() {
+        let external = tags.as_ref().and_then(|tags| shared::tags::external(self.config, tags).next());
+        if let Some((_, message)) = external {
             let (field, fix) = (keys::FRONTEND_NLB_TAGS.as_str(), shared::tags::EXTERNAL_FIX);
             return Err(self.error(&ingress.name, Code::InvalidValue, field, &message, fix));
         }
@@ -477,7 +478,7 @@ impl<'a> Builder<'a> {
         let MergedFrontend { scheme, subnets, security_groups, ports, health_check, attributes, tags, cause } = merged;
         let named = |name: fn(&LoadBalancerName, Scheme) -> Result<LoadBalancerName, InvalidName>| match &behind.name {
             Value::Known(behind) => Value::Known(name(behind, scheme)),
-            Value::AfterApply(why) => Value::AfterApply(*why),
+            Value::AfterApply(why) => Value::AfterApply(why),
         };
         let both = (named(|behind, _| names::frontend(behind)), named(names::second_frontend));
         let both = (shared::names::valid(both.0), shared::names::valid(both.1));

@@ -212,8 +212,7 @@ impl<'a> Builder<'a> {
         let shown = self.facts.existing.as_ref();
         let name = self.merge_exclusive_or_weak(
             specs,
-            key,
-            "the web ACL",
+            (key, "the web ACL"),
             |spec| requested_name(spec).map(str::to_owned),
             |name| name == NONE,
             |observed, name| is_associated(observed, shown, |association| association.name() == Some(name)),
@@ -311,8 +310,7 @@ impl<'a> Builder<'a> {
         let shown = self.facts.existing.as_ref();
         let web_acl = self.merge_exclusive_or_weak(
             specs,
-            merged::WAFV2_ACL_ARN,
-            "the web ACL",
+            (merged::WAFV2_ACL_ARN, "the web ACL"),
             arn,
             Option::is_none,
             |observed, web_acl| {
@@ -374,8 +372,7 @@ impl<'a> Builder<'a> {
         // There is only one that is not weak, so that what there is decides nothing.
         let protection = self.merge_exclusive_or_weak(
             specs,
-            merged::SHIELD_ADVANCED_PROTECTION,
-            "the protection by Shield Advanced",
+            (merged::SHIELD_ADVANCED_PROTECTION, "the protection by Shield Advanced"),
             |spec| spec.protection,
             |protection| !protection,
             |_, _| false,

@@ -81,8 +81,7 @@ impl<'a> Builder<'a> {
     pub(super) fn merge_exclusive_or_weak<T: Clone + PartialEq>(
         &mut self,
         specs: &[MemberSpec<'a>],
-        key: Exclusive,
-        what: &str,
+        (key, what): (Exclusive, &str),
         requested: impl Fn(&MemberSpec<'a>) -> Option<T>,
         is_weak: impl Fn(&T) -> bool,
         is_current: impl Fn(&ObservedStack, &T) -> bool,
