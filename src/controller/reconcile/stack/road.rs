@@ -167,9 +167,11 @@ impl PlanApplier for Controller {
         };
         // Whatever else fails, who lacks an add-on is told.
         self.report_left_out(group, membership, &error.left_out);
-        if error.is_not_yet() {
-            // Only a deletion waits, perhaps for a long time. Everything that serves traffic is in place, so its host
-            // name is published.
+        let mut steps = plan.steps().iter().enumerate();
+        let is_whole_behind = steps.all(|(place, step)| step.in_front || error.carried_out.contains(&place));
+        if error.is_not_yet() || error.in_front && is_whole_behind && !error.is_transient() {
+            // Only a deletion waits, perhaps for a long time, or only what is in front lacks something. Everything else that
+            // serves traffic is in place, so its host name is published.
             self.write_status(change, &self.observe_after(change).await?).await?;
         }
         if error.is_not_yet() || !error.is_transient() {
