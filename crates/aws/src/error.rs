@@ -93,7 +93,7 @@ pub enum AwsErrorKind {
 }
 
 /// Codes by which AWS says that it takes no more calls for now.
-const THROTTLES: [&str; 15] = [
+const THROTTLES: [&str; 14] = [
     "Throttling",
     "ThrottlingException",
     "ThrottledException",
@@ -104,7 +104,6 @@ const THROTTLES: [&str; 15] = [
     "TooManyRequests",
     "TooManyRequestsException",
     "BandwidthLimitExceeded",
-    "PriorRequestNotComplete",
     "TransactionInProgressException",
     "EC2ThrottledException",
     "Client.RequestLimitExceeded",
@@ -203,9 +202,12 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" | "Unauthorized" => {
             AwsErrorKind::Denied { code, message }
         }
-        "DependencyViolation" | "ResourceInUse" | "WAFUnavailableEntityException" | "CapacityReservationPending" => {
-            AwsErrorKind::Dependency { code, message }
-        }
+        // Of the services called here, only ELB v2 answers the last one, while a reservation of capacity is under way.
+        "DependencyViolation"
+        | "ResourceInUse"
+        | "WAFUnavailableEntityException"
+        | "CapacityReservationPending"
+        | "PriorRequestNotComplete" => AwsErrorKind::Dependency { code, message },
         "LoadBalancerNotFound"
         | "ListenerNotFound"
         | "RuleNotFound"
@@ -485,7 +487,7 @@ fn refused_fix(operation: &str, code: &str, message: &str) -> Option<String> {
             "WAFNonexistentItemException" if operation == "AssociateWebACL" => {
                 "check the web ACL's ARN: it must be in the load balancer's account and region"
             }
-            "CapacityDecreaseRequestsLimitExceeded" => {
+            "CapacityDecreaseRequestLimitExceeded" => {
                 "leave the reserved capacity as it is, or wait: AWS takes only so many decreases a day"
             }
             "CapacityUnitsLimitExceeded" => "reserve less, or ask AWS to raise the quota for reserved capacity",

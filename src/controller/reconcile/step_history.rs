@@ -73,7 +73,7 @@ impl Repeated {
     #[must_use]
     pub(crate) fn message(&self) -> String {
         let Self { step, times, .. } = self;
-        let Step { action, cause } = step;
+        let Step { action, cause, .. } = step;
         let fix = match action {
             StepAction::CreateBinding(_) | StepAction::UpdateBinding { .. } | StepAction::DeleteBinding(_) => {
                 "see in its managedFields and events what else writes the TargetGroupBinding (a policy engine, a GitOps tool), and make it leave the object unchanged"
@@ -304,7 +304,7 @@ mod tests {
     fn step(arn: &str) -> Step {
         let object = ObjectReference { kind: ObjectKind::Ingress, name: ObjectName::new("shop", "web") };
         let action = StepAction::DeleteRule { arn: RuleArn::new(arn), port: 80, priority: 3 };
-        Step { action, cause: Cause { object, generation: 4, field: "spec.rules".to_owned() } }
+        Step::new(action, Cause { object, generation: 4, field: "spec.rules".to_owned() })
     }
 
     fn plan() -> Plan {
@@ -400,7 +400,7 @@ mod tests {
             StepAction::DeleteTargetGroup { arn: doomed.clone(), name: "t".to_owned() },
             step("b").action,
         ];
-        let steps: Vec<Step> = actions.map(|action| Step { action, cause: step("a").cause }).into();
+        let steps: Vec<Step> = actions.map(|action| Step::new(action, step("a").cause)).into();
         let step_history = StepHistory::default();
         for _ in 0..FREE {
             step_history.remember(&stack().id, &steps[..1]);

@@ -187,9 +187,12 @@ impl Waits {
             Wait::RetainListener(_) => Some(self.holds.listener),
             Wait::Ready(_) => Some(self.holds.healthy_within),
             Wait::Opened(_) | Wait::Arrived(_) => Some(self.holds.propagation),
-            Wait::BindingGone(_) | Wait::LoadBalancerActive | Wait::Mended(_) | Wait::LetIn(_) | Wait::Protected(_) => {
-                None
-            }
+            Wait::BindingGone(_)
+            | Wait::LoadBalancerActive
+            | Wait::Mended(_)
+            | Wait::LetIn(_)
+            | Wait::Protected(_)
+            | Wait::ProtectedInFront(_) => None,
         }
     }
 
@@ -216,7 +219,7 @@ impl Waits {
             let is_over = self.is_over(wait, waiting);
             match wait {
                 Wait::RetainOld(arn) if is_over => drop(expired.load_balancers.insert(arn.clone())),
-                Wait::Protected(arn) => drop(expired.load_balancers.insert(arn.clone())),
+                Wait::Protected(arn) | Wait::ProtectedInFront(arn) => drop(expired.load_balancers.insert(arn.clone())),
                 Wait::RetainListener(port) => drop(expired.listeners.insert(*port, is_over)),
                 Wait::Opened(port) => {
                     let opening = match is_over {
@@ -419,7 +422,7 @@ impl Waits {
             Wait::Arrived(_) | Wait::Moved(_) => {
                 StepOfWait { again: Some(hold).filter(|_| !reported && !waiting.stopped), is_late: false }
             }
-            Wait::Protected(_) => StepOfWait { again: Some(DEADLINE), is_late: !reported },
+            Wait::Protected(_) | Wait::ProtectedInFront(_) => StepOfWait { again: Some(DEADLINE), is_late: !reported },
             // No watch tells the state of a load balancer, or the health of a target.
             Wait::LoadBalancerActive if left.is_zero() => StepOfWait { again: Some(LOOK_SELDOM), is_late },
             Wait::LoadBalancerActive => later(left.min(LOOK)),
@@ -441,11 +444,9 @@ impl Waits {
     #[must_use]
     pub(crate) fn ages(&self, stack: &StackId) -> BTreeMap<Wait, Duration> {
         let waits = self.waits();
-        let timed = waits
-            .get(stack)
-            .into_iter()
-            .flatten()
-            .filter(|(wait, _)| self.hold(wait).is_some() || matches!(wait, Wait::Protected(_)));
+        let timed = waits.get(stack).into_iter().flatten().filter(|(wait, _)| {
+            self.hold(wait).is_some() || matches!(wait, Wait::Protected(_) | Wait::ProtectedInFront(_))
+        });
         timed.map(|(wait, waiting)| (wait.clone(), waiting.waited())).collect()
     }
 
@@ -532,6 +533,12 @@ fn reported(wait: &Wait, text: &str) -> String {
             return format!(
                 "{text}; write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the \
                  protection off in AWS, if the old load balancer may be deleted"
+            );
+        }
+        Wait::ProtectedInFront(_) => {
+            return format!(
+                "{text}; write `deletion_protection.enabled=false` in the annotation `alb.ingress.kubernetes.io/frontend-nlb-attributes`, or switch \
+                 the protection off in AWS, if it may be deleted"
             );
         }
         Wait::BindingGone(_) => {

@@ -109,7 +109,6 @@ fn codes_are_sorted_by_what_they_mean() {
     for (code, status, expected) in [
         ("Throttling", 400, "throttled"),
         ("RequestLimitExceeded", 503, "throttled"),
-        ("PriorRequestNotComplete", 400, "throttled"),
         ("SomethingNew", 429, "throttled"),
         ("ValidationError", 400, "refused"),
         ("CertificateNotFound", 400, "refused"),
@@ -120,6 +119,8 @@ fn codes_are_sorted_by_what_they_mean() {
         ("UnauthorizedOperation", 403, "denied"),
         ("DependencyViolation", 400, "dependency"),
         ("ResourceInUse", 400, "dependency"),
+        ("CapacityReservationPending", 400, "dependency"),
+        ("PriorRequestNotComplete", 400, "dependency"),
         ("RuleNotFound", 400, "not found"),
         ("InvalidGroup.NotFound", 400, "not found"),
         ("PriorityInUse", 400, "duplicate"),

@@ -113,8 +113,10 @@ struct State {
     /// The values of `writes` when the reads began that are running.
     reading: Vec<u64>,
     targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
-    /// Counts the times that known targets were invalidated.
-    target_invalidations: u64,
+    /// The target groups whose targets are being read and were not invalidated since, each with the number of the read.
+    target_reads: BTreeMap<u64, TargetGroupArn>,
+    /// Counts the reads of targets.
+    target_reads_begun: u64,
     /// Target groups whose targets were invalidated and not read since: no checkpoint is trusted for them.
     stale_targets: BTreeSet<TargetGroupArn>,
     /// The resources of each member of a group within its load balancer.
@@ -156,6 +158,13 @@ impl State {
         self.swept.is_none_or(|swept| swept < needed)
     }
 
+    /// Forgets the targets of a group, and what running reads of them answer.
+    fn invalidate_targets(&mut self, arn: &TargetGroupArn) {
+        self.target_reads.retain(|_, read| read != arn);
+        self.targets.remove(arn);
+        self.stale_targets.insert(arn.clone());
+    }
+
     /// Remembers what the controller deleted, for the running reads that may have seen it before.
     fn remember_deleted(&mut self, id: &str, written: u64) {
         if !self.reading.is_empty() {
@@ -180,6 +189,29 @@ impl<'a> Reading<'a> {
         state.reading.push(writes);
         drop(state);
         Self { inventory, wanted, writes }
+    }
+}
+
+/// A read of targets: its answer is kept unless the targets of that group are invalidated before it comes.
+struct TargetRead<'a> {
+    inventory: &'a Inventory,
+    number: u64,
+}
+
+impl<'a> TargetRead<'a> {
+    fn begin(inventory: &'a Inventory, arn: &TargetGroupArn) -> Self {
+        let mut state = inventory.state();
+        state.target_reads_begun += 1;
+        let number = state.target_reads_begun;
+        state.target_reads.insert(number, arn.clone());
+        drop(state);
+        Self { inventory, number }
+    }
+}
+
+impl Drop for TargetRead<'_> {
+    fn drop(&mut self) {
+        self.inventory.state().target_reads.remove(&self.number);
     }
 }
 
@@ -417,8 +449,13 @@ impl Inventory {
     pub async fn observe_whole(&self, stack: &StackId) -> Result<ObservedStack, AwsError> {
         loop {
             let observed = self.observe(stack).await?;
-            let unread = observed.load_balancers.iter().filter(|balancer| balancer.listeners.is_none());
-            let reads = Reads { listeners_of: unread.map(|b| b.arn.clone()).collect(), ..Reads::default() };
+            let front = &observed.frontend;
+            let mut unread: Vec<_> = observed.load_balancers.iter().chain(&front.load_balancers).collect();
+            unread.retain(|balancer| balancer.listeners.is_none());
+            let targets = front.target_groups.iter().map(|group| &group.arn);
+            let targets = targets.filter(|arn| !front.targets.contains_key(*arn)).cloned().collect();
+            let listeners_of = unread.into_iter().map(|balancer| balancer.arn.clone()).collect();
+            let reads = Reads { listeners_of, targets, ..Reads::default() };
             if reads.is_empty() {
                 return Ok(observed);
             }
@@ -513,13 +550,14 @@ impl Inventory {
     /// # Errors
     /// AWS's.
     pub async fn read_targets(&self, arn: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        let invalidated = self.state().target_invalidations;
+        let read = TargetRead::begin(self, arn);
         let targets = self.aws.describe_target_health(arn).await?;
         let mut state = self.state();
-        if state.target_invalidations == invalidated {
+        if state.target_reads.remove(&read.number).is_some() {
             state.targets.insert(arn.clone(), targets.clone());
             state.stale_targets.remove(arn);
         }
+        drop(state);
         Ok(targets)
     }
 
@@ -564,10 +602,8 @@ impl Inventory {
             entry.value.attributes = None;
             target_groups.push(arn.clone());
         }
-        state.target_invalidations += 1;
         for arn in target_groups {
-            state.targets.remove(&arn);
-            state.stale_targets.insert(arn);
+            state.invalidate_targets(&arn);
         }
     }
 
@@ -603,10 +639,7 @@ impl Inventory {
 
     /// Invalidates the cached state of a target group's targets.
     pub fn invalidate_targets(&self, arn: &TargetGroupArn) {
-        let mut state = self.state();
-        state.target_invalidations += 1;
-        state.targets.remove(arn);
-        state.stale_targets.insert(arn.clone());
+        self.state().invalidate_targets(arn);
     }
 
     /// The group's security group in front of its load balancer, as far as it is known.

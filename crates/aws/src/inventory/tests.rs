@@ -617,6 +617,24 @@ async fn targets_are_read_once_and_then_as_registered() {
     assert_eq!(fake.actions(), ["DescribeTargetHealth"]);
 }
 
+/// What concerns another group discards nothing: otherwise a busy cluster would never know any targets.
+#[tokio::test]
+async fn targets_that_are_invalidated_while_they_are_read_are_read_again() {
+    let (fake, inventory) = started(&world(&[], &["a", "b"], &[])).await;
+    let (arn, other) = (target_group_arn("a"), target_group_arn("b"));
+    let reads = || fake.actions().iter().filter(|action| *action == "DescribeTargetHealth").count();
+    for (invalidated, expected) in [(&other, 0), (&arn, 1)] {
+        inventory.invalidate_targets(&arn);
+        let (read, ()) =
+            tokio::join!(inventory.read_targets(&arn), async { inventory.invalidate_targets(invalidated) });
+        read.unwrap();
+        assert_eq!(reads(), 1);
+        inventory.targets(&arn).await.unwrap();
+        assert_eq!(reads(), expected);
+    }
+    assert_eq!(inventory.state().target_reads.len(), 0);
+}
+
 #[tokio::test]
 async fn rules_of_security_groups_follow_our_writes() {
     let (fake, inventory) = started(&world(&[], &[], &["a"])).await;

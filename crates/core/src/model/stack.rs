@@ -70,6 +70,10 @@ pub struct Stack {
     /// True if all resources are deleted and a deleted object sets `deletion_protection.enabled=false`: only then may
     /// the deletion protection of the load balancer in AWS be disabled.
     pub unprotect: bool,
+    /// True if what stands in front is deleted and an object sets `deletion_protection.enabled=false` for it: only then may its
+    /// deletion protection in AWS be disabled.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unprotect_frontend: bool,
     /// The members that request what the group shares. Left out of serialised plans.
     #[serde(skip)]
     pub requesters: Requesters,
@@ -175,6 +179,7 @@ impl Stack {
             frozen: FrozenMembers::default(),
             external_tags: BTreeSet::new(),
             unprotect: false,
+            unprotect_frontend: false,
             requesters: Requesters::default(),
         }
     }

@@ -12,10 +12,9 @@ pub(super) fn attributed(stack: &Stack, observed: &ObservedStack, mut plan: Plan
 }
 
 fn split(stack: &Stack, observed: &ObservedStack, step: Step) -> Vec<Step> {
-    let Step { action, cause } = step;
+    let Step { action, cause, in_front: _ } = step;
     let requesters = &stack.requesters;
-    let one =
-        |action, requester: &Option<Cause>, cause| vec![Step { action, cause: requester.clone().unwrap_or(cause) }];
+    let one = |action, requester: &Option<Cause>, cause| vec![Step::new(action, requester.clone().unwrap_or(cause))];
     match action {
         StepAction::SetSubnets { .. } => one(action, &requesters.subnets, cause),
         StepAction::SetSecurityGroups { .. } => one(action, &requesters.security_groups, cause),
@@ -29,10 +28,7 @@ fn split(stack: &Stack, observed: &ObservedStack, step: Step) -> Vec<Step> {
             };
             by_cause(rules, |rule| asks(rule).unwrap_or(&cause).clone())
                 .into_iter()
-                .map(|(cause, rules)| Step {
-                    action: StepAction::AuthorizeIngress { group: group.clone(), rules },
-                    cause,
-                })
+                .map(|(cause, rules)| Step::new(StepAction::AuthorizeIngress { group: group.clone(), rules }, cause))
                 .collect()
         }
         StepAction::AddTags { resource, name, tags } if is_of_all(observed, &resource) => {
@@ -40,7 +36,7 @@ fn split(stack: &Stack, observed: &ObservedStack, step: Step) -> Vec<Step> {
                 .into_iter()
                 .map(|(cause, tags)| {
                     let (resource, name) = (resource.clone(), name.clone());
-                    Step { action: StepAction::AddTags { resource, name, tags: Tags::from_iter(tags) }, cause }
+                    Step::new(StepAction::AddTags { resource, name, tags: Tags::from_iter(tags) }, cause)
                 })
                 .collect()
         }
@@ -50,11 +46,11 @@ fn split(stack: &Stack, observed: &ObservedStack, step: Step) -> Vec<Step> {
                 .into_iter()
                 .map(|(cause, change)| {
                     let (arn, change) = (arn.clone(), Box::new(change));
-                    Step { action: StepAction::ModifyListener { arn, port, change }, cause }
+                    Step::new(StepAction::ModifyListener { arn, port, change }, cause)
                 })
                 .collect()
         }
-        action => vec![Step { action, cause }],
+        action => vec![Step::new(action, cause)],
     }
 }
 
@@ -137,7 +133,7 @@ mod tests {
     }
 
     fn attributed_steps(stack: &Stack, action: StepAction) -> Vec<(String, StepAction)> {
-        let plan = Plan::of(vec![Step { action, cause: of("a", "spec") }], []);
+        let plan = Plan::of(vec![Step::new(action, of("a", "spec"))], []);
         let steps = attributed(stack, &ObservedStack::default(), plan).steps;
         steps.into_iter().map(|step| (step.cause.object.name.name, step.action)).collect()
     }

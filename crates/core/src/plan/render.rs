@@ -101,7 +101,9 @@ fn named<'a>(waits: &[&'a Wait], name: impl Fn(&'a Wait) -> Option<String>) -> S
 fn subject(wait: &Wait) -> Option<String> {
     match wait {
         Wait::BindingGone(name) | Wait::LetIn(name) | Wait::Arrived(name) | Wait::Moved(name) => Some(name.to_string()),
-        Wait::Mended(arn) | Wait::RetainOld(arn) | Wait::Protected(arn) => Some(arn.to_string()),
+        Wait::Mended(arn) | Wait::RetainOld(arn) | Wait::Protected(arn) | Wait::ProtectedInFront(arn) => {
+            Some(arn.to_string())
+        }
         Wait::Ready(resource) => Some(resource.to_string()),
         Wait::RetainListener(port) | Wait::Opened(port) => Some(port.to_string()),
         Wait::LoadBalancerActive => None,
@@ -117,6 +119,9 @@ fn until(waits: &BTreeSet<Wait>) -> Vec<String> {
             "until members that are frozen or wait for targets are served, and the new load balancer has its web ACL, before the old one goes".to_owned()
         }
         Some(Wait::Protected(_)) => "until the old load balancer is no longer protected from deletion".to_owned(),
+        Some(Wait::ProtectedInFront(_)) => {
+            "until the Network Load Balancer in front is no longer protected from deletion".to_owned()
+        }
         Some(Wait::RetainOld(_)) => "before the old load balancer goes, for clients to find the new one".to_owned(),
         Some(Wait::LetIn(_)) => format!(
             "until the targets of these TargetGroupBindings allow the new security groups: {}",
@@ -158,6 +163,10 @@ pub fn waits_text<'a>(waits: impl IntoIterator<Item = &'a Wait>) -> Vec<String> 
         ),
         Some(Wait::Protected(_)) => format!(
             "{}, replaced by another load balancer, stays: it is protected from deletion",
+            named(waits, subject)
+        ),
+        Some(Wait::ProtectedInFront(_)) => format!(
+            "the Network Load Balancer in front, {}, which nobody requests any more, stays: it is protected from deletion",
             named(waits, subject)
         ),
         Some(Wait::RetainOld(_)) => {

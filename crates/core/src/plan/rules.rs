@@ -463,5 +463,5 @@ impl<'a> RuleChange<'a> {
 }
 
 pub(super) fn step(action: StepAction, cause: Cause) -> Step {
-    Step { action, cause }
+    Step::new(action, cause)
 }

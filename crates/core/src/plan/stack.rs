@@ -87,7 +87,8 @@ fn planned(part: Part, stack: &Stack, observed: &ObservedStack) -> Planned {
         Err(reads) => return Planned::Need(*reads),
     };
     let retained = retained::of(stack, observed);
-    let retained_ports = retained.ports.union(&pending.led_to).copied().collect();
+    let mut retained_ports: BTreeSet<u16> = retained.ports.union(&pending.led_to).copied().collect();
+    retained_ports.extend(frontend::led_to(stack, observed));
     let mut planner = Planner {
         part,
         stack,
@@ -123,7 +124,7 @@ struct Planner<'a> {
     pending: Pending,
     /// The listeners that nobody asks for any more and that stay until clients use others.
     retained: Retained,
-    /// Their ports, and those that something which stays as it is redirects to.
+    /// Their ports, and those that something which stays as it is redirects to, or that what is in front leads to.
     retained_ports: BTreeSet<u16>,
     plan: Plan,
     /// The TargetGroupBindings that are being deleted although they are wanted.
@@ -263,7 +264,7 @@ impl<'a> Planner<'a> {
     }
 
     fn push(&mut self, action: StepAction, cause: &Cause) {
-        self.plan.steps.push(Step { action, cause: cause.clone() });
+        self.plan.steps.push(Step::new(action, cause.clone()));
     }
 
     fn balancer(&self) -> Option<&'a ObservedLoadBalancer> {
@@ -278,9 +279,8 @@ impl<'a> Planner<'a> {
         let frozen = self.observed.target_groups.iter();
         let frozen = frozen.filter(|group| self.frozen_resources.target_group(group.resource().as_ref()));
         let arns = waiting.chain(frozen).map(|group| &group.arn).collect();
-        let delete = |(port, rule): (u16, &ObservedRule)| Step {
-            action: StepAction::DeleteRule { arn: rule.arn.clone(), port, priority: rule.priority },
-            cause: cause.clone(),
+        let delete = |(port, rule): (u16, &ObservedRule)| {
+            Step::new(StepAction::DeleteRule { arn: rule.arn.clone(), port, priority: rule.priority }, cause.clone())
         };
         // A listener takes its rules with it.
         pending::unneeded(balancer, &arns).into_iter().filter(|(port, _)| !self.is_unasked(*port)).map(delete).collect()

@@ -128,6 +128,8 @@ pub enum Wait {
     RetainOld(LoadBalancerArn),
     /// This load balancer has been replaced; its deletion protection must be disabled.
     Protected(LoadBalancerArn),
+    /// This load balancer in front of another one is not requested any more; its deletion protection must be disabled.
+    ProtectedInFront(LoadBalancerArn),
     /// The targets of this TargetGroupBinding allow the security groups that the load balancer is to be put in.
     LetIn(ObjectName),
     /// The targets of this target group are registered and healthy: the rules that lead to it can change then.
@@ -159,6 +161,17 @@ pub struct Step {
     pub action: StepAction,
     /// Because of which object and field.
     pub cause: Cause,
+    /// True if it is about what stands in front of the load balancer.
+    #[serde(skip)]
+    pub in_front: bool,
+}
+
+impl Step {
+    /// Returns a step that is not about what stands in front of the load balancer.
+    #[must_use]
+    pub fn new(action: StepAction, cause: Cause) -> Self {
+        Self { action, cause, in_front: false }
+    }
 }
 
 /// A listener of the stack's load balancer.

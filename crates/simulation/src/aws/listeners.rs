@@ -212,8 +212,15 @@ impl Session<'_> {
 
     pub(super) fn delete_listener(&mut self) -> Answer {
         let arn = self.request.need("ListenerArn")?;
-        self.listener(arn)?;
-        let balancer = super::account::parent(arn).and_then(|arn| self.account.balancers.get_mut(&arn));
+        let port = self.listener(arn)?.port;
+        let balancer = super::account::parent(arn).ok_or_else(|| not_found(arn))?;
+        let target = (balancer.clone(), port);
+        if self.account.target_groups.values().any(|group| group.targets.contains_key(&target)) {
+            let message =
+                format!("Listener port '{port}' is in use by registered target '{balancer}' and cannot be removed");
+            return Err(refusal("ResourceInUse", message));
+        }
+        let balancer = self.account.balancers.get_mut(&balancer);
         balancer.ok_or_else(|| not_found(arn))?.listeners.remove(arn);
         Ok(String::new())
     }

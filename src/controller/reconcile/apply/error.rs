@@ -20,6 +20,8 @@ pub(crate) struct ApplyError {
     pub port: Option<u16>,
     /// True if it creates or changes a resource that all members of a group share.
     pub of_all: bool,
+    /// True if it is about what stands in front of the load balancer: its cause requests that.
+    pub in_front: bool,
     /// The add-on that it changes: all other steps were carried out.
     pub add_on: Option<AddOn>,
     /// The steps of the plan that were carried out, by their place in it.
@@ -151,7 +153,8 @@ impl ApplyError {
     /// listener or a new load balancer. A step for all members is attributed to the member that is known to request it.
     #[must_use]
     pub(crate) fn attributed(mut self, requesters: &Requesters) -> Self {
-        if let StepError::Aws(error) = &self.source
+        if !self.in_front
+            && let StepError::Aws(error) = &self.source
             && let Some(code) = error.code()
         {
             let cause = match (self.port, error.operation) {

@@ -70,7 +70,9 @@ impl Applier {
             let failed = |source, carried_out| ApplyError {
                 step: step.action.to_string(),
                 cause: step.cause.clone(),
-                of_all: step.action.is_of_all(),
+                // Others need nothing of what one requests in front.
+                of_all: step.action.is_of_all() && !step.in_front,
+                in_front: step.in_front,
                 add_on: step.action.add_on(),
                 carried_out,
                 left_out: Vec::new(),

@@ -225,7 +225,7 @@ impl Room {
 fn plan_for_ingress(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     let object = ObjectReference::ingress(&ObjectName::new("shop", "web"));
     let cause = Cause { object, generation: 1, field: "spec".into() };
-    let steps = actions.into_iter().map(|action| Step { action, cause: cause.clone() });
+    let steps = actions.into_iter().map(|action| Step::new(action, cause.clone()));
     plan_of(steps.collect(), None)
 }
 
@@ -554,6 +554,8 @@ async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
     let load_balancer = Some(arn());
     let groups = StepAction::SetSecurityGroups { load_balancer, groups: Vec::new(), private_link_rules: None };
     let create = StepAction::CreateLoadBalancer(Box::new(balancer));
+    let in_front = |action| Step { in_front: true, ..Step::new(action, of("a", "enable-frontend-nlb")) };
+    let steps_in_front = [subnets.clone(), groups.clone(), create.clone()].map(in_front);
     let mut listener = wanted().listeners[&80].clone();
     listener.default_action = albatross_core::model::Action::FixedResponse {
         content_type: None,
@@ -561,6 +563,11 @@ async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
         status_code: "404".to_owned(),
     };
     let listener = StepAction::CreateListener { load_balancer: Some(arn()), listener: Box::new(listener) };
+    for step in steps_in_front.into_iter().chain([in_front(listener.clone())]) {
+        let error = room.apply(&plan_of(vec![step], None)).await.unwrap_err().attributed(&requesters);
+        assert!(error.is_attributable() && error.in_front, "{error}");
+        assert_eq!(*error.blame(), of("a", "enable-frontend-nlb"), "{error}");
+    }
     for (action, cause, expected) in [
         (subnets.clone(), of("b", "subnets"), Some("b")),
         (groups, of("c", "security-groups"), Some("c")),
@@ -569,7 +576,7 @@ async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
         // No member is known to ask.
         (subnets, of("a", "spec"), None),
     ] {
-        let plan = plan_of(vec![Step { action, cause }], None);
+        let plan = plan_of(vec![Step::new(action, cause)], None);
         let error = room.apply(&plan).await.unwrap_err().attributed(&requesters);
         let blamed = error.is_attributable().then(|| error.blame().object.name.name.clone());
         assert_eq!(blamed.as_deref(), expected, "{error}");

@@ -20,7 +20,7 @@ use crate::controller::{
 use albatross_core::{
     dependents::{self, Key},
     desired::{self, Membership, sources::service},
-    model::{ObjectKind, ObjectName, ObservedStack, ResourceId, Stack, StackId},
+    model::{ObjectKind, ObjectName, ObservedLoadBalancer, ObservedStack, ResourceId, Stack, StackId},
     plan::{self, Planned, Wait},
 };
 
@@ -64,8 +64,13 @@ impl Controller {
         let hostname = balancer.dns_name.to_lowercase();
         let front = match &stack.frontend {
             Some(front) => observed.frontend.published(front),
-            // It may be a frozen member's.
-            None => observed.frontend.load_balancers.first().filter(|_| !stack.frozen.is_empty()),
+            // It may be a frozen member's, unless it has never served.
+            None => {
+                let mut all = observed.frontend.load_balancers.iter();
+                let serves =
+                    |front: &&ObservedLoadBalancer| front.listeners.as_ref().is_none_or(|known| !known.is_empty());
+                all.find(serves).filter(|_| !stack.frozen.is_empty())
+            }
         };
         let front = front.map(|balancer| balancer.dns_name.to_lowercase());
         let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());

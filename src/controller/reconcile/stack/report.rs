@@ -350,6 +350,7 @@ mod tests {
             cause: requested(),
             port: None,
             of_all: false,
+            in_front: false,
             add_on: Some(AddOn::WebAcl),
             carried_out: Vec::new(),
             left_out: Vec::new(),

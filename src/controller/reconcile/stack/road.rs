@@ -167,9 +167,9 @@ impl PlanApplier for Controller {
         };
         // Whatever else fails, who lacks an add-on is told.
         self.report_left_out(group, membership, &error.left_out);
-        if error.is_not_yet() {
-            // Only a deletion waits, perhaps for a long time. Everything that serves traffic is in place, so its host
-            // name is published.
+        if error.is_not_yet() || lacks_only_the_front(&error, plan.steps()) {
+            // Only a deletion waits, perhaps for a long time, or only what is in front lacks something. Everything else that
+            // serves traffic is in place, so its host name is published.
             self.write_status(change, &self.observe_after(change).await?).await?;
         }
         if error.is_not_yet() || !error.is_transient() {
@@ -178,6 +178,14 @@ impl PlanApplier for Controller {
         }
         Err(error.into())
     }
+}
+
+/// Returns true if AWS refuses a step of what is in front, and all that is behind is in place.
+fn lacks_only_the_front(error: &ApplyError, steps: &[Step]) -> bool {
+    let mut steps = steps.iter().enumerate();
+    error.in_front
+        && !error.is_transient()
+        && steps.all(|(place, step)| step.in_front || error.carried_out.contains(&place))
 }
 
 impl Controller {

@@ -113,7 +113,7 @@ async fn the_hold_of_a_load_balancer_begins_when_a_plan_has_succeeded_and_ends_w
 async fn the_times_of_listeners_begin_when_another_one_is_created_or_gets_rules() {
     let (waits, both) = (waits_with_holds(), [Wait::RetainListener(80), Wait::Opened(443)]);
     let action = StepAction::CreateListener { load_balancer: None, listener: Box::new(listener(443)) };
-    let create = [Step { cause: listener(443).cause, action }];
+    let create = [Step::new(action, listener(443).cause)];
     let states = |waits: &Waits| (waits.expired(&web()).listeners[&80], waits.expired(&web()).opened[&443]);
     begin(&waits, &both);
     tokio::time::advance(Duration::from_secs(60)).await;
@@ -143,7 +143,7 @@ fn rule_on(port: u16) -> Step {
         cause: cause.clone(),
     });
     let listener = ListenerReference::Existing(ListenerArn::new("arn:listener"));
-    Step { action: StepAction::CreateRule { listener, port, index: 0, priority: 1, rule }, cause }
+    Step::new(StepAction::CreateRule { listener, port, index: 0, priority: 1, rule }, cause)
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +155,7 @@ async fn redirects_wait_for_a_listener_no_longer_than_the_deadline_whatever_come
     tokio::time::advance(DEADLINE * 2).await;
     assert_eq!(state(&waits), Opening::Overdue);
     let action = StepAction::CreateListener { load_balancer: None, listener: Box::new(listener(443)) };
-    waits.carried_out(&web(), &[Step { cause: listener(443).cause, action }]);
+    waits.carried_out(&web(), &[Step::new(action, listener(443).cause)]);
     let mut states = Vec::new();
     for _ in 0..33 {
         begin(&waits, &opened);
@@ -244,7 +244,7 @@ async fn a_pass_that_did_not_see_the_end_of_a_wait_comes_again() {
 fn modified(member: &str) -> Step {
     let cause = Cause { object: ObjectReference::ingress(&ObjectName::new("shop", member)), ..listener(80).cause };
     let (arn, port) = (ListenerArn::new("arn:listener"), 80);
-    Step { action: StepAction::ModifyListener { arn, port, change: Box::default() }, cause }
+    Step::new(StepAction::ModifyListener { arn, port, change: Box::default() }, cause)
 }
 
 #[tokio::test(start_paused = true)]

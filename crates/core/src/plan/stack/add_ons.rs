@@ -68,6 +68,6 @@ impl Planner<'_> {
     }
 
     fn push_last(&mut self, action: StepAction, cause: &Cause) {
-        self.last.push(Step { action, cause: cause.clone() });
+        self.last.push(Step::new(action, cause.clone()));
     }
 }

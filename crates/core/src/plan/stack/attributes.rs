@@ -49,7 +49,7 @@ impl Planner<'_> {
         let keys = tags::surplus(self.stack, self.observed, sources, wanted, existing);
         if !keys.is_empty() {
             let remove = StepAction::RemoveTags { resource: resource.clone(), name: name.clone(), keys };
-            let remove = Step { action: remove, cause: cause.clone() };
+            let remove = Step::new(remove, cause.clone());
             // If the new tags do not fit in addition to the removed ones, the removal runs first.
             match tags::have_room(&missing, existing) {
                 true => self.untagged.push(remove),

@@ -73,7 +73,7 @@ impl Planner<'_> {
         for certificate in certificates {
             let certificates = vec![certificate.clone()];
             let action = StepAction::AddListenerCertificates { listener: reference.clone(), certificates };
-            self.later.push_back(Step { action, cause: wanted.cause.clone() });
+            self.later.push_back(Step::new(action, wanted.cause.clone()));
         }
     }
 

@@ -52,7 +52,8 @@ impl FrontendPlan {
 
     /// Adds the steps of the front to those of the stack.
     pub(super) fn around(self, plan: &mut Plan) {
-        let Self { mut before, after, waits } = self;
+        let Self { mut before, mut after, waits } = self;
+        before.iter_mut().chain(&mut after).for_each(|step| step.in_front = true);
         before.append(&mut plan.steps);
         before.extend(after);
         plan.steps = before;
@@ -63,6 +64,15 @@ impl FrontendPlan {
 /// Returns true if the front has to go before anything else of the stack does.
 pub(super) fn goes_first(stack: &Stack, observed: &ObservedStack) -> bool {
     stack.load_balancer.is_none() && stack.frozen.is_empty() && !observed.frontend.is_empty()
+}
+
+/// Returns the ports of the load balancer that nobody asks for any more and that the front still leads to: AWS does not delete the
+/// listener of a target.
+pub(super) fn led_to(stack: &Stack, observed: &ObservedStack) -> BTreeSet<u16> {
+    let current = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
+    let targets = observed.frontend.targets.values().flatten();
+    let its = targets.filter(|target| current.is_some_and(|current| current.arn == target.load_balancer));
+    its.map(|target| target.port).filter(|port| !stack.listeners.contains_key(port)).collect()
 }
 
 /// Returns the part of the plan that is about the front, or the reads that it needs first.
@@ -88,12 +98,12 @@ fn removed(stack: &Stack, found: &ObservedFrontend) -> FrontendPlan {
         Some(behind) => Cause { field: "metadata.annotations".to_owned(), ..behind.cause.clone() },
         None => Cause { object: stack.id.object(), generation: 0, field: "metadata.deletionTimestamp".to_owned() },
     };
-    let mut step = |action| plan.before.push(Step { action, cause: cause.clone() });
+    let mut step = |action| plan.before.push(Step::new(action, cause.clone()));
     for balancer in &found.load_balancers {
         let (arn, name) = (balancer.arn.clone(), balancer.name.clone());
         if balancer.is_protected() {
-            if !stack.unprotect {
-                plan.waits.insert(Wait::Protected(arn));
+            if !stack.unprotect_frontend {
+                plan.waits.insert(Wait::ProtectedInFront(arn));
                 continue;
             }
             step(StepAction::ModifyAttributes {
@@ -121,7 +131,7 @@ fn deletion(found: &ObservedFrontend, group: &ObservedTargetGroup, cause: &Cause
         target: target.clone(),
     });
     let delete = StepAction::DeleteTargetGroup { arn: arn.clone(), name: name.clone() };
-    let steps = deregister.chain([delete]).map(|action| Step { action, cause: cause.clone() });
+    let steps = deregister.chain([delete]).map(|action| Step::new(action, cause.clone()));
     steps.collect()
 }
 
@@ -185,18 +195,18 @@ impl<'a> Search<'a> {
         };
         let (going, coming): (Vec<Step>, Vec<Step>) =
             std::mem::take(&mut own.steps).into_iter().partition(|step| step.action.is_destructive());
-        self.plan.before.extend(going);
+        // What serves may be a frozen member's. A target group that no listener names serves nobody, and has a name that another
+        // one may need.
+        if self.stack.frozen.is_empty() {
+            self.plan.before.extend(going);
+        }
         self.plan.after.extend(coming);
         self.plan.waits.append(&mut own.waits);
-        if !self.stack.frozen.is_empty() {
-            // It may be a frozen member's.
-            self.plan.before.clear();
-        }
         Ok(self.plan)
     }
 
     fn push(&mut self, action: StepAction, cause: &Cause) {
-        self.plan.after.push(Step { action, cause: cause.clone() });
+        self.plan.after.push(Step::new(action, cause.clone()));
     }
 
     /// Returns the existing target group that becomes the one of a listener: one with the target, if possible one that the load

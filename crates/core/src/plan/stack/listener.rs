@@ -68,7 +68,7 @@ impl Planner<'_> {
                 priority: u32::try_from(index + 1).unwrap_or(u32::MAX),
                 rule: Box::new(rule.clone()),
             };
-            creates.push(Step { action: create, cause: rule.cause.clone() });
+            creates.push(Step::new(create, rule.cause.clone()));
         }
         if fits {
             self.plan.steps.extend(creates);

@@ -43,7 +43,7 @@ impl<'a> Planner<'a> {
             retained_ports: &self.retained_ports,
         };
         let AccessSteps { at_once, opening, last } = access.steps();
-        let step = |action| Step { action, cause: wanted.cause.clone() };
+        let step = |action| Step::new(action, wanted.cause.clone());
         self.plan.steps.extend(at_once.into_iter().map(step));
         self.opening.extend(opening.into_iter().map(step));
         self.last.extend(last.into_iter().map(step));
@@ -64,13 +64,11 @@ impl<'a> Planner<'a> {
         let (requested, known) = (wanted.network.private_link_rules, existing.network.private_link_rules);
         // AWS takes its own default where the call does not say.
         let private_link_rules = requested.or(known.filter(|on| !on));
-        let set = |groups: Vec<SecurityGroupReference>| Step {
-            action: StepAction::SetSecurityGroups {
-                load_balancer: Some(existing.arn.clone()),
-                groups,
-                private_link_rules,
-            },
-            cause: wanted.cause.clone(),
+        let set = |groups: Vec<SecurityGroupReference>| {
+            Step::new(
+                StepAction::SetSecurityGroups { load_balancer: Some(existing.arn.clone()), groups, private_link_rules },
+                wanted.cause.clone(),
+            )
         };
         if self.regrouped().is_none() && requested.is_some() && requested != known {
             self.opening.push(set(wanted.security_groups.clone()));
@@ -109,7 +107,7 @@ impl<'a> Planner<'a> {
         }
         let goes = pool.is_none();
         let action = StepAction::ModifyIpPools { arn: existing.arn.clone(), name: existing.name.clone(), pool };
-        let step = Step { action, cause: wanted.cause.clone() };
+        let step = Step::new(action, wanted.cause.clone());
         if goes { &mut self.plan.steps } else { &mut self.last }.push(step);
     }
 
@@ -118,7 +116,7 @@ impl<'a> Planner<'a> {
         let other_type = (existing.ip_address_type != wanted.ip_address_type).then_some(wanted.ip_address_type);
         let of_network = wanted.kind == LoadBalancerKind::Network;
         let (source_nat, had_source_nat) = (wanted.network.ipv6_source_nat, existing.network.ipv6_source_nat);
-        let step = |action| Step { action, cause: wanted.cause.clone() };
+        let step = |action| Step::new(action, wanted.cause.clone());
         let set_subnets = |subnets: &[SubnetMapping], ip_address_type, source_nat| {
             let (arn, subnets) = (existing.arn.clone(), subnets.to_vec());
             let ipv6_source_nat = of_network.then_some(source_nat);

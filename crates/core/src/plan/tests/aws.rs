@@ -800,6 +800,9 @@ impl Aws {
             }
             StepAction::DeleteListener { arn, .. } => {
                 let port = self.listener(&ListenerReference::Existing(arn.clone()))?.port;
+                let target = LoadBalancerTarget { load_balancer: self.balancer()?.arn.clone(), port };
+                let is_target = self.observed.frontend.targets.values().any(|targets| targets.contains(&target));
+                refuse(is_target, || format!("ResourceInUse: Listener port '{port}' is in use by registered target"))?;
                 self.balancer()?.listeners.get_or_insert_default().remove(&port);
             }
             StepAction::AddListenerCertificates { listener, certificates } => {

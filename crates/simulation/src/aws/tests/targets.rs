@@ -137,7 +137,7 @@ async fn a_load_balancer_is_a_target_when_it_is_active_and_listens() {
     let group = world.aws.create_frontend_target_group(&new, &name, &vpc()).await.unwrap().arn;
     let behind = world.balancer("behind").await.arn;
     let one = target(behind.as_str(), 80);
-    world.listener(&behind, 80, &http(respond("404"))).await;
+    let listener = world.listener(&behind, 80, &http(respond("404"))).await;
     assert_eq!(code(world.aws.register_targets(&group, std::slice::from_ref(&one)).await), "InvalidTarget");
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(code(world.aws.register_targets(&group, &[target(behind.as_str(), 81)]).await), "InvalidTarget");
@@ -150,6 +150,8 @@ async fn a_load_balancer_is_a_target_when_it_is_active_and_listens() {
     let second = world.aws.register_targets(&group, &[target(other.as_str(), 80)]).await;
     assert_eq!(code(second), "InvalidTarget");
     assert_eq!(code(world.aws.delete_load_balancer(&behind).await), "ResourceInUse");
+    assert_eq!(code(world.aws.delete_listener(&listener).await), "ResourceInUse");
     world.aws.deregister_targets(&group, &[one]).await.unwrap();
+    world.aws.delete_listener(&listener).await.unwrap();
     world.aws.delete_load_balancer(&behind).await.unwrap();
 }

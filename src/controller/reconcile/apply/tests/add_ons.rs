@@ -225,18 +225,22 @@ async fn capacity_is_reserved_changed_and_released() {
 async fn a_refused_reservation_leaves_everything_else_in_place() {
     for (code, expected) in [
         (
-            "CapacityDecreaseRequestsLimitExceeded",
+            "CapacityDecreaseRequestLimitExceeded",
             "leave the reserved capacity as it is, or wait: AWS takes only so many decreases a day",
         ),
         ("CapacityUnitsLimitExceeded", "reserve less, or ask AWS to raise the quota for reserved capacity"),
         ("InsufficientCapacity", "reserve less, or wait: AWS does not have that much now"),
         ("CapacityReservationPending", "-"),
+        ("PriorRequestNotComplete", "-"),
     ] {
         let room =
             room(move |call| (call.action == "ModifyCapacityReservation").then(|| elb_error(400, code, "words"))).await;
         room.observe().await;
         let arn = existing(&room, LoadBalancerState::Active);
+        room.fake.calls();
         let applied = room.step(reserve(&arn, 10)).await.unwrap();
+        let tries = room.fake.calls().iter().filter(|call| call.action == "ModifyCapacityReservation").count();
+        assert_eq!(tries, 1, "{code}");
         let [error] = applied.left_out.as_slice() else { panic!("{applied:?}") };
         assert_eq!(error.fix().unwrap_or_else(|| "-".to_owned()), expected);
         assert_eq!((error.add_on, error.is_not_yet()), (Some(AddOn::Capacity), expected == "-"), "{code}");

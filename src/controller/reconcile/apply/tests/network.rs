@@ -29,7 +29,7 @@ fn set_subnets(
 fn plan_for_service(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     let object = ObjectReference::service(&ObjectName::new("shop", "web"));
     let cause = Cause { object, generation: 2, field: "spec".into() };
-    let steps = actions.into_iter().map(|action| Step { action, cause: cause.clone() });
+    let steps = actions.into_iter().map(|action| Step::new(action, cause.clone()));
     plan_of(steps.collect(), None)
 }
 

@@ -24,8 +24,8 @@ use crate::{
     model::{
         AddOns, AddressPools, Attributes, Cause, Frontend, FrontendListener, FrontendTargetGroup, HealthCheck,
         HealthCheckProtocol, InvalidName, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, Matcher,
-        NetworkSettings, ObjectReference, ObservedLoadBalancer, ObservedStack, ResourceId, Scheme,
-        SecurityGroupReference, SubnetMapping, Tags, Value, names,
+        NetworkSettings, ObjectName, ObjectReference, ObservedLoadBalancer, ObservedStack, ResourceId, Scheme,
+        SecurityGroupReference, SubnetId, SubnetMapping, Tags, Value, names,
     },
 };
 
@@ -93,6 +93,21 @@ pub(super) struct MergedFrontend {
 
 fn existing(observed: &ObservedStack) -> impl Iterator<Item = &ObservedLoadBalancer> {
     observed.frontend.load_balancers.iter()
+}
+
+/// Returns the port behind that a port in front leads to, as far as it is known.
+fn leads_to(observed: &ObservedStack, port: u16) -> Option<u16> {
+    let group = existing(observed).find_map(|balancer| balancer.listener(port)?.target_groups().next())?;
+    observed.frontend.targets.get(group)?.iter().next().map(|target| target.port)
+}
+
+/// Returns true if what is in front is checked in this way.
+fn is_checked(observed: &ObservedStack, holds: impl Fn(&HealthCheck) -> bool) -> bool {
+    observed.frontend.target_groups.iter().any(|group| group.health_check.as_ref().is_some_and(&holds))
+}
+
+fn contains(all: &BTreeMap<String, String>, some: &BTreeMap<String, String>) -> bool {
+    some.iter().all(|(key, value)| all.get(key) == Some(value))
 }
 
 fn quoted(names: &[String]) -> String {
@@ -226,13 +241,30 @@ impl<'a> Builder<'a> {
         outcome.map(|()| mapping)
     }
 
-    /// Returns the request of the group; `None` if no member requests a Network Load Balancer in front.
+    /// Returns true if a frozen member may have requested settings of what is in front: they are not known, and no part of it
+    /// tells whose it is.
+    fn is_frontend_frozen(&mut self, frozen: &BTreeSet<ObjectName>) -> Result<bool, Unmerged> {
+        if self.facts.frontend.is_empty() {
+            return Ok(false);
+        }
+        let Some(observed) = self.observed_if_frozen(frozen)? else { return Ok(!frozen.is_empty()) };
+        let held = &observed.member_resources;
+        // If no resources are recorded for any member, a frozen one may own everything.
+        Ok(held.is_empty() || held.iter().filter_map(|of| of.member.as_ingress()).any(|name| frozen.contains(name)))
+    }
+
+    /// Returns the request of the group; `None` if no member requests a Network Load Balancer in front, or if the present one has
+    /// to stay as it is.
     pub(super) fn merge_frontend(
         &mut self,
         specs: &[MemberSpec<'a>],
+        frozen: &BTreeSet<ObjectName>,
         ports_behind: &BTreeSet<u16>,
         is_managed: bool,
     ) -> Result<Option<MergedFrontend>, Unmerged> {
+        if self.is_frontend_frozen(frozen)? {
+            return Ok(None);
+        }
         let is_enabled = self.merge_exclusive(
             specs,
             merged::ENABLE_FRONTEND_NLB,
@@ -259,7 +291,10 @@ impl<'a> Builder<'a> {
             merged::FRONTEND_NLB_SCHEME,
             "the scheme of the Network Load Balancer in front",
             |spec| spec.frontend.scheme,
-            |observed, scheme| existing(observed).all(|balancer| balancer.scheme == *scheme),
+            |observed, scheme| {
+                let mut all = existing(observed).peekable();
+                all.peek().is_some() && all.all(|balancer| balancer.scheme == *scheme)
+            },
             |scheme| format!("`{scheme}`"),
         )?;
         let scheme = scheme.unwrap_or(self.config.default_scheme);
@@ -268,12 +303,13 @@ impl<'a> Builder<'a> {
             merged::FRONTEND_NLB_LISTENER_PORT_MAPPING.into(),
             |port| format!("the port behind port {port} of the Network Load Balancer in front"),
             |spec| spec.frontend.ports.clone(),
-            |_, _, _| false,
+            |observed, port, behind| leads_to(observed, *port) == Some(*behind),
         )?;
         let health_check = self.merge_check(specs)?;
-        let attributes =
-            self.merge_map(specs, merged::FRONTEND_NLB_ATTRIBUTES, "the attributes", |spec| &spec.attributes)?;
-        let tags = self.merge_map(specs, merged::FRONTEND_NLB_TAGS, "the tags", |spec| &spec.tags)?;
+        let (key, present) = (merged::FRONTEND_NLB_ATTRIBUTES, |of: &ObservedLoadBalancer| of.attributes.clone());
+        let attributes = self.merge_map(specs, key, "the attributes", |spec| &spec.attributes, present)?;
+        let (key, present) = (merged::FRONTEND_NLB_TAGS, |of: &ObservedLoadBalancer| Some(of.tags.clone()));
+        let tags = self.merge_map(specs, key, "the tags", |spec| &spec.tags, present)?;
         let security_groups = self.merge_frontend_groups(specs)?;
         let subnets = self.merge_frontend_subnets(specs, requester, scheme)?;
         let is_closed = |port: &&u16| is_managed && security_groups.is_none() && !ports_behind.contains(*port);
@@ -298,7 +334,11 @@ impl<'a> Builder<'a> {
     fn warn_of_unused_settings(&mut self, specs: &[MemberSpec<'a>]) {
         for spec in specs {
             let annotations = spec.member.annotations;
-            let written = SETTINGS.iter().filter(|key| **key != keys::ENABLE_FRONTEND_NLB);
+            // The attributes may release one that is protected from deletion.
+            let is_there = !self.facts.frontend.is_empty();
+            let written = SETTINGS.iter().filter(|key| {
+                **key != keys::ENABLE_FRONTEND_NLB && !(is_there && **key == keys::FRONTEND_NLB_ATTRIBUTES)
+            });
             for key in written.filter(|key| annotations.contains(**key)).collect::<Vec<_>>() {
                 let message = "the annotation has no effect: there is no Network Load Balancer in front";
                 let fix = format!("write `{}: \"true\"`, or remove the annotation", keys::ENABLE_FRONTEND_NLB);
@@ -313,36 +353,55 @@ impl<'a> Builder<'a> {
         key: Exclusive,
         what: &str,
         of: impl for<'s> Fn(&'s FrontendSpec) -> &'s Option<BTreeMap<String, String>>,
+        present: impl Fn(&ObservedLoadBalancer) -> Option<BTreeMap<String, String>>,
     ) -> Result<Option<BTreeMap<String, String>>, Unmerged> {
         let what = format!("{what} of the Network Load Balancer in front");
-        self.merge_exclusive(specs, key, &what, |spec| of(&spec.frontend).clone(), |_, _| false, pairs)
+        let is_current = |observed: &ObservedStack, map: &BTreeMap<String, String>| {
+            existing(observed).filter_map(&present).any(|present| contains(&present, map))
+        };
+        self.merge_exclusive(specs, key, &what, |spec| of(&spec.frontend).clone(), is_current, pairs)
     }
 
     fn merge_check(&mut self, specs: &[MemberSpec<'a>]) -> Result<HealthCheck, Unmerged> {
-        let mut text = |key: Exclusive, of: &dyn Fn(&CheckSpec) -> Option<String>| {
+        type Is = fn(&HealthCheck, &String) -> bool;
+        let mut text = |key: Exclusive, of: &dyn Fn(&CheckSpec) -> Option<String>, is: Is| {
             let what = "the health check of the Network Load Balancer in front";
             let shown = |value: &String| format!("`{value}`");
-            self.merge_exclusive(specs, key, what, |spec| of(&spec.frontend.check), |_, _| false, shown)
+            let is_current = |observed: &ObservedStack, value: &String| is_checked(observed, |check| is(check, value));
+            self.merge_exclusive(specs, key, what, |spec| of(&spec.frontend.check), is_current, shown)
         };
-        let port = text(merged::FRONTEND_NLB_HEALTHCHECK_PORT, &|check| check.port.clone())?;
-        let protocol = text(merged::FRONTEND_NLB_HEALTHCHECK_PROTOCOL, &|check| Some(check.protocol?.to_string()))?;
-        let path = text(merged::FRONTEND_NLB_HEALTHCHECK_PATH, &|check| check.path.clone())?;
-        let codes = text(merged::FRONTEND_NLB_HEALTHCHECK_SUCCESS_CODES, &|check| check.codes.clone())?;
-        let mut number = |key: Exclusive, of: &dyn Fn(&CheckNumbers<Option<i32>>) -> Option<i32>, default: i32| {
-            let what = "the health check of the Network Load Balancer in front";
-            let shown = |value: &i32| format!("`{value}`");
-            let requested = |spec: &MemberSpec<'a>| of(spec.frontend.check.numbers.as_ref()?);
-            let merged = self.merge_exclusive(specs, key, what, requested, |_, _| false, shown)?;
-            Ok::<_, Unmerged>(merged.unwrap_or(default))
-        };
-        let interval_seconds =
-            number(merged::FRONTEND_NLB_HEALTHCHECK_INTERVAL_SECONDS, &|check| check.interval_seconds, 15)?;
-        let timeout_seconds =
-            number(merged::FRONTEND_NLB_HEALTHCHECK_TIMEOUT_SECONDS, &|check| check.timeout_seconds, 5)?;
-        let healthy_threshold =
-            number(merged::FRONTEND_NLB_HEALTHCHECK_HEALTHY_THRESHOLD_COUNT, &|check| check.healthy_threshold, 2)?;
-        let unhealthy_threshold =
-            number(merged::FRONTEND_NLB_HEALTHCHECK_UNHEALTHY_THRESHOLD_COUNT, &|check| check.unhealthy_threshold, 2)?;
+        let is: Is = |check, port| check.port == *port;
+        let port = text(merged::FRONTEND_NLB_HEALTHCHECK_PORT, &|check| check.port.clone(), is)?;
+        let (key, is): (_, Is) =
+            (merged::FRONTEND_NLB_HEALTHCHECK_PROTOCOL, |check, word| check.protocol.to_string() == *word);
+        let protocol = text(key, &|check| Some(check.protocol?.to_string()), is)?;
+        let is: Is = |check, path| check.path.as_ref() == Some(path);
+        let path = text(merged::FRONTEND_NLB_HEALTHCHECK_PATH, &|check| check.path.clone(), is)?;
+        let is: Is = |check, codes| check.matcher == Some(Matcher::Http(codes.clone()));
+        let codes = text(merged::FRONTEND_NLB_HEALTHCHECK_SUCCESS_CODES, &|check| check.codes.clone(), is)?;
+        type Number = fn(&HealthCheck) -> i32;
+        let mut number =
+            |key: Exclusive, of: &dyn Fn(&CheckNumbers<Option<i32>>) -> Option<i32>, present: Number, default: i32| {
+                let what = "the health check of the Network Load Balancer in front";
+                let shown = |value: &i32| format!("`{value}`");
+                let requested = |spec: &MemberSpec<'a>| of(spec.frontend.check.numbers.as_ref()?);
+                let is_current =
+                    |observed: &ObservedStack, value: &i32| is_checked(observed, |check| present(check) == *value);
+                let merged = self.merge_exclusive(specs, key, what, requested, is_current, shown)?;
+                Ok::<_, Unmerged>(merged.unwrap_or(default))
+            };
+        let (key, present): (_, Number) =
+            (merged::FRONTEND_NLB_HEALTHCHECK_INTERVAL_SECONDS, |check| check.interval_seconds);
+        let interval_seconds = number(key, &|check| check.interval_seconds, present, 15)?;
+        let (key, present): (_, Number) =
+            (merged::FRONTEND_NLB_HEALTHCHECK_TIMEOUT_SECONDS, |check| check.timeout_seconds);
+        let timeout_seconds = number(key, &|check| check.timeout_seconds, present, 5)?;
+        let (key, present): (_, Number) =
+            (merged::FRONTEND_NLB_HEALTHCHECK_HEALTHY_THRESHOLD_COUNT, |check| check.healthy_threshold);
+        let healthy_threshold = number(key, &|check| check.healthy_threshold, present, 2)?;
+        let (key, present): (_, Number) =
+            (merged::FRONTEND_NLB_HEALTHCHECK_UNHEALTHY_THRESHOLD_COUNT, |check| check.unhealthy_threshold);
+        let unhealthy_threshold = number(key, &|check| check.unhealthy_threshold, present, 2)?;
         Ok(HealthCheck {
             port: port.unwrap_or_else(|| TRAFFIC_PORT.to_owned()),
             protocol: protocol
@@ -366,7 +425,11 @@ impl<'a> Builder<'a> {
             merged::FRONTEND_NLB_SECURITY_GROUPS,
             "the list of security groups of the Network Load Balancer in front",
             |spec| spec.frontend.security_groups.clone(),
-            |_, _| false,
+            |observed, names| {
+                let has =
+                    |name: &String| existing(observed).any(|b| b.security_groups.iter().any(|id| id.as_str() == name));
+                names.iter().all(has)
+            },
             |names| quoted(names),
         )?;
         let Some(names) = names else { return Ok(None) };
@@ -404,7 +467,10 @@ impl<'a> Builder<'a> {
             merged::FRONTEND_NLB_SUBNETS,
             "the list of subnets of the Network Load Balancer in front",
             |spec| spec.frontend.subnets.clone(),
-            |_, _| false,
+            |observed, names| {
+                let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+                existing(observed).any(|b| b.subnets.iter().map(SubnetId::as_str).eq(names.iter().copied()))
+            },
             |names| quoted(names),
         )?;
         let addresses = self.merge_exclusive(
@@ -449,7 +515,10 @@ impl<'a> Builder<'a> {
             ),
             Value::Known(found) if found.len() != addresses.len() => (
                 format!("{} elastic addresses are named for {} subnets", addresses.len(), found.len()),
-                "name one elastic address for each subnet, in their order".to_owned(),
+                format!(
+                    "name one elastic address for each subnet, in their order, or other subnets in `{}`: those that it has are kept",
+                    keys::FRONTEND_NLB_SUBNETS
+                ),
             ),
             Value::Known(found) => {
                 let pairs = found.iter().zip(addresses);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::class::{Ownership, ownership, params_named};
 use crate::{
-    api::annotations::{Annotations, registry::ingress as keys, values::parse_bool},
+    api::annotations::{Annotations, Key, registry::ingress as keys, values::parse_bool},
     desired::{BuildConfig, Membership, diagnostic_sink::DiagnosticSink},
     diagnostics::{Code, Diagnostic, Severity},
     model::{DELETION_PROTECTION, ObjectName, ObjectReference, StackId, is_ingress_finalizer},
@@ -270,12 +270,11 @@ fn protected(ingress: &Ingress) -> Option<Diagnostic> {
     }
 }
 
-/// Returns true if the leaving Ingresses release a protected load balancer: one for which `has_a_say` is true sets
-/// `deletion_protection.enabled=false`, and none protects the load balancer.
-pub(super) fn releases_protected(leaving: &[&Ingress], has_a_say: impl Fn(&Ingress) -> bool) -> bool {
-    let said = leaving.iter().filter_map(|ingress| {
-        let attributes =
-            Annotations::of_ingress(&ingress.annotations).string_map(keys::LOAD_BALANCER_ATTRIBUTES).ok()??;
+/// Returns true if Ingresses release a protected load balancer: one for which `has_a_say` is true sets
+/// `deletion_protection.enabled=false` in the annotation with its attributes, and none protects the load balancer.
+pub(super) fn releases_protected(ingresses: &[&Ingress], key: Key, has_a_say: impl Fn(&Ingress) -> bool) -> bool {
+    let said = ingresses.iter().filter_map(|ingress| {
+        let attributes = Annotations::of_ingress(&ingress.annotations).string_map(key).ok()??;
         let protects = parse_bool(attributes.get(DELETION_PROTECTION)?).ok()?;
         (protects || has_a_say(ingress)).then_some(protects)
     });

@@ -41,7 +41,7 @@ pub use self::{
     group::{groups_of, has_left, is_held, membership},
 };
 use crate::{
-    api::annotations::{AnnotationError, Annotations, NamesInAction, Origin, registry::ingress as keys},
+    api::annotations::{AnnotationError, Annotations, Key, NamesInAction, Origin, registry::ingress as keys},
     facts::{FactQuery, Facts},
     model::{
         Cause, FrozenMembers, IpAddressType, MemberResources, ObjectName, ObjectReference, ResourceId, Scheme,
@@ -224,29 +224,48 @@ impl<'a> Builder<'a> {
         let leaving: Vec<&'a Ingress> =
             membership.leaving.iter().filter_map(|name| self.snapshot.ingresses.get(name)).collect();
         let Some(names) = self.sink.protected(self.facts)? else { return Some(Stack::empty(self.group.clone())) };
-        // The finalizer does not prove membership, because any user may write it.
-        if group::releases_protected(&leaving, |_| true) {
-            let Ok(current) = self.current() else { return None };
-            let held = |name: &ObjectName| {
-                current.is_some_and(|o| o.member_resources.iter().any(|held| held.member.as_ingress() == Some(name)))
-            };
-            let is_its = |ingress: &Ingress| {
-                *self.group == StackId::Ingress(ingress.name.clone())
-                    || self.is_served_here(ingress)
-                    || held(&ingress.name)
-            };
-            if group::releases_protected(&leaving, is_its) {
-                return Some(Stack { unprotect: true, ..Stack::empty(self.group.clone()) });
+        let all = self.facts.protected.as_ref();
+        let is_behind = |name: &String| self.facts.frontend.is_empty() || self.facts.names.contains(name);
+        let parts = [(keys::LOAD_BALANCER_ATTRIBUTES, true), (keys::FRONTEND_NLB_ATTRIBUTES, false)];
+        let mut kept = Vec::new();
+        let mut released = Stack::empty(self.group.clone());
+        for (key, behind) in parts {
+            if !all.is_some_and(|all| all.iter().any(|name| is_behind(name) == behind)) {
+                continue;
             }
+            match self.released_by(&leaving, key)? {
+                true if behind => released.unprotect = true,
+                true => released.unprotect_frontend = true,
+                false => kept.push(key),
+            }
+        }
+        if kept.is_empty() {
+            return Some(released);
         }
         // Nothing in the cluster shows when the protection is off.
         self.sink.lacking = true;
-        for ingress in leaving {
+        for (ingress, key) in leaving.iter().flat_map(|ingress| kept.iter().map(move |key| (ingress, key))) {
             let (message, fix) = protected_in_aws(&names, "Ingress");
-            let field = keys::LOAD_BALANCER_ATTRIBUTES.as_str();
-            self.error(&ingress.name, Code::Refused, field, &message, fix);
+            self.error(&ingress.name, Code::Refused, key.as_str(), &message, fix);
         }
         None
+    }
+
+    /// Returns true if leaving Ingresses release a protected load balancer in the annotation with its attributes; `None` if that
+    /// is not known yet.
+    fn released_by(&mut self, leaving: &[&'a Ingress], key: Key) -> Option<bool> {
+        if !group::releases_protected(leaving, key, |_| true) {
+            return Some(false);
+        }
+        // The finalizer does not prove membership, because any user may write it.
+        let Ok(current) = self.current() else { return None };
+        let held = |name: &ObjectName| {
+            current.is_some_and(|o| o.member_resources.iter().any(|held| held.member.as_ingress() == Some(name)))
+        };
+        let is_its = |ingress: &Ingress| {
+            *self.group == StackId::Ingress(ingress.name.clone()) || self.is_served_here(ingress) || held(&ingress.name)
+        };
+        Some(group::releases_protected(leaving, key, is_its))
     }
 
     /// Returns true if the status of an Ingress names a load balancer of the group: it is or was served by it.

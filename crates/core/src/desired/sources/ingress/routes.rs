@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 
 use super::{
-    Builder, Failed, access, is_of,
+    Builder, Failed, access, group, is_of,
     listeners::{self, ListenerContext},
     member_spec::MemberSpec,
     merge::{Merged, MergedPort},
     optimise,
 };
 use crate::{
+    api::annotations::registry::ingress as keys,
     desired::shared,
     diagnostics::Code,
     model::{
@@ -139,7 +140,11 @@ impl<'a> Builder<'a> {
         for routes in routes {
             target_groups.extend(routes.target_groups);
         }
+        let members: Vec<_> = specs.iter().map(|spec| spec.member.ingress).collect();
+        let unprotect_frontend =
+            frontend.is_none() && group::releases_protected(&members, keys::FRONTEND_NLB_ATTRIBUTES, |_| true);
         Some(Stack {
+            unprotect_frontend,
             load_balancer: Some(load_balancer),
             security_group: security_group.flatten(),
             target_groups,

@@ -182,7 +182,7 @@ impl<'a> Builder<'a> {
             Err(unmerged) => return Err(unmerged),
         };
         let is_managed = access.as_ref().is_some_and(Access::is_managed);
-        let frontend = self.merge_frontend(specs, &ports.keys().copied().collect(), is_managed);
+        let frontend = self.merge_frontend(specs, frozen, &ports.keys().copied().collect(), is_managed);
         let (subnets, attributes, add_ons, pools, frontend) = (subnets?, attributes?, add_ons?, pools?, frontend?);
         Ok(Merged { name, scheme, subnets, access, attributes, add_ons, pools, tags, redirect, ports, frontend })
     }

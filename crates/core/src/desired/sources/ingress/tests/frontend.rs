@@ -1,5 +1,7 @@
 //! The Network Load Balancer in front of an Ingress's load balancer.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::*;
 use crate::{facts::ExistingLoadBalancer, facts::FactQuery};
 
@@ -147,7 +149,7 @@ fn what_is_wrong_with_it() {
     insta::assert_snapshot!(told(&[ON, ("frontend-nlb-subnets", "")]), @"Error subnets on Ingress shop/web: alb.ingress.kubernetes.io/frontend-nlb-subnets: the list of subnets is empty; name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags");
     insta::assert_snapshot!(told(&[ON, ("frontend-nlb-eip-allocations", "eipalloc-1,eipalloc-2")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/frontend-nlb-eip-allocations: elastic addresses are for internet-facing load balancers, and the Network Load Balancer in front is internal; write `alb.ingress.kubernetes.io/frontend-nlb-scheme: internet-facing`, or remove the annotation");
     let public = ("frontend-nlb-scheme", "internet-facing");
-    insta::assert_snapshot!(told(&[ON, public, ("frontend-nlb-eip-allocations", "eipalloc-1")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/frontend-nlb-eip-allocations: 1 elastic addresses are named for 2 subnets; name one elastic address for each subnet, in their order");
+    insta::assert_snapshot!(told(&[ON, public, ("frontend-nlb-eip-allocations", "eipalloc-1")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/frontend-nlb-eip-allocations: 1 elastic addresses are named for 2 subnets; name one elastic address for each subnet, in their order, or other subnets in `alb.ingress.kubernetes.io/frontend-nlb-subnets`: those that it has are kept");
     insta::assert_snapshot!(told(&[ON, ("frontend-nlb-listener-port-mapping", "http=80,0=80")]), @r"
     Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/frontend-nlb-listener-port-mapping: `0=80` does not map one port to another; write `<port in front>=<port behind>`, with ports from 1 to 65535
     Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/frontend-nlb-listener-port-mapping: `http=80` does not map one port to another; write `<port in front>=<port behind>`, with ports from 1 to 65535
@@ -162,19 +164,140 @@ fn what_is_wrong_with_it() {
     "#);
 }
 
+fn member(name: &str, annotations: &[(&str, &str)]) -> String {
+    let annotations = [&[("group.name", "edge"), IP], annotations].concat();
+    let spec = format!("  rules:\n{}", rules("", &[("Exact", &format!("/{name}"), "web", "80")]));
+    ingress(&annotations, &spec).replace("  name: web\n  namespace", &format!("  name: {name}\n  namespace"))
+}
+
+fn built_group(members: &[String], facts: &Facts) -> Built {
+    let snapshot = snapshot(&format!("{SERVICES}\n---\n{}", members.join("\n---\n")));
+    let group = StackId::Group("edge".to_owned());
+    let membership = super::super::membership(&snapshot, &config(), &group);
+    build(&snapshot, &config(), facts, &group, &membership)
+}
+
+/// Returns the facts of a group that has one in front, and members that hold resources.
+fn fronted(members: &[&str], change: impl FnOnce(&mut ObservedStack)) -> Facts {
+    let existing = ExistingLoadBalancer {
+        kind: LoadBalancerKind::Network,
+        scheme: Scheme::InternetFacing,
+        has_security_groups: true,
+        subnets: ["subnet-a", "subnet-b"].map(SubnetId::new).into(),
+        customer_owned_pool: None,
+    };
+    let mut facts = super::groups::current(|observed| {
+        observed.member_resources.extend(members.iter().map(|name| MemberResources {
+            member: ObjectReference::ingress(&ObjectName::new("shop", *name)),
+            rules: BTreeSet::new(),
+            ports: BTreeMap::new(),
+        }));
+        change(observed);
+    });
+    let Facts { subnets, security_groups, .. } = self::facts();
+    facts.subnets.extend(subnets);
+    let kept = vec![subnet("subnet-a"), subnet("subnet-b")];
+    facts.subnets.insert(named(&["subnet-a", "subnet-b"]), Fact::Known(kept));
+    facts.security_groups.extend(security_groups);
+    Facts { frontend: vec![existing], ..facts }
+}
+
+/// Its settings are not known, and a default one would move what is in front.
+#[test]
+fn what_a_frozen_member_may_have_requested_stays() {
+    let public = ("frontend-nlb-scheme", "internet-facing");
+    let broken = ("listen-ports", "nonsense");
+    let members = [member("a", &[ON, public, broken]), member("b", &[ON])];
+    for holders in [&["a", "b"][..], &[]] {
+        let built = built_group(&members, &fronted(holders, |_| ()));
+        assert_eq!(
+            built.frozen.iter().map(|name| name.name.as_str()).collect::<Vec<_>>(),
+            ["a"],
+            "{}",
+            messages(&built)
+        );
+        assert_eq!(built.stack.unwrap().frontend, None);
+    }
+    // It never had a part of it.
+    let built = built_group(&members, &fronted(&["b"], |_| ()));
+    assert!(built.stack.unwrap().frontend.is_some());
+}
+
+/// The annotation of each load balancer releases that one.
+#[test]
+fn what_is_protected_in_front_is_released_by_its_own_annotation() {
+    let off = |key: &'static str| (key, "deletion_protection.enabled=false");
+    let (front, behind) = (off("frontend-nlb-attributes"), off("load-balancer-attributes"));
+    let facts = |names: &[&str]| Facts {
+        protected: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+        names: ["edge".to_owned()].into(),
+        ..fronted(&["a"], |_| ())
+    };
+    let deleted = |annotations: &[(&str, &str)]| {
+        let held = "  generation: 7\n  finalizers: [group.ingress.k8s.aws/edge]\n  deletionTimestamp: '2026-01-01T00:00:00Z'\n";
+        member("a", annotations).replace("  generation: 7\n", held)
+    };
+    let released = |annotations: &[(&str, &str)], names: &[&str]| {
+        let built = built_group(&[deleted(annotations)], &facts(names));
+        built.stack.map(|stack| (stack.unprotect, stack.unprotect_frontend))
+    };
+    assert_eq!(released(&[ON, behind], &["edge-nlb"]), None);
+    assert_eq!(released(&[ON, front], &["edge-nlb"]), Some((false, true)));
+    assert_eq!(released(&[ON, front], &["edge"]), None);
+    assert_eq!(released(&[ON, front, behind], &["edge", "edge-nlb"]), Some((true, true)));
+    let built = built_group(&[deleted(&[ON, behind])], &facts(&["edge-nlb"]));
+    insta::assert_snapshot!(messages(&built), @"Error refused on Ingress shop/a: alb.ingress.kubernetes.io/frontend-nlb-attributes: the load balancer `edge-nlb` is protected from deletion in AWS (`deletion_protection.enabled`), so it stays, and the Ingress with it; write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted");
+    // Switched off.
+    let gone = built_group(&[member("a", &[front])], &facts(&[]));
+    assert_eq!(messages(&gone), "");
+    assert!(gone.stack.unwrap().unprotect_frontend);
+    assert!(!built_group(&[member("a", &[behind])], &facts(&[])).stack.unwrap().unprotect_frontend);
+}
+
+/// Whoever comes first in the order.
+#[test]
+fn a_newcomer_does_not_take_over_what_is_in_front() {
+    let present = |observed: &mut ObservedStack| {
+        let mut front = observed.load_balancers[0].clone();
+        (front.kind, front.scheme) = (LoadBalancerKind::Network, Scheme::InternetFacing);
+        front.subnets = ["subnet-a", "subnet-b"].map(SubnetId::new).into();
+        front.security_groups = [SecurityGroupId::new("sg-front")].into();
+        front.attributes = Some([("load_balancing.cross_zone.enabled".to_owned(), "true".to_owned())].into());
+        front.tags.insert("front".to_owned(), "nlb".to_owned());
+        let listener = front.listeners.as_mut().unwrap().get_mut(&80).unwrap();
+        let group = TargetGroupArn::new("arn:t/front");
+        let led_to = WeightedTargetGroup { group: group.clone(), weight: None };
+        listener.default_actions = vec![Action::Forward { target_groups: vec![led_to], stickiness: None }];
+        let target = LoadBalancerTarget { load_balancer: observed.load_balancers[0].arn.clone(), port: 80 };
+        observed.frontend.targets.insert(group, [target].into());
+        observed.frontend.load_balancers.push(front);
+    };
+    let mut facts = fronted(&["b"], present);
+    facts.security_groups.insert(vec!["sg-front".to_owned()], Fact::Known(vec![SecurityGroupId::new("sg-front")]));
+    let both = vec![subnet("subnet-b"), subnet("subnet-a")];
+    facts.subnets.insert(named(&["subnet-b", "subnet-a"]), Fact::Known(both));
+    for (setting, theirs, newcomers) in [
+        ("frontend-nlb-listener-port-mapping", "80=80", "80=8080"),
+        ("frontend-nlb-scheme", "internet-facing", "internal"),
+        ("frontend-nlb-security-groups", "sg-front", "front"),
+        ("frontend-nlb-subnets", "subnet-b,subnet-a", "public-a,public-b"),
+        (
+            "frontend-nlb-attributes",
+            "load_balancing.cross_zone.enabled=true",
+            "load_balancing.cross_zone.enabled=false",
+        ),
+        ("frontend-nlb-tags", "front=nlb", "front=other"),
+    ] {
+        let members = [member("a", &[ON, PORTS, (setting, newcomers)]), member("b", &[ON, PORTS, (setting, theirs)])];
+        let built = built_group(&members, &facts);
+        let frozen: Vec<&str> = built.frozen.iter().map(|name| name.name.as_str()).collect();
+        assert_eq!(frozen, ["a"], "{setting}: {}", messages(&built));
+    }
+}
+
 #[test]
 fn a_group_has_one_in_front_for_the_ports_of_all_its_members() {
-    let member = |name: &str, annotations: &[(&str, &str)]| {
-        let annotations = [&[("group.name", "edge"), IP], annotations].concat();
-        let spec = format!("  rules:\n{}", rules("", &[("Exact", &format!("/{name}"), "web", "80")]));
-        ingress(&annotations, &spec).replace("  name: web\n  namespace", &format!("  name: {name}\n  namespace"))
-    };
-    let built = |members: &[String]| {
-        let snapshot = snapshot(&format!("{SERVICES}\n---\n{}", members.join("\n---\n")));
-        let group = StackId::Group("edge".to_owned());
-        let membership = super::super::membership(&snapshot, &config(), &group);
-        build(&snapshot, &config(), &facts(), &group, &membership)
-    };
+    let built = |members: &[String]| built_group(members, &facts());
     let both = built(&[
         member("a", &[ON, ("frontend-nlb-listener-port-mapping", "81=80"), ("frontend-nlb-security-groups", "front")]),
         member("b", &[("listen-ports", r#"[{"HTTP":8080}]"#)]),

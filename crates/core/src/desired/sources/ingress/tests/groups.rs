@@ -45,7 +45,7 @@ fn shown(built: &Built) -> String {
 }
 
 /// Returns the observed stack of the group: an internal load balancer on port 80 that the members hold as given.
-fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
+pub(super) fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
     let listener = ObservedListener {
         arn: ListenerArn::new("arn:listener/80"),
         port: 80,

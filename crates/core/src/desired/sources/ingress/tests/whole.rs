@@ -145,6 +145,7 @@ fn an_ingress_with_one_path_in_full() {
         frozen: FrozenMembers::default(),
         external_tags: std::collections::BTreeSet::new(),
         unprotect: false,
+        unprotect_frontend: false,
         requesters: Requesters::default(),
     };
     let stack = stack(&ingress(
