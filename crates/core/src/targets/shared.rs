@@ -9,7 +9,10 @@ use crate::{
     model::{Target, TargetHealth},
 };
 
-use super::{endpoints::target, plan::TargetPlan};
+use super::{
+    endpoints::target,
+    plan::{TargetPlan, batches},
+};
 
 /// The key of the ConfigMap's data that has the targets.
 pub const TARGETS_KEY: &str = "targets";
@@ -58,6 +61,25 @@ pub fn restrict(
         let is_own = recorded.is_some_and(|recorded| recorded.contains(&target)) && !of_others.contains(&target);
         desired.contains(&target) || is_own
     });
+}
+
+/// Adds to a plan the desired targets without a record, although they seem to be registered, and returns them: another cluster may
+/// have registered them, and deregister them at any time. Registering a target twice changes nothing.
+#[must_use]
+pub fn confirm(
+    plan: &mut TargetPlan,
+    desired: &BTreeSet<Target>,
+    recorded: Option<&BTreeSet<Target>>,
+) -> BTreeSet<Target> {
+    let planned: BTreeSet<Target> = plan.register.concat().into_iter().chain(plan.left_out.iter().cloned()).collect();
+    let is_recorded = |target: &Target| recorded.is_some_and(|recorded| recorded.contains(target));
+    let unproven: BTreeSet<Target> =
+        desired.difference(&planned).filter(|target| !is_recorded(target)).cloned().collect();
+    if !unproven.is_empty() {
+        let all: BTreeSet<Target> = plan.register.concat().into_iter().chain(unproven.iter().cloned()).collect();
+        plan.register = batches(all.into_iter().collect());
+    }
+    unproven
 }
 
 /// Returns the record for the time in which a plan is carried out: all targets that are registered before or after it.
@@ -132,6 +154,24 @@ mod tests {
             let mut present = written(&present);
             restrict(&mut present, &set(&desired), recorded.map(|names| set(&names)).as_ref(), &set(&of_others));
             assert_eq!(present, written(&left), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_another_cluster_may_have_registered_is_registered_again() {
+        for (case, register, left_out, recorded, registers, unproven) in [
+            ("all is recorded", vec![], vec![], Some(vec!["a", "b", "c"]), vec![], vec![]),
+            ("one is another's", vec![], vec![], Some(vec!["a", "c", "x"]), vec!["b"], vec!["b"]),
+            ("next to a new one", vec!["c"], vec![], Some(vec!["b"]), vec!["a", "c"], vec!["a"]),
+            ("no record yet", vec![], vec![], None, vec!["a", "b", "c"], vec!["a", "b", "c"]),
+            ("not those that are too many", vec![], vec!["b"], Some(vec!["a"]), vec!["c"], vec!["c"]),
+        ] {
+            let one = |names: &[&str]| batches(set(names).into_iter().collect());
+            let left_out: Vec<Target> = set(&left_out).into_iter().collect();
+            let mut plan = TargetPlan { register: one(&register), surplus: vec![target("x", 80)], left_out };
+            let expected = TargetPlan { register: one(&registers), ..plan.clone() };
+            let added = confirm(&mut plan, &set(&["a", "b", "c"]), recorded.map(|names| set(&names)).as_ref());
+            assert_eq!((plan, added), (expected, set(&unproven)), "{case}");
         }
     }
 

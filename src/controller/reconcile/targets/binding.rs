@@ -306,7 +306,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     async fn change_targets(
         &self,
         resolved: Resolved,
-        registered: Registered,
+        mut registered: Registered,
         digest: Option<String>,
         checkpoint: Option<String>,
     ) -> Result<BindingOutcome, Failure> {
@@ -314,7 +314,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let backend_missing = matches!(resolution, Resolution::BackendMissing { .. });
         let wanted = desired(&resolution);
         let (owners, missing) = desired_targets(&binding.name, resolution);
-        let plan = plan(&wanted, &registered.present, self.max_targets(&binding));
+        let mut plan = plan(&wanted, &registered.present, self.max_targets(&binding));
+        if let Some(own) = &mut registered.own {
+            own.confirm(&mut plan, &wanted);
+        }
         let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
         let targets = owners.len() - plan.left_out.len();
         let left_out = (!complete).then(|| self.left_out(&binding, plan.left_out.len()));
@@ -368,6 +371,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let Some(own) = own else { return self.carry_out(bound, plan, present, outcome).await };
         let record = self.record_before(bound.binding, own, &plan, wanted).await?;
         let carried = self.carry_out(bound, plan, present, outcome).await;
+        if !own.are_proven(&outcome.registered) {
+            // They have a record now, so only AWS's answer shows whether they are still to be registered.
+            self.cloud.invalidate_targets(bound.arn);
+        }
         let recorded = self.record_after(bound.binding, record, &outcome.deregistered).await;
         carried.and(recorded)
     }

@@ -23,12 +23,24 @@ pub(crate) struct OwnTargets {
     recorded: Option<BTreeSet<Target>>,
     /// The desired targets of the cluster's other bindings of the group.
     of_others: BTreeSet<Target>,
+    /// The targets that are registered again because they have no record.
+    unproven: BTreeSet<Target>,
 }
 
 impl OwnTargets {
     /// Returns true if the binding has a record.
     pub(crate) fn is_known(&self) -> bool {
         self.recorded.is_some()
+    }
+
+    /// Adds to a plan the desired targets that only another cluster may have registered.
+    pub(crate) fn confirm(&mut self, plan: &mut TargetPlan, desired: &BTreeSet<Target>) {
+        self.unproven = shared::confirm(plan, desired, self.recorded.as_ref());
+    }
+
+    /// Returns true if all targets that only another cluster may have registered are registered by this one, too.
+    pub(crate) fn are_proven(&self, registered: &[Target]) -> bool {
+        self.unproven.iter().all(|target| registered.contains(target))
     }
 
     /// Removes the registered targets that are not the binding's own.
@@ -60,7 +72,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             None => self.read_record(binding).await?,
         };
         let of_others = self.desired_by_others(&binding.name, arn);
-        Ok(Some(OwnTargets { recorded, of_others }))
+        Ok(Some(OwnTargets { recorded, of_others, unproven: BTreeSet::new() }))
     }
 
     /// Returns the targets that a deleted binding may deregister. Without a record, its checkpoint names them, if it is trusted.

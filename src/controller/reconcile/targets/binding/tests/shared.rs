@@ -79,7 +79,8 @@ async fn without_a_record_nothing_is_deregistered() {
     let lab = shared_lab(&["10.0.0.1"]);
     lab.aws.put_targets(ARN, &at(&["10.0.0.1", "10.0.0.7", FOREIGN]));
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(lab.log(), ["read record", "finalizer on", "record 10.0.0.1:8080", READY]);
+    let register = "register 10.0.0.1:8080";
+    assert_eq!(lab.log(), ["read record", "finalizer on", "record 10.0.0.1:8080", register, READY]);
     // Neither if the Service is deleted, nor where there are no pods.
     let lab = shared_lab(&[]);
     reconcile(&lab, "tgb").await.unwrap();
@@ -169,7 +170,7 @@ async fn a_group_that_comes_to_be_shared_and_is_shared_no_more() {
     lab.invalidate();
     shares(&lab, true);
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(lab.log(), ["read record", "record 10.0.0.1:8080"]);
+    assert_eq!(lab.log(), ["read record", "checkpoint off", "record 10.0.0.1:8080", "register 10.0.0.1:8080"]);
     settle(&lab).await;
     // Shared no more, also after a restart: the binding has the whole group.
     lab.restart();
@@ -249,6 +250,27 @@ async fn a_binding_that_does_not_share_keeps_the_group_for_itself() {
     lab.change(|snapshot| drop(snapshot.apply(second)));
     let error = reconcile(&lab, "other").await.unwrap_err();
     assert!(matches!(error.problem, Problem::Denied(Denied::Taken { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_pod_with_an_address_that_another_cluster_had_is_registered() {
+    // The inventory knows the target of the other cluster, which is deregistered meanwhile.
+    for (refusal, passes) in [(None, 1), (Some("Throttling"), 2)] {
+        let lab = shared_lab(&["10.0.0.1"]);
+        settle(&lab).await;
+        lab.aws.put_targets(ARN, &at(&["10.0.0.1"]));
+        lab.serve(&["10.0.0.1", FOREIGN]);
+        if refusal.is_some() {
+            lab.throttle(0);
+        }
+        for _ in 1..passes {
+            reconcile(&lab, "tgb").await.unwrap_err();
+            assert_eq!(lab.registered(), ["10.0.0.1:8080"]);
+        }
+        settle(&lab).await;
+        assert_eq!(lab.registered(), ["10.0.0.1:8080", "10.9.0.1:8080"], "{refusal:?}");
+        assert_eq!(record(&lab).as_deref(), Some("10.0.0.1:8080,10.9.0.1:8080"));
+    }
 }
 
 #[test]
