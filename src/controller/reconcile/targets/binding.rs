@@ -249,7 +249,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             self.cloud.invalidate_targets(&arn);
         }
         if let Some(memory) = self.memory().get_mut(name) {
-            memory.recorded = None;
+            (memory.recorded, memory.proven) = (None, None);
         }
     }
 
@@ -282,6 +282,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let mut outcome = BindingOutcome::default();
             if let Resolution::Targets { targets, .. } = resolution {
                 outcome.targets = Some(targets.len());
+                self.prove(binding, targets.keys());
                 self.update_readiness_gates(binding, arn, targets, &mut outcome).await?;
             }
             return Ok(outcome);

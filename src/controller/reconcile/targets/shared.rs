@@ -69,7 +69,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         let recorded = match self.remembered(binding) {
             Some(recorded) => Some(recorded),
-            None => self.read_record(binding).await?,
+            None => self.read_record(binding).await?.or_else(|| self.remember_proven(binding)),
         };
         let of_others = self.desired_by_others(&binding.name, arn);
         Ok(Some(OwnTargets { recorded, of_others, unproven: BTreeSet::new() }))
@@ -136,8 +136,33 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 
     fn remember(&self, binding: &TargetGroupBinding, record: Option<BTreeSet<Target>>) {
-        self.memory().entry(binding.name.clone()).or_default().recorded =
-            record.map(|record| (binding.uid.clone(), record));
+        let mut memory = self.memory();
+        let memory = memory.entry(binding.name.clone()).or_default();
+        memory.recorded = record.map(|record| (binding.uid.clone(), record));
+        memory.proven = None;
+    }
+
+    /// Remembers the targets that a trusted checkpoint proves to be recorded. A restart reads no record, which may be gone when it
+    /// is needed: the deletion of a namespace deletes it before the binding.
+    pub(crate) fn prove<'a>(&self, binding: &TargetGroupBinding, targets: impl Iterator<Item = &'a Target> + Clone) {
+        if !is_shared(&binding.spec) || self.remembered(binding).is_some() {
+            return;
+        }
+        let mut memory = self.memory();
+        let proven = &mut memory.entry(binding.name.clone()).or_default().proven;
+        let is_current =
+            |(uid, known): &(String, BTreeSet<Target>)| *uid == binding.uid && known.iter().eq(targets.clone());
+        if !proven.as_ref().is_some_and(is_current) {
+            *proven = Some((binding.uid.clone(), targets.cloned().collect()));
+        }
+    }
+
+    /// Takes the targets that a checkpoint has proven for the record, which is gone.
+    fn remember_proven(&self, binding: &TargetGroupBinding) -> Option<BTreeSet<Target>> {
+        let proven = self.memory().get(&binding.name)?.proven.clone()?;
+        let proven = (proven.0 == binding.uid).then_some(proven.1)?;
+        self.remember(binding, Some(proven.clone()));
+        Some(proven)
     }
 
     async fn read_record(&self, binding: &TargetGroupBinding) -> Result<Option<BTreeSet<Target>>, Failure> {
@@ -152,9 +177,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     async fn write_record(&self, binding: &TargetGroupBinding, record: &BTreeSet<Target>) -> Result<(), Failure> {
         self.permit.check("WriteRecord")?;
+        let before = self.remembered(binding);
         // A write without an answer may have taken effect or not, so that the next pass reads the record.
         self.remember(binding, None);
         let written = self.cluster.write_own_targets(binding, &shared::text(record)).await;
+        if let (Err(error), Some(before)) = (&written, before)
+            && !matches!(error, ClusterError::Unavailable(_))
+        {
+            // In a namespace that is being deleted, the record may be gone, and none can be created.
+            self.remember(binding, Some(before.union(record).cloned().collect()));
+        }
         written.map_err(|error| Failure::at(Stage::Record, error))?;
         self.remember(binding, Some(record.clone()));
         Ok(())

@@ -273,6 +273,33 @@ async fn a_pod_with_an_address_that_another_cluster_had_is_registered() {
     }
 }
 
+#[tokio::test]
+async fn the_deletion_of_a_namespace_releases_the_targets() {
+    // The record goes first, none can be written any more, then the pods go, and the binding last.
+    for (restarts, pods_go_first) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut lab = shared_lab(&["10.0.0.1", "10.0.0.2"]);
+        settle(&lab).await;
+        if restarts {
+            lab.restart();
+            reconcile(&lab, "tgb").await.unwrap();
+            assert_eq!(lab.log(), [""; 0]);
+        }
+        set_record(&lab, None);
+        lab.cluster.terminating.store(true, std::sync::atomic::Ordering::Release);
+        if pods_go_first {
+            lab.serve(&["10.0.0.2"]);
+            reconcile(&lab, "tgb").await.unwrap_err();
+            reconcile(&lab, "tgb").await.unwrap_err();
+            lab.serve(&[]);
+            reconcile(&lab, "tgb").await.unwrap_err();
+        }
+        delete(&lab);
+        let outcome = reconcile(&lab, "tgb").await.unwrap();
+        assert_eq!(lab.registered(), ["10.9.0.1:8080"], "restarts: {restarts}, pods go first: {pods_go_first}");
+        assert_eq!(outcome.notices, []);
+    }
+}
+
 #[test]
 fn more_targets_than_a_record_has_room_for_are_left_out() {
     let lab = shared_lab(&[]);
