@@ -29,7 +29,7 @@ use super::{
 };
 use albatross_core::targets::{
     binding_owners::{Bindings, Owner, key_of},
-    endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target_state},
+    endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target, target_state},
     plan::{TargetPlan, TargetState, Unregistered, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
     shared::is_shared,
@@ -583,8 +583,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     outcome.unblocked = bindings.others(&binding.name).map(|other| other.name.clone()).collect();
                     match &owner {
                         Some(owner) => bindings.holder(owner).is_some_and(|holder| holder.name == binding.name),
-                        // Of a shared group, each releases the targets that are its own.
-                        None => outcome.unblocked.is_empty() || is_shared(&binding.spec),
+                        // Of a shared group, each releases the targets that are its own. Those that wait for a group that is not
+                        // shared deregister nothing that they have not registered.
+                        None => {
+                            let only_shared = bindings.others(&binding.name).all(|other| is_shared(&other.spec));
+                            is_shared(&binding.spec) || only_shared && bindings.denied(&binding, None).is_none()
+                        }
                     }
                 };
                 if holds {
@@ -645,6 +649,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 outcome.notices.push(unrecorded(arn));
             }
             own.restrict(&BTreeSet::new(), &mut present);
+        } else {
+            let of_others = self.desired_by_others(&binding.name, arn).await?;
+            present.retain(|written, _| !of_others.contains(&target(&written.id, written.port)));
         }
         let surplus = plan(&BTreeSet::new(), &present, None).surplus;
         for batch in safe_to_deregister(surplus, Unregistered::default(), |_| TargetState::Gone) {

@@ -14,7 +14,10 @@ use albatross_core::{
     },
 };
 
-use super::{Cloud, Cluster, ClusterError, Stage, Targets, binding::Failure};
+use super::{
+    Cloud, Cluster, ClusterError, Problem, Stage, Targets,
+    binding::{Failure, unsupported},
+};
 
 /// The targets that a binding may deregister, if it does not decide about its whole target group.
 #[derive(Debug, Default)]
@@ -71,7 +74,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             Some(recorded) => Some(recorded),
             None => self.read_record(binding).await?.or_else(|| self.remember_proven(binding)),
         };
-        let of_others = self.desired_by_others(&binding.name, arn);
+        let of_others = self.desired_by_others(&binding.name, arn).await?;
         Ok(Some(OwnTargets { recorded, of_others, unproven: BTreeSet::new() }))
     }
 
@@ -192,21 +195,29 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(())
     }
 
-    /// Returns the desired targets of the cluster's other bindings of a shared group.
-    fn desired_by_others(&self, name: &ObjectName, arn: &TargetGroupArn) -> BTreeSet<Target> {
+    /// Returns the desired targets of the cluster's other bindings of a shared group that may use it.
+    pub(crate) async fn desired_by_others(
+        &self,
+        name: &ObjectName,
+        arn: &TargetGroupArn,
+    ) -> Result<BTreeSet<Target>, Failure> {
+        let owner = self.owner(arn).await.map_err(Problem::from)?;
         let snapshot = self.snapshot();
         let bindings = Bindings::of(arn, snapshot.target_group_bindings.values());
-        let others: Vec<&TargetGroupBinding> = bindings.others(name).filter(|other| is_shared(&other.spec)).collect();
-        let resolved = others.into_iter().filter_map(|other| {
+        let may_use = |other: &&TargetGroupBinding| {
+            is_shared(&other.spec)
+                && unsupported(&other.spec).is_none()
+                && bindings.denied(other, owner.as_ref()).is_none()
+        };
+        let resolved = bindings.others(name).filter(may_use).filter_map(|other| {
             let (completed, _) = self.completed(other).ok()??;
             resolve(&snapshot, &completed).ok()
         });
-        resolved
-            .flat_map(|resolution| match resolution {
-                Resolution::Targets { targets, .. } => targets.into_keys().collect(),
-                Resolution::BackendMissing { .. } => Vec::new(),
-            })
-            .collect()
+        let targets = resolved.flat_map(|resolution| match resolution {
+            Resolution::Targets { targets, .. } => targets.into_keys().collect(),
+            Resolution::BackendMissing { .. } => Vec::new(),
+        });
+        Ok(targets.collect())
     }
 }
 

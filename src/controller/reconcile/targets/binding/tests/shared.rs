@@ -300,6 +300,50 @@ async fn the_deletion_of_a_namespace_releases_the_targets() {
     }
 }
 
+/// Returns the binding `other`, which shares the group of `tgb`, with this Service.
+fn other_of(service: &str) -> TargetGroupBinding {
+    let mut other = binding("other", Some(TargetType::Ip));
+    other.spec.multi_cluster_target_group = Some(true);
+    other.spec.service_ref.name = service.to_owned();
+    other
+}
+
+#[tokio::test]
+async fn a_binding_that_does_not_share_releases_its_targets_if_one_that_shares_waits_for_the_group() {
+    for (service_of_other, released, left) in
+        [("cart", "", vec!["10.0.0.1:8080"]), ("web", "deregister 10.0.0.1:8080", vec![])]
+    {
+        let lab = lab(&["10.0.0.1"]);
+        settle(&lab).await;
+        lab.change(|snapshot| {
+            snapshot.apply(service("web"));
+            snapshot.apply(other_of(service_of_other));
+        });
+        reconcile(&lab, "other").await.unwrap_err();
+        lab.log();
+        delete(&lab);
+        let outcome = reconcile(&lab, "tgb").await.unwrap();
+        assert_eq!(
+            (outcome.unblocked, lab.registered()),
+            (vec![name("other")], left.iter().map(ToString::to_string).collect())
+        );
+        let expected: Vec<&str> = [released, "finalizer off"].into_iter().filter(|line| !line.is_empty()).collect();
+        assert_eq!(lab.log(), expected);
+    }
+    // One that never had the group releases nothing.
+    let lab = shared_lab(&["10.0.0.1"]);
+    settle(&lab).await;
+    let mut second = other_of("cart");
+    (second.spec.multi_cluster_target_group, second.deleting) = (None, true);
+    second.finalizers = vec![BINDING_FINALIZER.to_owned()];
+    lab.change(|snapshot| drop(snapshot.apply(second)));
+    reconcile(&lab, "other").await.unwrap();
+    assert_eq!(
+        (lab.log(), lab.registered()),
+        (vec!["finalizer off".to_owned()], vec!["10.0.0.1:8080".into(), "10.9.0.1:8080".into()])
+    );
+}
+
 #[test]
 fn more_targets_than_a_record_has_room_for_are_left_out() {
     let lab = shared_lab(&[]);
