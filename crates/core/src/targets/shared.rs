@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     endpoints::target,
-    plan::{TargetPlan, batches},
+    plan::{TargetPlan, batches, is_draining},
 };
 
 /// The key of the ConfigMap's data that has the targets.
@@ -63,6 +63,24 @@ pub fn restrict(
     });
 }
 
+/// Returns the registered targets that are left to another binding of this cluster which has not recorded them yet, and may never
+/// do so: until then, they stay in the record of the binding that has registered them.
+#[must_use]
+pub fn kept(
+    present: &BTreeMap<Target, TargetHealth>,
+    desired: &BTreeSet<Target>,
+    recorded: Option<&BTreeSet<Target>>,
+    unrecorded: &BTreeSet<Target>,
+) -> BTreeSet<Target> {
+    let registered = present.iter().filter(|(_, health)| !is_draining(health));
+    let is_left = |target: &Target| {
+        !desired.contains(target)
+            && unrecorded.contains(target)
+            && recorded.is_some_and(|recorded| recorded.contains(target))
+    };
+    registered.map(|(written, _)| target(&written.id, written.port)).filter(is_left).collect()
+}
+
 /// Adds to a plan the desired targets without a record, although they seem to be registered, and returns them: another cluster may
 /// have registered them, and deregister them at any time. Registering a target twice changes nothing.
 #[must_use]
@@ -82,11 +100,12 @@ pub fn confirm(
     unproven
 }
 
-/// Returns the record for the time in which a plan is carried out: all targets that are registered before or after it.
+/// Returns the record for the time in which a plan is carried out: all targets that are registered before or after it, and those
+/// that are kept for another binding.
 #[must_use]
-pub fn during(plan: &TargetPlan, desired: &BTreeSet<Target>) -> BTreeSet<Target> {
-    let kept = desired.iter().filter(|target| !plan.left_out.contains(*target)).cloned();
-    kept.chain(plan.surplus.iter().map(|written| target(&written.id, written.port))).collect()
+pub fn during(plan: &TargetPlan, desired: &BTreeSet<Target>, kept: &BTreeSet<Target>) -> BTreeSet<Target> {
+    let desired = desired.iter().filter(|target| !plan.left_out.contains(*target)).chain(kept).cloned();
+    desired.chain(plan.surplus.iter().map(|written| target(&written.id, written.port))).collect()
 }
 
 /// Returns the record after some of the targets were deregistered.
@@ -158,6 +177,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_to_a_binding_without_a_record_of_it_is_kept() {
+        let health = |state: HealthState| TargetHealth { state, reason: None, description: None, zone: None };
+        let written = |id: &str| Target { id: id.to_owned(), port: 80 };
+        let mut present: BTreeMap<Target, TargetHealth> =
+            ["a", "b", "FD00:0::1", "x"].iter().map(|id| (written(id), health(HealthState::Healthy))).collect();
+        present.insert(written("d"), health(HealthState::Draining));
+        for (case, desired, recorded, unrecorded, expected) in [
+            ("no other binding", vec!["a"], Some(vec!["a", "b"]), vec![], vec![]),
+            ("another one desires it", vec!["a"], Some(vec!["a", "b"]), vec!["b"], vec!["b"]),
+            ("in another spelling", vec![], Some(vec!["fd00::1"]), vec!["fd00::1"], vec!["fd00::1"]),
+            ("both desire it", vec!["b"], Some(vec!["b"]), vec!["b"], vec![]),
+            ("it is another cluster's", vec![], Some(vec!["a"]), vec!["x"], vec![]),
+            ("it drains, or is gone", vec![], Some(vec!["d", "e"]), vec!["d", "e"], vec![]),
+            ("no record", vec![], None, vec!["a"], vec![]),
+        ] {
+            let recorded = recorded.map(|names| set(&names));
+            assert_eq!(kept(&present, &set(&desired), recorded.as_ref(), &set(&unrecorded)), set(&expected), "{case}");
+        }
+    }
+
+    #[test]
     fn what_another_cluster_may_have_registered_is_registered_again() {
         for (case, register, left_out, recorded, registers, unproven) in [
             ("all is recorded", vec![], vec![], Some(vec!["a", "b", "c"]), vec![], vec![]),
@@ -182,11 +222,11 @@ mod tests {
             surplus: vec![Target { id: "FD00:0::1".to_owned(), port: 80 }, target("old", 80)],
             left_out: vec![target("too-many", 80)],
         };
-        let during = during(&plan, &set(&["kept", "new", "too-many"]));
-        assert_eq!(during, set(&["kept", "new", "fd00::1", "old"]));
+        let during = during(&plan, &set(&["kept", "new", "too-many"]), &set(&["left"]));
+        assert_eq!(during, set(&["kept", "new", "fd00::1", "old", "left"]));
         // What could not be deregistered stays recorded.
         let after = after(during, &[Target { id: "FD00:0::1".to_owned(), port: 80 }]);
-        assert_eq!(after, set(&["kept", "new", "old"]));
+        assert_eq!(after, set(&["kept", "new", "old", "left"]));
     }
 
     #[test]

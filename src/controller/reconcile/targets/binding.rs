@@ -288,8 +288,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             return Ok(outcome);
         }
         let mut present = self.present_targets(arn).await?;
-        let own = self.own_targets(binding, arn).await?;
-        if let Some(own) = &own {
+        let mut own = self.own_targets(binding, arn).await?;
+        if let Some(own) = &mut own {
             own.restrict(&desired(resolution), &mut present);
         }
         if desired(resolution).is_empty() && present.values().any(|health| !is_draining(health)) {
@@ -346,12 +346,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         gates?;
         self.report(&binding, &report, Some(&arn)).await?;
         // While pods come and go, one checkpoint at the end is enough.
-        outcome.checkpoint_pending |= changes;
+        let waits = registered.own.as_ref().is_some_and(OwnTargets::has_kept);
+        outcome.checkpoint_pending |= changes || waits;
         let stands = match &digest {
             Some(digest) => self.counts(checkpoint.as_deref(), digest),
             None => checkpoint.is_none(),
         };
-        if !changes && complete && !stands {
+        if !changes && complete && !waits && !stands {
             let digest = digest.map(|digest| record::in_term(*self.terms().end(), &digest));
             self.write_checkpoint(&binding, digest).await?;
         }
@@ -644,7 +645,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 present => present.map_err(Problem::from)?,
             },
         };
-        if let Some(own) = own {
+        if let Some(mut own) = own {
             if !own.is_known() && present.values().any(|health| !is_draining(health)) {
                 outcome.notices.push(unrecorded(arn));
             }

@@ -26,6 +26,10 @@ pub(crate) struct OwnTargets {
     recorded: Option<BTreeSet<Target>>,
     /// The desired targets of the cluster's other bindings of the group.
     of_others: BTreeSet<Target>,
+    /// Those of them that no other binding has recorded.
+    unrecorded: BTreeSet<Target>,
+    /// The recorded targets that are left to the other bindings, and stay recorded until one of these records them.
+    kept: BTreeSet<Target>,
     /// The targets that are registered again because they have no record.
     unproven: BTreeSet<Target>,
 }
@@ -34,6 +38,11 @@ impl OwnTargets {
     /// Returns true if the binding has a record.
     pub(crate) fn is_known(&self) -> bool {
         self.recorded.is_some()
+    }
+
+    /// Returns true if recorded targets wait until another binding records them.
+    pub(crate) fn has_kept(&self) -> bool {
+        !self.kept.is_empty()
     }
 
     /// Adds to a plan the desired targets that only another cluster may have registered.
@@ -47,7 +56,8 @@ impl OwnTargets {
     }
 
     /// Removes the registered targets that are not the binding's own.
-    pub(crate) fn restrict(&self, desired: &BTreeSet<Target>, present: &mut BTreeMap<Target, TargetHealth>) {
+    pub(crate) fn restrict(&mut self, desired: &BTreeSet<Target>, present: &mut BTreeMap<Target, TargetHealth>) {
+        self.kept = shared::kept(present, desired, self.recorded.as_ref(), &self.unrecorded);
         shared::restrict(present, desired, self.recorded.as_ref(), &self.of_others);
     }
 }
@@ -75,7 +85,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             None => self.read_record(binding).await?.or_else(|| self.remember_proven(binding)),
         };
         let of_others = self.desired_by_others(&binding.name, arn).await?;
-        Ok(Some(OwnTargets { recorded, of_others, unproven: BTreeSet::new() }))
+        let unrecorded = of_others.difference(&self.recorded_by_others(&binding.name, arn)).cloned().collect();
+        Ok(Some(OwnTargets { recorded, of_others, unrecorded, ..OwnTargets::default() }))
     }
 
     /// Returns the targets that a deleted binding may deregister. Without a record, its checkpoint names them, if it is trusted.
@@ -97,7 +108,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         plan: &TargetPlan,
         desired: &BTreeSet<Target>,
     ) -> Result<BTreeSet<Target>, Failure> {
-        let record = shared::during(plan, desired);
+        let record = shared::during(plan, desired, &own.kept);
         // What is recorded and gone is forgotten after the plan, in one write with what it deregisters.
         if !own.recorded.as_ref().is_some_and(|recorded| recorded.is_superset(&record)) && !record.is_empty() {
             self.write_record(binding, &record).await?;
@@ -193,6 +204,22 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         written.map_err(|error| Failure::at(Stage::Record, error))?;
         self.remember(binding, Some(record.clone()));
         Ok(())
+    }
+
+    /// Returns the targets that the cluster's other bindings of a shared group are known to have recorded.
+    fn recorded_by_others(&self, name: &ObjectName, arn: &TargetGroupArn) -> BTreeSet<Target> {
+        let others: Vec<(ObjectName, String)> = {
+            let snapshot = self.snapshot();
+            let bindings = Bindings::of(arn, snapshot.target_group_bindings.values());
+            bindings.others(name).map(|other| (other.name.clone(), other.uid.clone())).collect()
+        };
+        let memory = self.memory();
+        let known = others.iter().filter_map(|(name, uid)| {
+            let memory = memory.get(name)?;
+            let (of, targets) = memory.recorded.as_ref().or(memory.proven.as_ref())?;
+            (of == uid).then_some(targets)
+        });
+        known.flatten().cloned().collect()
     }
 
     /// Returns the desired targets of the cluster's other bindings of a shared group that may use it.

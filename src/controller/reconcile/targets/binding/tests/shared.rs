@@ -309,6 +309,36 @@ fn other_of(service: &str) -> TargetGroupBinding {
 }
 
 #[tokio::test]
+async fn a_target_stays_recorded_until_the_binding_that_it_is_left_to_has_recorded_it() {
+    for records in [false, true] {
+        let lab = shared_lab(&["10.0.0.1", "10.0.0.2"]);
+        settle(&lab).await;
+        lab.change(|snapshot| {
+            snapshot.apply(service("web"));
+            snapshot.apply(slice("web", &["10.0.0.2"]));
+            snapshot.apply(slice("cart", &["10.0.0.1"]));
+            snapshot.apply(other_of("web"));
+        });
+        for _ in 0..2 {
+            assert!(reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
+            assert_eq!(lab.log(), [""; 0]);
+        }
+        assert_eq!(record(&lab).as_deref(), Some("10.0.0.1:8080,10.0.0.2:8080"));
+        if records {
+            reconcile(&lab, "other").await.unwrap();
+            lab.log();
+            assert!(!reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
+            assert_eq!(lab.log(), ["record 10.0.0.1:8080"]);
+            assert_eq!(lab.registered(), ["10.0.0.1:8080", "10.0.0.2:8080", "10.9.0.1:8080"]);
+        } else {
+            lab.change(|snapshot| drop(snapshot.target_group_bindings.remove(&name("other"))));
+            settle(&lab).await;
+            assert_eq!(lab.registered(), ["10.0.0.1:8080", "10.9.0.1:8080"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_binding_that_does_not_share_releases_its_targets_if_one_that_shares_waits_for_the_group() {
     for (service_of_other, released, left) in
         [("cart", "", vec!["10.0.0.1:8080"]), ("web", "deregister 10.0.0.1:8080", vec![])]
