@@ -89,7 +89,8 @@ pub fn safe_to_deregister(
     batches(surplus.into_iter().map(|(_, target)| target).collect())
 }
 
-fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
+/// Returns targets in calls of at most [`MAX_PER_CALL`].
+pub(super) fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
     targets.chunks(MAX_PER_CALL).map(<[Target]>::to_vec).collect()
 }
 

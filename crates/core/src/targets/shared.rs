@@ -9,7 +9,10 @@ use crate::{
     model::{Target, TargetHealth},
 };
 
-use super::{endpoints::target, plan::TargetPlan};
+use super::{
+    endpoints::target,
+    plan::{TargetPlan, batches, is_draining},
+};
 
 /// The key of the ConfigMap's data that has the targets.
 pub const TARGETS_KEY: &str = "targets";
@@ -60,11 +63,49 @@ pub fn restrict(
     });
 }
 
-/// Returns the record for the time in which a plan is carried out: all targets that are registered before or after it.
+/// Returns the registered targets that are left to another binding of this cluster which has not recorded them yet, and may never
+/// do so: until then, they stay in the record of the binding that has registered them.
 #[must_use]
-pub fn during(plan: &TargetPlan, desired: &BTreeSet<Target>) -> BTreeSet<Target> {
-    let kept = desired.iter().filter(|target| !plan.left_out.contains(*target)).cloned();
-    kept.chain(plan.surplus.iter().map(|written| target(&written.id, written.port))).collect()
+pub fn kept(
+    present: &BTreeMap<Target, TargetHealth>,
+    desired: &BTreeSet<Target>,
+    recorded: Option<&BTreeSet<Target>>,
+    unrecorded: &BTreeSet<Target>,
+) -> BTreeSet<Target> {
+    let registered = present.iter().filter(|(_, health)| !is_draining(health));
+    let is_left = |target: &Target| {
+        !desired.contains(target)
+            && unrecorded.contains(target)
+            && recorded.is_some_and(|recorded| recorded.contains(target))
+    };
+    registered.map(|(written, _)| target(&written.id, written.port)).filter(is_left).collect()
+}
+
+/// Adds to a plan the desired targets without a record, although they seem to be registered, and returns them: another cluster may
+/// have registered them, and deregister them at any time. Registering a target twice changes nothing.
+#[must_use]
+pub fn confirm(
+    plan: &mut TargetPlan,
+    desired: &BTreeSet<Target>,
+    recorded: Option<&BTreeSet<Target>>,
+) -> BTreeSet<Target> {
+    let planned: BTreeSet<Target> = plan.register.concat().into_iter().chain(plan.left_out.iter().cloned()).collect();
+    let is_recorded = |target: &Target| recorded.is_some_and(|recorded| recorded.contains(target));
+    let unproven: BTreeSet<Target> =
+        desired.difference(&planned).filter(|target| !is_recorded(target)).cloned().collect();
+    if !unproven.is_empty() {
+        let all: BTreeSet<Target> = plan.register.concat().into_iter().chain(unproven.iter().cloned()).collect();
+        plan.register = batches(all.into_iter().collect());
+    }
+    unproven
+}
+
+/// Returns the record for the time in which a plan is carried out: all targets that are registered before or after it, and those
+/// that are kept for another binding.
+#[must_use]
+pub fn during(plan: &TargetPlan, desired: &BTreeSet<Target>, kept: &BTreeSet<Target>) -> BTreeSet<Target> {
+    let desired = desired.iter().filter(|target| !plan.left_out.contains(*target)).chain(kept).cloned();
+    desired.chain(plan.surplus.iter().map(|written| target(&written.id, written.port))).collect()
 }
 
 /// Returns the record after some of the targets were deregistered.
@@ -136,17 +177,56 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_to_a_binding_without_a_record_of_it_is_kept() {
+        let health = |state: HealthState| TargetHealth { state, reason: None, description: None, zone: None };
+        let written = |id: &str| Target { id: id.to_owned(), port: 80 };
+        let mut present: BTreeMap<Target, TargetHealth> =
+            ["a", "b", "FD00:0::1", "x"].iter().map(|id| (written(id), health(HealthState::Healthy))).collect();
+        present.insert(written("d"), health(HealthState::Draining));
+        for (case, desired, recorded, unrecorded, expected) in [
+            ("no other binding", vec!["a"], Some(vec!["a", "b"]), vec![], vec![]),
+            ("another one desires it", vec!["a"], Some(vec!["a", "b"]), vec!["b"], vec!["b"]),
+            ("in another spelling", vec![], Some(vec!["fd00::1"]), vec!["fd00::1"], vec!["fd00::1"]),
+            ("both desire it", vec!["b"], Some(vec!["b"]), vec!["b"], vec![]),
+            ("it is another cluster's", vec![], Some(vec!["a"]), vec!["x"], vec![]),
+            ("it drains, or is gone", vec![], Some(vec!["d", "e"]), vec!["d", "e"], vec![]),
+            ("no record", vec![], None, vec!["a"], vec![]),
+        ] {
+            let recorded = recorded.map(|names| set(&names));
+            assert_eq!(kept(&present, &set(&desired), recorded.as_ref(), &set(&unrecorded)), set(&expected), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_another_cluster_may_have_registered_is_registered_again() {
+        for (case, register, left_out, recorded, registers, unproven) in [
+            ("all is recorded", vec![], vec![], Some(vec!["a", "b", "c"]), vec![], vec![]),
+            ("one is another's", vec![], vec![], Some(vec!["a", "c", "x"]), vec!["b"], vec!["b"]),
+            ("next to a new one", vec!["c"], vec![], Some(vec!["b"]), vec!["a", "c"], vec!["a"]),
+            ("no record yet", vec![], vec![], None, vec!["a", "b", "c"], vec!["a", "b", "c"]),
+            ("not those that are too many", vec![], vec!["b"], Some(vec!["a"]), vec!["c"], vec!["c"]),
+        ] {
+            let one = |names: &[&str]| batches(set(names).into_iter().collect());
+            let left_out: Vec<Target> = set(&left_out).into_iter().collect();
+            let mut plan = TargetPlan { register: one(&register), surplus: vec![target("x", 80)], left_out };
+            let expected = TargetPlan { register: one(&registers), ..plan.clone() };
+            let added = confirm(&mut plan, &set(&["a", "b", "c"]), recorded.map(|names| set(&names)).as_ref());
+            assert_eq!((plan, added), (expected, set(&unproven)), "{case}");
+        }
+    }
+
+    #[test]
     fn the_record_has_every_target_that_may_be_registered_at_any_moment_of_a_change() {
         let plan = TargetPlan {
             register: vec![vec![target("new", 80)]],
             surplus: vec![Target { id: "FD00:0::1".to_owned(), port: 80 }, target("old", 80)],
             left_out: vec![target("too-many", 80)],
         };
-        let during = during(&plan, &set(&["kept", "new", "too-many"]));
-        assert_eq!(during, set(&["kept", "new", "fd00::1", "old"]));
+        let during = during(&plan, &set(&["kept", "new", "too-many"]), &set(&["left"]));
+        assert_eq!(during, set(&["kept", "new", "fd00::1", "old", "left"]));
         // What could not be deregistered stays recorded.
         let after = after(during, &[Target { id: "FD00:0::1".to_owned(), port: 80 }]);
-        assert_eq!(after, set(&["kept", "new", "old"]));
+        assert_eq!(after, set(&["kept", "new", "old", "left"]));
     }
 
     #[test]

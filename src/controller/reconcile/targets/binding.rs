@@ -29,7 +29,7 @@ use super::{
 };
 use albatross_core::targets::{
     binding_owners::{Bindings, Owner, key_of},
-    endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target_state},
+    endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target, target_state},
     plan::{TargetPlan, TargetState, Unregistered, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
     shared::is_shared,
@@ -249,7 +249,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             self.cloud.invalidate_targets(&arn);
         }
         if let Some(memory) = self.memory().get_mut(name) {
-            memory.recorded = None;
+            (memory.recorded, memory.proven) = (None, None);
         }
     }
 
@@ -282,13 +282,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let mut outcome = BindingOutcome::default();
             if let Resolution::Targets { targets, .. } = resolution {
                 outcome.targets = Some(targets.len());
+                self.prove(binding, targets.keys());
                 self.update_readiness_gates(binding, arn, targets, &mut outcome).await?;
             }
             return Ok(outcome);
         }
         let mut present = self.present_targets(arn).await?;
-        let own = self.own_targets(binding, arn).await?;
-        if let Some(own) = &own {
+        let mut own = self.own_targets(binding, arn).await?;
+        if let Some(own) = &mut own {
             own.restrict(&desired(resolution), &mut present);
         }
         if desired(resolution).is_empty() && present.values().any(|health| !is_draining(health)) {
@@ -306,7 +307,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     async fn change_targets(
         &self,
         resolved: Resolved,
-        registered: Registered,
+        mut registered: Registered,
         digest: Option<String>,
         checkpoint: Option<String>,
     ) -> Result<BindingOutcome, Failure> {
@@ -314,7 +315,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let backend_missing = matches!(resolution, Resolution::BackendMissing { .. });
         let wanted = desired(&resolution);
         let (owners, missing) = desired_targets(&binding.name, resolution);
-        let plan = plan(&wanted, &registered.present, self.max_targets(&binding));
+        let mut plan = plan(&wanted, &registered.present, self.max_targets(&binding));
+        if let Some(own) = &mut registered.own {
+            own.confirm(&mut plan, &wanted);
+        }
         let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
         let targets = owners.len() - plan.left_out.len();
         let left_out = (!complete).then(|| self.left_out(&binding, plan.left_out.len()));
@@ -342,12 +346,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         gates?;
         self.report(&binding, &report, Some(&arn)).await?;
         // While pods come and go, one checkpoint at the end is enough.
-        outcome.checkpoint_pending |= changes;
+        let waits = registered.own.as_ref().is_some_and(OwnTargets::has_kept);
+        outcome.checkpoint_pending |= changes || waits;
         let stands = match &digest {
             Some(digest) => self.counts(checkpoint.as_deref(), digest),
             None => checkpoint.is_none(),
         };
-        if !changes && complete && !stands {
+        if !changes && complete && !waits && !stands {
             let digest = digest.map(|digest| record::in_term(*self.terms().end(), &digest));
             self.write_checkpoint(&binding, digest).await?;
         }
@@ -368,6 +373,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let Some(own) = own else { return self.carry_out(bound, plan, present, outcome).await };
         let record = self.record_before(bound.binding, own, &plan, wanted).await?;
         let carried = self.carry_out(bound, plan, present, outcome).await;
+        if !own.are_proven(&outcome.registered) {
+            // They have a record now, so only AWS's answer shows whether they are still to be registered.
+            self.cloud.invalidate_targets(bound.arn);
+        }
         let recorded = self.record_after(bound.binding, record, &outcome.deregistered).await;
         carried.and(recorded)
     }
@@ -575,8 +584,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     outcome.unblocked = bindings.others(&binding.name).map(|other| other.name.clone()).collect();
                     match &owner {
                         Some(owner) => bindings.holder(owner).is_some_and(|holder| holder.name == binding.name),
-                        // Of a shared group, each releases the targets that are its own.
-                        None => outcome.unblocked.is_empty() || is_shared(&binding.spec),
+                        // Of a shared group, each releases the targets that are its own. Those that wait for a group that is not
+                        // shared deregister nothing that they have not registered.
+                        None => {
+                            let only_shared = bindings.others(&binding.name).all(|other| is_shared(&other.spec));
+                            is_shared(&binding.spec) || only_shared && bindings.denied(&binding, None).is_none()
+                        }
                     }
                 };
                 if holds {
@@ -632,11 +645,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 present => present.map_err(Problem::from)?,
             },
         };
-        if let Some(own) = own {
+        if let Some(mut own) = own {
             if !own.is_known() && present.values().any(|health| !is_draining(health)) {
                 outcome.notices.push(unrecorded(arn));
             }
             own.restrict(&BTreeSet::new(), &mut present);
+        } else {
+            let of_others = self.desired_by_others(&binding.name, arn).await?;
+            present.retain(|written, _| !of_others.contains(&target(&written.id, written.port)));
         }
         let surplus = plan(&BTreeSet::new(), &present, None).surplus;
         for batch in safe_to_deregister(surplus, Unregistered::default(), |_| TargetState::Gone) {

@@ -172,6 +172,8 @@ pub(super) struct FakeCluster {
     pub unanswered: Arc<Mutex<usize>>,
     /// The pods whose status cannot be written.
     pub unwritable: Arc<Mutex<BTreeSet<ObjectName>>>,
+    /// True if no record can be written or created, as in a namespace that is being deleted.
+    pub terminating: Arc<AtomicBool>,
     /// The records of bindings whose groups are shared.
     pub records: Arc<Mutex<BTreeMap<ObjectName, String>>>,
     log: Log,
@@ -234,6 +236,10 @@ impl Cluster for FakeCluster {
     }
 
     async fn write_own_targets(&self, binding: &TargetGroupBinding, text: &str) -> Result<(), ClusterError> {
+        if self.terminating.load(Ordering::Acquire) {
+            self.log.lock().unwrap().push(format!("no record {text}"));
+            return Err(ClusterError::Refused("the namespace is being terminated".to_owned()));
+        }
         self.log.lock().unwrap().push(format!("record {text}"));
         self.records.lock().unwrap().insert(binding.name.clone(), text.to_owned());
         self.answer()

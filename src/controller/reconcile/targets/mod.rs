@@ -92,6 +92,8 @@ struct Memory {
     checkpoint: Option<(String, Option<String>)>,
     /// The UID, and the last read or written record of a binding whose group is shared.
     recorded: Option<(String, BTreeSet<Target>)>,
+    /// The UID, and the targets that a trusted checkpoint has proven to be in the record, while it was not read.
+    proven: Option<(String, BTreeSet<Target>)>,
     /// The next query for the health of targets, while a pod waits for it.
     look: Option<Look>,
     /// The time since when each pod waits, also while it is no target in between, with its UID.

@@ -14,7 +14,10 @@ use albatross_core::{
     },
 };
 
-use super::{Cloud, Cluster, ClusterError, Stage, Targets, binding::Failure};
+use super::{
+    Cloud, Cluster, ClusterError, Problem, Stage, Targets,
+    binding::{Failure, unsupported},
+};
 
 /// The targets that a binding may deregister, if it does not decide about its whole target group.
 #[derive(Debug, Default)]
@@ -23,6 +26,12 @@ pub(crate) struct OwnTargets {
     recorded: Option<BTreeSet<Target>>,
     /// The desired targets of the cluster's other bindings of the group.
     of_others: BTreeSet<Target>,
+    /// Those of them that no other binding has recorded.
+    unrecorded: BTreeSet<Target>,
+    /// The recorded targets that are left to the other bindings, and stay recorded until one of these records them.
+    kept: BTreeSet<Target>,
+    /// The targets that are registered again because they have no record.
+    unproven: BTreeSet<Target>,
 }
 
 impl OwnTargets {
@@ -31,8 +40,24 @@ impl OwnTargets {
         self.recorded.is_some()
     }
 
+    /// Returns true if recorded targets wait until another binding records them.
+    pub(crate) fn has_kept(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// Adds to a plan the desired targets that only another cluster may have registered.
+    pub(crate) fn confirm(&mut self, plan: &mut TargetPlan, desired: &BTreeSet<Target>) {
+        self.unproven = shared::confirm(plan, desired, self.recorded.as_ref());
+    }
+
+    /// Returns true if all targets that only another cluster may have registered are registered by this one, too.
+    pub(crate) fn are_proven(&self, registered: &[Target]) -> bool {
+        self.unproven.iter().all(|target| registered.contains(target))
+    }
+
     /// Removes the registered targets that are not the binding's own.
-    pub(crate) fn restrict(&self, desired: &BTreeSet<Target>, present: &mut BTreeMap<Target, TargetHealth>) {
+    pub(crate) fn restrict(&mut self, desired: &BTreeSet<Target>, present: &mut BTreeMap<Target, TargetHealth>) {
+        self.kept = shared::kept(present, desired, self.recorded.as_ref(), &self.unrecorded);
         shared::restrict(present, desired, self.recorded.as_ref(), &self.of_others);
     }
 }
@@ -57,10 +82,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         let recorded = match self.remembered(binding) {
             Some(recorded) => Some(recorded),
-            None => self.read_record(binding).await?,
+            None => self.read_record(binding).await?.or_else(|| self.remember_proven(binding)),
         };
-        let of_others = self.desired_by_others(&binding.name, arn);
-        Ok(Some(OwnTargets { recorded, of_others }))
+        let of_others = self.desired_by_others(&binding.name, arn).await?;
+        let unrecorded = of_others.difference(&self.recorded_by_others(&binding.name, arn)).cloned().collect();
+        Ok(Some(OwnTargets { recorded, of_others, unrecorded, ..OwnTargets::default() }))
     }
 
     /// Returns the targets that a deleted binding may deregister. Without a record, its checkpoint names them, if it is trusted.
@@ -82,7 +108,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         plan: &TargetPlan,
         desired: &BTreeSet<Target>,
     ) -> Result<BTreeSet<Target>, Failure> {
-        let record = shared::during(plan, desired);
+        let record = shared::during(plan, desired, &own.kept);
         // What is recorded and gone is forgotten after the plan, in one write with what it deregisters.
         if !own.recorded.as_ref().is_some_and(|recorded| recorded.is_superset(&record)) && !record.is_empty() {
             self.write_record(binding, &record).await?;
@@ -124,8 +150,33 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 
     fn remember(&self, binding: &TargetGroupBinding, record: Option<BTreeSet<Target>>) {
-        self.memory().entry(binding.name.clone()).or_default().recorded =
-            record.map(|record| (binding.uid.clone(), record));
+        let mut memory = self.memory();
+        let memory = memory.entry(binding.name.clone()).or_default();
+        memory.recorded = record.map(|record| (binding.uid.clone(), record));
+        memory.proven = None;
+    }
+
+    /// Remembers the targets that a trusted checkpoint proves to be recorded. A restart reads no record, which may be gone when it
+    /// is needed: the deletion of a namespace deletes it before the binding.
+    pub(crate) fn prove<'a>(&self, binding: &TargetGroupBinding, targets: impl Iterator<Item = &'a Target> + Clone) {
+        if !is_shared(&binding.spec) || self.remembered(binding).is_some() {
+            return;
+        }
+        let mut memory = self.memory();
+        let proven = &mut memory.entry(binding.name.clone()).or_default().proven;
+        let is_current =
+            |(uid, known): &(String, BTreeSet<Target>)| *uid == binding.uid && known.iter().eq(targets.clone());
+        if !proven.as_ref().is_some_and(is_current) {
+            *proven = Some((binding.uid.clone(), targets.cloned().collect()));
+        }
+    }
+
+    /// Takes the targets that a checkpoint has proven for the record, which is gone.
+    fn remember_proven(&self, binding: &TargetGroupBinding) -> Option<BTreeSet<Target>> {
+        let proven = self.memory().get(&binding.name)?.proven.clone()?;
+        let proven = (proven.0 == binding.uid).then_some(proven.1)?;
+        self.remember(binding, Some(proven.clone()));
+        Some(proven)
     }
 
     async fn read_record(&self, binding: &TargetGroupBinding) -> Result<Option<BTreeSet<Target>>, Failure> {
@@ -140,29 +191,60 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     async fn write_record(&self, binding: &TargetGroupBinding, record: &BTreeSet<Target>) -> Result<(), Failure> {
         self.permit.check("WriteRecord")?;
+        let before = self.remembered(binding);
         // A write without an answer may have taken effect or not, so that the next pass reads the record.
         self.remember(binding, None);
         let written = self.cluster.write_own_targets(binding, &shared::text(record)).await;
+        if let (Err(error), Some(before)) = (&written, before)
+            && !matches!(error, ClusterError::Unavailable(_))
+        {
+            // In a namespace that is being deleted, the record may be gone, and none can be created.
+            self.remember(binding, Some(before.union(record).cloned().collect()));
+        }
         written.map_err(|error| Failure::at(Stage::Record, error))?;
         self.remember(binding, Some(record.clone()));
         Ok(())
     }
 
-    /// Returns the desired targets of the cluster's other bindings of a shared group.
-    fn desired_by_others(&self, name: &ObjectName, arn: &TargetGroupArn) -> BTreeSet<Target> {
+    /// Returns the targets that the cluster's other bindings of a shared group are known to have recorded.
+    fn recorded_by_others(&self, name: &ObjectName, arn: &TargetGroupArn) -> BTreeSet<Target> {
+        let others: Vec<(ObjectName, String)> = {
+            let snapshot = self.snapshot();
+            let bindings = Bindings::of(arn, snapshot.target_group_bindings.values());
+            bindings.others(name).map(|other| (other.name.clone(), other.uid.clone())).collect()
+        };
+        let memory = self.memory();
+        let known = others.iter().filter_map(|(name, uid)| {
+            let memory = memory.get(name)?;
+            let (of, targets) = memory.recorded.as_ref().or(memory.proven.as_ref())?;
+            (of == uid).then_some(targets)
+        });
+        known.flatten().cloned().collect()
+    }
+
+    /// Returns the desired targets of the cluster's other bindings of a shared group that may use it.
+    pub(crate) async fn desired_by_others(
+        &self,
+        name: &ObjectName,
+        arn: &TargetGroupArn,
+    ) -> Result<BTreeSet<Target>, Failure> {
+        let owner = self.owner(arn).await.map_err(Problem::from)?;
         let snapshot = self.snapshot();
         let bindings = Bindings::of(arn, snapshot.target_group_bindings.values());
-        let others: Vec<&TargetGroupBinding> = bindings.others(name).filter(|other| is_shared(&other.spec)).collect();
-        let resolved = others.into_iter().filter_map(|other| {
+        let may_use = |other: &&TargetGroupBinding| {
+            is_shared(&other.spec)
+                && unsupported(&other.spec).is_none()
+                && bindings.denied(other, owner.as_ref()).is_none()
+        };
+        let resolved = bindings.others(name).filter(may_use).filter_map(|other| {
             let (completed, _) = self.completed(other).ok()??;
             resolve(&snapshot, &completed).ok()
         });
-        resolved
-            .flat_map(|resolution| match resolution {
-                Resolution::Targets { targets, .. } => targets.into_keys().collect(),
-                Resolution::BackendMissing { .. } => Vec::new(),
-            })
-            .collect()
+        let targets = resolved.flat_map(|resolution| match resolution {
+            Resolution::Targets { targets, .. } => targets.into_keys().collect(),
+            Resolution::BackendMissing { .. } => Vec::new(),
+        });
+        Ok(targets.collect())
     }
 }
 

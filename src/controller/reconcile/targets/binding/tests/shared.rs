@@ -79,7 +79,8 @@ async fn without_a_record_nothing_is_deregistered() {
     let lab = shared_lab(&["10.0.0.1"]);
     lab.aws.put_targets(ARN, &at(&["10.0.0.1", "10.0.0.7", FOREIGN]));
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(lab.log(), ["read record", "finalizer on", "record 10.0.0.1:8080", READY]);
+    let register = "register 10.0.0.1:8080";
+    assert_eq!(lab.log(), ["read record", "finalizer on", "record 10.0.0.1:8080", register, READY]);
     // Neither if the Service is deleted, nor where there are no pods.
     let lab = shared_lab(&[]);
     reconcile(&lab, "tgb").await.unwrap();
@@ -169,7 +170,7 @@ async fn a_group_that_comes_to_be_shared_and_is_shared_no_more() {
     lab.invalidate();
     shares(&lab, true);
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(lab.log(), ["read record", "record 10.0.0.1:8080"]);
+    assert_eq!(lab.log(), ["read record", "checkpoint off", "record 10.0.0.1:8080", "register 10.0.0.1:8080"]);
     settle(&lab).await;
     // Shared no more, also after a restart: the binding has the whole group.
     lab.restart();
@@ -249,6 +250,128 @@ async fn a_binding_that_does_not_share_keeps_the_group_for_itself() {
     lab.change(|snapshot| drop(snapshot.apply(second)));
     let error = reconcile(&lab, "other").await.unwrap_err();
     assert!(matches!(error.problem, Problem::Denied(Denied::Taken { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_pod_with_an_address_that_another_cluster_had_is_registered() {
+    // The inventory knows the target of the other cluster, which is deregistered meanwhile.
+    for (refusal, passes) in [(None, 1), (Some("Throttling"), 2)] {
+        let lab = shared_lab(&["10.0.0.1"]);
+        settle(&lab).await;
+        lab.aws.put_targets(ARN, &at(&["10.0.0.1"]));
+        lab.serve(&["10.0.0.1", FOREIGN]);
+        if refusal.is_some() {
+            lab.throttle(0);
+        }
+        for _ in 1..passes {
+            reconcile(&lab, "tgb").await.unwrap_err();
+            assert_eq!(lab.registered(), ["10.0.0.1:8080"]);
+        }
+        settle(&lab).await;
+        assert_eq!(lab.registered(), ["10.0.0.1:8080", "10.9.0.1:8080"], "{refusal:?}");
+        assert_eq!(record(&lab).as_deref(), Some("10.0.0.1:8080,10.9.0.1:8080"));
+    }
+}
+
+#[tokio::test]
+async fn the_deletion_of_a_namespace_releases_the_targets() {
+    // The record goes first, none can be written any more, then the pods go, and the binding last.
+    for (restarts, pods_go_first) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut lab = shared_lab(&["10.0.0.1", "10.0.0.2"]);
+        settle(&lab).await;
+        if restarts {
+            lab.restart();
+            reconcile(&lab, "tgb").await.unwrap();
+            assert_eq!(lab.log(), [""; 0]);
+        }
+        set_record(&lab, None);
+        lab.cluster.terminating.store(true, std::sync::atomic::Ordering::Release);
+        if pods_go_first {
+            lab.serve(&["10.0.0.2"]);
+            reconcile(&lab, "tgb").await.unwrap_err();
+            reconcile(&lab, "tgb").await.unwrap_err();
+            lab.serve(&[]);
+            reconcile(&lab, "tgb").await.unwrap_err();
+        }
+        delete(&lab);
+        let outcome = reconcile(&lab, "tgb").await.unwrap();
+        assert_eq!(lab.registered(), ["10.9.0.1:8080"], "restarts: {restarts}, pods go first: {pods_go_first}");
+        assert_eq!(outcome.notices, []);
+    }
+}
+
+/// Returns the binding `other`, which shares the group of `tgb`, with this Service.
+fn other_of(service: &str) -> TargetGroupBinding {
+    let mut other = binding("other", Some(TargetType::Ip));
+    other.spec.multi_cluster_target_group = Some(true);
+    other.spec.service_ref.name = service.to_owned();
+    other
+}
+
+#[tokio::test]
+async fn a_target_stays_recorded_until_the_binding_that_it_is_left_to_has_recorded_it() {
+    for records in [false, true] {
+        let lab = shared_lab(&["10.0.0.1", "10.0.0.2"]);
+        settle(&lab).await;
+        lab.change(|snapshot| {
+            snapshot.apply(service("web"));
+            snapshot.apply(slice("web", &["10.0.0.2"]));
+            snapshot.apply(slice("cart", &["10.0.0.1"]));
+            snapshot.apply(other_of("web"));
+        });
+        for _ in 0..2 {
+            assert!(reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
+            assert_eq!(lab.log(), [""; 0]);
+        }
+        assert_eq!(record(&lab).as_deref(), Some("10.0.0.1:8080,10.0.0.2:8080"));
+        if records {
+            reconcile(&lab, "other").await.unwrap();
+            lab.log();
+            assert!(!reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
+            assert_eq!(lab.log(), ["record 10.0.0.1:8080"]);
+            assert_eq!(lab.registered(), ["10.0.0.1:8080", "10.0.0.2:8080", "10.9.0.1:8080"]);
+        } else {
+            lab.change(|snapshot| drop(snapshot.target_group_bindings.remove(&name("other"))));
+            settle(&lab).await;
+            assert_eq!(lab.registered(), ["10.0.0.1:8080", "10.9.0.1:8080"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_binding_that_does_not_share_releases_its_targets_if_one_that_shares_waits_for_the_group() {
+    for (service_of_other, released, left) in
+        [("cart", "", vec!["10.0.0.1:8080"]), ("web", "deregister 10.0.0.1:8080", vec![])]
+    {
+        let lab = lab(&["10.0.0.1"]);
+        settle(&lab).await;
+        lab.change(|snapshot| {
+            snapshot.apply(service("web"));
+            snapshot.apply(other_of(service_of_other));
+        });
+        reconcile(&lab, "other").await.unwrap_err();
+        lab.log();
+        delete(&lab);
+        let outcome = reconcile(&lab, "tgb").await.unwrap();
+        assert_eq!(
+            (outcome.unblocked, lab.registered()),
+            (vec![name("other")], left.iter().map(ToString::to_string).collect())
+        );
+        let expected: Vec<&str> = [released, "finalizer off"].into_iter().filter(|line| !line.is_empty()).collect();
+        assert_eq!(lab.log(), expected);
+    }
+    // One that never had the group releases nothing.
+    let lab = shared_lab(&["10.0.0.1"]);
+    settle(&lab).await;
+    let mut second = other_of("cart");
+    (second.spec.multi_cluster_target_group, second.deleting) = (None, true);
+    second.finalizers = vec![BINDING_FINALIZER.to_owned()];
+    lab.change(|snapshot| drop(snapshot.apply(second)));
+    reconcile(&lab, "other").await.unwrap();
+    assert_eq!(
+        (lab.log(), lab.registered()),
+        (vec!["finalizer off".to_owned()], vec!["10.0.0.1:8080".into(), "10.9.0.1:8080".into()])
+    );
 }
 
 #[test]
