@@ -68,9 +68,11 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
-        let mut asking = Asking { counts: self.counts.clone(), method: request.method().clone(), status: None };
+        let asking = Asking { counts: self.counts.clone(), method: request.method().clone(), status: None };
         let answering = self.inner.call(request);
         Box::pin(async move {
+            // The whole of it, so that it is dropped with this future.
+            let mut asking = asking;
             let answer = answering.await;
             asking.status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
             answer
