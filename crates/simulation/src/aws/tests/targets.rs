@@ -150,8 +150,8 @@ async fn a_load_balancer_is_a_target_when_it_is_active_and_listens() {
     let second = world.aws.register_targets(&group, &[target(other.as_str(), 80)]).await;
     assert_eq!(code(second), "InvalidTarget");
     assert_eq!(code(world.aws.delete_load_balancer(&behind).await), "ResourceInUse");
-    assert_eq!(code(world.aws.delete_listener(&listener).await), "ResourceInUse");
+    assert_eq!(code(world.aws.delete_listener(&listener.arn).await), "ResourceInUse");
     world.aws.deregister_targets(&group, &[one]).await.unwrap();
-    world.aws.delete_listener(&listener).await.unwrap();
+    world.aws.delete_listener(&listener.arn).await.unwrap();
     world.aws.delete_load_balancer(&behind).await.unwrap();
 }
