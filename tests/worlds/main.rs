@@ -52,7 +52,9 @@ fn each_seed(seeds: impl Fn(u64) -> u64, count: u64, run: impl Fn(u64) -> Result
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| {
+            // As the workers of the program: without optimisation the passes need more than the default.
+            let worker = std::thread::Builder::new().stack_size(8 << 20);
+            let work = || {
                 while let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap()) {
                     if enough.load(Ordering::SeqCst) {
                         return;
@@ -70,7 +72,8 @@ fn each_seed(seeds: impl Fn(u64) -> u64, count: u64, run: impl Fn(u64) -> Result
                         enough.store(failed.len() >= 10, Ordering::SeqCst);
                     }
                 }
-            });
+            };
+            worker.spawn_scoped(scope, work).expect("a thread");
         }
     });
     let mut failed = failed.into_inner().unwrap();

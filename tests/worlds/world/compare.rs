@@ -104,6 +104,10 @@ fn own_targets(cluster: &SimulatedCluster) -> Value {
         let Some(name) = record_of(&map) else { continue };
         let binding = bindings.iter().find(|binding| binding["metadata"]["name"] == name);
         let group = binding.and_then(|binding| binding["spec"]["targetGroupARN"].as_str()?.split('/').nth(1));
+        // A binding that has had targets keeps an empty record, which says the same as none.
+        if group.is_some() && map["data"]["targets"] == "" {
+            continue;
+        }
         own.insert(group.unwrap_or(name).to_owned(), map["data"]["targets"].clone());
     }
     Value::Object(own)

@@ -95,7 +95,10 @@ fn forward(request: &Request, item: &str) -> Result<Action<String>, Refusal> {
     let sticky = format!("{config}.TargetGroupStickinessConfig");
     let enabled = request.text(&format!("{sticky}.Enabled")) == Some("true");
     let duration_seconds = request.within(&format!("{sticky}.DurationSeconds"), 1..=604_800)?;
-    if enabled && duration_seconds.is_none() {
+    // API reference, TargetGroupStickinessConfig: the duration is one of Application Load Balancers.
+    let of_network = ["LoadBalancerArn", "ListenerArn"].iter().filter_map(|name| request.text(name));
+    let of_network = of_network.into_iter().any(|arn| arn.contains("/net/"));
+    if enabled && duration_seconds.is_none() && !of_network {
         return Err(invalid("Stickiness of target groups must have a duration"));
     }
     Ok(Action::Forward { target_groups, stickiness: Some(Stickiness { enabled, duration_seconds }) })

@@ -151,9 +151,10 @@ async fn an_unclear_answer_costs_one_read_and_the_service_a_minute() {
     for expected in [&["AssociateWebACL"][..], &[]] {
         let applied = room.step(associate(&arn)).await.unwrap();
         assert!(applied.left_out.len() == 1 && applied.left_out[0].is_transient(), "{applied:?}");
+        assert_eq!(room.fake.actions(), expected, "nothing of ELB is read again");
         let known = room.observe().await.load_balancers.remove(0).add_ons;
         assert_eq!(known, ObservedAddOns { web_acl: None, ..ObservedAddOns::of_new() });
-        assert_eq!(room.fake.actions(), expected, "nothing of ELB is read again");
+        room.fake.calls();
     }
 }
 
