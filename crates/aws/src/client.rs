@@ -120,6 +120,9 @@ pub fn parse_endpoints(text: &str) -> Result<BTreeMap<String, String>, ConnectEr
         .collect()
 }
 
+/// Failed calls of add-ons by operation and resource, with their time and error.
+type Failures = BTreeMap<(&'static str, String), (Instant, AwsError)>;
+
 /// The AWS client for calls that change nothing (Describe, List, Get); [`AwsWriter`] makes the others. The SDK does not
 /// retry: every attempt takes its turn from the budget of its class. Reads are retried whenever that may help. Writes
 /// are retried only if AWS says that it has not begun with them, because not all of them are safe to repeat.
@@ -138,7 +141,7 @@ pub struct AwsReader {
     proxies: Arc<Proxies>,
     pub(super) credentials: Option<SharedCredentialsProvider>,
     /// The calls to services that hold settings of load balancers, by operation and load balancer, that failed a short time ago.
-    failed_lately: Mutex<BTreeMap<(&'static str, String), (Instant, AwsError)>>,
+    failed_lately: Mutex<Failures>,
 }
 
 impl std::fmt::Debug for AwsReader {
@@ -326,7 +329,7 @@ impl AwsReader {
         }
     }
 
-    fn failed_lately(&self) -> MutexGuard<'_, BTreeMap<(&'static str, String), (Instant, AwsError)>> {
+    fn failed_lately(&self) -> MutexGuard<'_, Failures> {
         self.failed_lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -364,8 +364,8 @@ impl Aws {
             let too_many =
                 self.observed.load_balancers.iter().any(|b| b.target_groups().collect::<BTreeSet<_>>().len() > most);
             refuse(too_many, || "TooManyUniqueTargetGroupsPerLoadBalancer".to_owned())?;
-            let balancers = self.observed.load_balancers.iter();
-            balancers.map(|balancer| fits_addresses(balancer, &self.observed.target_groups)).collect::<Outcome>()?;
+            let mut balancers = self.observed.load_balancers.iter();
+            balancers.try_for_each(|balancer| fits_addresses(balancer, &self.observed.target_groups))?;
             let mut listeners = self.observed.load_balancers.iter().flat_map(ObservedLoadBalancer::known_listeners);
             refuse(listeners.any(authenticates_without_tls), || {
                 "InvalidLoadBalancerAction: only HTTPS listeners authenticate".to_owned()

@@ -375,7 +375,7 @@ fn the_capacity_of_the_load_balancer_wins_where_members_differ_and_a_frozen_memb
     let mistake = ("scheme", "nowhere");
     let has = |units: Option<i32>| {
         let capacity = units.and_then(CapacityUnits::new);
-        current(&|observed: &mut ObservedStack| observed.load_balancers[0].add_ons.capacity = capacity)
+        current(|observed: &mut ObservedStack| observed.load_balancers[0].add_ons.capacity = capacity)
     };
     // It has to be read first.
     let two = [member("a", &[less]), member("b", &[more])];

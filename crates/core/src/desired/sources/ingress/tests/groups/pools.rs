@@ -67,7 +67,7 @@ fn an_existing_load_balancer_keeps_its_pools_where_it_has_to() {
         balancer.scheme = Scheme::InternetFacing;
         balancer.pools.ipam = Some("ipam-pool-9".to_owned());
     };
-    let mut facts = current(&change);
+    let mut facts = current(change);
     let existing = facts.existing.as_mut().unwrap();
     existing.scheme = Scheme::InternetFacing;
     existing.customer_owned_pool = Some("ipv4pool-coip-9".to_owned());
