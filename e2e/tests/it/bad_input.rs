@@ -357,6 +357,7 @@ fn what_is_not_built_is_refused_and_makes_nothing() {
         let refused =
             stage.cluster.get("v1", "Service", Some(namespace), "web").await?.context("there is no Service")?;
         ensure!(refused["metadata"]["finalizers"].is_null(), "it is held although nothing is made for it");
+        stage.cluster.delete("v1", "Service", Some(namespace), "web").await?;
         leave(stage, namespace).await
     });
 }
