@@ -617,7 +617,7 @@ async fn targets_are_read_once_and_then_as_registered() {
     assert_eq!(fake.actions(), ["DescribeTargetHealth"]);
 }
 
-/// What concerns another group discards nothing: otherwise a busy cluster would never know any targets.
+/// A change of another group discards nothing: otherwise a busy cluster would never know any targets.
 #[tokio::test]
 async fn targets_that_are_invalidated_while_they_are_read_are_read_again() {
     let (fake, inventory) = started(&world(&[], &["a", "b"], &[])).await;

@@ -116,7 +116,7 @@ pub struct Clean {
     pub load_balancers: Vec<ObservedLoadBalancer>,
     /// All target groups with its tags: their tags and attributes.
     pub target_groups: Vec<ObservedTargetGroup>,
-    /// What stands in front of the load balancers.
+    /// The Network Load Balancer in front of the load balancers, with its target groups.
     #[serde(default, skip_serializing_if = "ObservedFrontend::is_empty")]
     pub frontend: ObservedFrontend,
     /// The resources of each member of a group within its load balancer.

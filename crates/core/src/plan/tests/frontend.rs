@@ -321,7 +321,7 @@ fn a_protected_one_stays_until_it_is_released() {
     assert_eq!(steps[..2], ["ModifyAttributes", "DeleteLoadBalancer"]);
 }
 
-/// What a frozen member may have requested stays.
+/// A front that a frozen member may have requested stays.
 #[test]
 fn while_a_member_is_frozen_nothing_goes_in_front() {
     let with = stack(&[80, 443], Some(&[(80, 80), (443, 443)]));
