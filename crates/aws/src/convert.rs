@@ -2,7 +2,7 @@
 
 mod authentication;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types as ec2;
 use aws_sdk_elasticloadbalancingv2::types as elb;
@@ -11,9 +11,9 @@ pub(super) use self::authentication::to_mutual_authentication;
 use albatross_core::model::{
     Action, Authentication, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn,
     ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedAddOns, ObservedListener,
-    ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, QueryStringValue, Rewrite, RuleArn, Scheme,
-    SecurityGroupId, SecurityGroupRule, Source, Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, Transform,
-    WeightedTargetGroup,
+    ObservedLoadBalancer, ObservedNetworkSettings, ObservedPools, ObservedRule, ObservedTargetGroup, QueryStringValue,
+    Rewrite, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, Source, Stickiness, SubnetId, SubnetMapping, Tags,
+    TargetGroupArn, Transform, WeightedTargetGroup,
 };
 
 fn texts(values: Option<&Vec<String>>) -> Vec<String> {
@@ -343,7 +343,35 @@ pub(super) fn to_subnet_mapping(mapping: &SubnetMapping) -> elb::SubnetMapping {
         .subnet_id(mapping.subnet.as_str())
         .set_allocation_id(mapping.allocation.clone())
         .set_private_ipv4_address(mapping.private_ipv4.clone())
+        .set_ipv6_address(mapping.ipv6.clone())
+        .set_source_nat_ipv6_prefix(mapping.source_nat_prefix.as_ref().map(ToString::to_string))
         .build()
+}
+
+/// The switch for source NAT of IPv6 as CreateLoadBalancer and SetSubnets take it.
+pub(super) fn to_source_nat(on: bool) -> elb::EnablePrefixForIpv6SourceNatEnum {
+    if on { elb::EnablePrefixForIpv6SourceNatEnum::On } else { elb::EnablePrefixForIpv6SourceNatEnum::Off }
+}
+
+/// Returns the prefix for source NAT in each subnet that has one.
+pub(super) fn source_nat_prefixes(zones: &[elb::AvailabilityZone]) -> BTreeMap<SubnetId, String> {
+    let of_zone = |zone: &elb::AvailabilityZone| {
+        Some((SubnetId::new(zone.subnet_id()?), zone.source_nat_ipv6_prefixes().first()?.clone()))
+    };
+    zones.iter().filter_map(of_zone).collect()
+}
+
+fn network_settings(balancer: &elb::LoadBalancer) -> ObservedNetworkSettings {
+    let source_nat = balancer.enable_prefix_for_ipv6_source_nat();
+    ObservedNetworkSettings {
+        ipv6_source_nat: source_nat == Some(&elb::EnablePrefixForIpv6SourceNatEnum::On),
+        source_nat_prefixes: source_nat_prefixes(balancer.availability_zones()),
+        private_link_rules: match balancer.enforce_security_group_inbound_rules_on_private_link_traffic() {
+            Some("on") => Some(true),
+            Some("off") => Some(false),
+            _ => None,
+        },
+    }
 }
 
 /// An Application or Network Load Balancer without listeners and tags. `None` for other types.
@@ -357,6 +385,11 @@ pub(super) fn load_balancer(balancer: &elb::LoadBalancer) -> Option<ObservedLoad
         dns_name: balancer.dns_name().unwrap_or_default().to_owned(),
         scheme: Scheme::from_word(balancer.scheme()?.as_str())?,
         ip_address_type: address_type(balancer.ip_address_type().map(elb::IpAddressType::as_str)),
+        network: network_settings(balancer),
+        pools: ObservedPools {
+            ipam: balancer.ipam_pools().and_then(|pools| pools.ipv4_ipam_pool_id()).map(str::to_owned),
+            customer_owned: balancer.customer_owned_ipv4_pool().map(str::to_owned),
+        },
         state: match state.map_or("", elb::LoadBalancerStateEnum::as_str) {
             "active" => LoadBalancerState::Active,
             "active_impaired" => LoadBalancerState::ActiveImpaired,

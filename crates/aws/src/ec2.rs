@@ -53,23 +53,20 @@ impl AwsReader {
                     zone: s.availability_zone().unwrap_or_default().to_owned(),
                     cidr: s.cidr_block().filter(|block| !block.is_empty()).map(str::to_owned),
                     available_addresses: s.available_ip_address_count().unwrap_or_default(),
-                    ipv6: s.ipv6_cidr_block_association_set().iter().any(|a| {
-                        let state = a.ipv6_cidr_block_state().and_then(|state| state.state());
-                        state == Some(&SubnetCidrBlockStateCode::Associated)
-                    }),
+                    ipv6_blocks: s
+                        .ipv6_cidr_block_association_set()
+                        .iter()
+                        .filter(|a| {
+                            let state = a.ipv6_cidr_block_state().and_then(|state| state.state());
+                            state == Some(&SubnetCidrBlockStateCode::Associated)
+                        })
+                        .filter_map(|a| a.ipv6_cidr_block().map(str::to_owned))
+                        .collect(),
                     outpost: s.outpost_arn().is_some_and(|arn| !arn.is_empty()),
                     tags: convert::ec2_tags(s.tags()),
                 })
             })
             .collect())
-    }
-
-    /// Returns the IPv4 CIDR blocks that are associated with a VPC (DescribeVpcs); `None` if the VPC does not exist.
-    ///
-    /// # Errors
-    /// Returns the error of AWS.
-    pub async fn vpc_ipv4_blocks(&self, vpc: &VpcId) -> Result<Option<Vec<String>>, AwsError> {
-        Ok(self.vpc_blocks(vpc).await?.map(|blocks| blocks.ipv4))
     }
 
     /// Returns the CIDR blocks that are associated with a VPC (DescribeVpcs); `None` if the VPC does not exist.

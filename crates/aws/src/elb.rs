@@ -9,10 +9,11 @@ use super::{AwsError, AwsReader, AwsWriter, convert};
 use albatross_core::{
     facts::limits::Limits,
     model::{
-        Action, Attributes, Authentication, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn,
-        ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObservedListener,
-        ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetMapping, Tags,
-        TargetGroup, TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId, authentication::remember_secret,
+        Action, AddressPools, Attributes, Authentication, CapacityUnits, CertificateArn, Condition, HealthCheck,
+        IpAddressType, IpamPoolId, ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName,
+        MutualAuthentication, NetworkSettings, ObservedListener, ObservedLoadBalancer, ObservedRule,
+        ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetId, SubnetMapping, Tags, TargetGroup,
+        TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId, authentication::remember_secret,
     },
 };
 
@@ -30,6 +31,8 @@ pub struct NewLoadBalancer<'a> {
     pub name: &'a LoadBalancerName,
     pub scheme: Scheme,
     pub ip_address_type: IpAddressType,
+    pub network: &'a NetworkSettings,
+    pub pools: &'a AddressPools,
     pub subnets: &'a [SubnetMapping],
     pub security_groups: &'a [SecurityGroupId],
     pub tags: &'a Tags,
@@ -115,6 +118,10 @@ fn rewriting(operation: &'static str, transforms: &[Transform]) -> Result<Option
     }
     let transforms: Option<Vec<_>> = transforms.iter().map(convert::to_transform).collect();
     transforms.map(Some).ok_or_else(|| AwsError::unsent(operation, "a transform of unknown kind"))
+}
+
+fn ipam_pools(pool: &IpamPoolId) -> elb::IpamPools {
+    elb::IpamPools::builder().ipv4_ipam_pool_id(pool.as_str()).build()
 }
 
 fn pair(key: Option<&str>, value: Option<&str>) -> Option<(String, String)> {
@@ -348,6 +355,16 @@ impl AwsReader {
     }
 }
 
+impl AwsReader {
+    /// Returns the capacity that is reserved for a load balancer (DescribeCapacityReservation).
+    pub(super) async fn reserved_capacity(&self, arn: &LoadBalancerArn) -> Result<CapacityUnits, AwsError> {
+        let call = self.elb.describe_capacity_reservation().load_balancer_arn(arn.as_str());
+        let answer = self.read("DescribeCapacityReservation", || call.clone().send()).await?;
+        let units = answer.minimum_load_balancer_capacity().and_then(|minimum| minimum.capacity_units());
+        Ok(units.and_then(CapacityUnits::new).unwrap_or(CapacityUnits::NONE))
+    }
+}
+
 /// Write calls.
 impl AwsWriter {
     /// Creates a load balancer (CreateLoadBalancer). If one with that name and these settings exists, AWS returns it.
@@ -355,6 +372,8 @@ impl AwsWriter {
         let operation = "CreateLoadBalancer";
         let subnets = new.subnets.iter().map(convert::to_subnet_mapping);
         let groups: Vec<_> = new.security_groups.iter().map(|id| id.as_str().to_owned()).collect();
+        let of_network = new.kind == LoadBalancerKind::Network;
+        let source_nat = of_network.then(|| convert::to_source_nat(new.network.ipv6_source_nat));
         let call = self
             .elb
             .create_load_balancer()
@@ -362,6 +381,9 @@ impl AwsWriter {
             .r#type(elb::LoadBalancerTypeEnum::from(new.kind.as_str()))
             .scheme(elb::LoadBalancerSchemeEnum::from(new.scheme.as_str()))
             .ip_address_type(elb::IpAddressType::from(new.ip_address_type.as_str()))
+            .set_enable_prefix_for_ipv6_source_nat(source_nat)
+            .set_ipam_pools(new.pools.ipam.as_ref().map(ipam_pools))
+            .set_customer_owned_ipv4_pool(new.pools.customer_owned.as_ref().map(|pool| pool.as_str().to_owned()))
             .set_subnet_mappings(Some(subnets.collect()))
             .set_security_groups((!groups.is_empty()).then_some(groups))
             .set_tags(convert::to_elb_tags(new.tags));
@@ -375,23 +397,75 @@ impl AwsWriter {
         Ok(balancer)
     }
 
-    /// Sets the security groups of a load balancer (SetSecurityGroups).
+    /// Sets the security groups of a load balancer, and if their rules apply to PrivateLink, for which AWS takes its default
+    /// if it is not given (SetSecurityGroups).
     pub async fn set_security_groups(
         &self,
         balancer: &LoadBalancerArn,
         groups: &[SecurityGroupId],
+        private_link_rules: Option<bool>,
     ) -> Result<(), AwsError> {
         let groups = groups.iter().map(|id| id.as_str().to_owned()).collect();
-        let call =
-            self.elb.set_security_groups().load_balancer_arn(balancer.as_str()).set_security_groups(Some(groups));
+        let rules = private_link_rules.map(|on| {
+            elb::EnforceSecurityGroupInboundRulesOnPrivateLinkTrafficEnum::from(if on { "on" } else { "off" })
+        });
+        let call = self
+            .elb
+            .set_security_groups()
+            .load_balancer_arn(balancer.as_str())
+            .set_security_groups(Some(groups))
+            .set_enforce_security_group_inbound_rules_on_private_link_traffic(rules);
         self.write("SetSecurityGroups", || call.clone().send()).await.map(drop)
     }
 
-    /// Sets all subnets of a load balancer (SetSubnets).
-    pub async fn set_subnets(&self, arn: &LoadBalancerArn, subnets: &[SubnetMapping]) -> Result<(), AwsError> {
+    /// Sets all subnets of a load balancer, and its address type and the source NAT of IPv6 if they are given (SetSubnets).
+    /// Returns the prefixes for source NAT that AWS reports.
+    pub async fn set_subnets(
+        &self,
+        arn: &LoadBalancerArn,
+        subnets: &[SubnetMapping],
+        ip_address_type: Option<IpAddressType>,
+        ipv6_source_nat: Option<bool>,
+    ) -> Result<BTreeMap<SubnetId, String>, AwsError> {
         let mappings = subnets.iter().map(convert::to_subnet_mapping).collect();
-        let call = self.elb.set_subnets().load_balancer_arn(arn.as_str()).set_subnet_mappings(Some(mappings));
-        self.write("SetSubnets", || call.clone().send()).await.map(drop)
+        let call = self
+            .elb
+            .set_subnets()
+            .load_balancer_arn(arn.as_str())
+            .set_subnet_mappings(Some(mappings))
+            .set_ip_address_type(ip_address_type.map(|kind| elb::IpAddressType::from(kind.as_str())))
+            .set_enable_prefix_for_ipv6_source_nat(ipv6_source_nat.map(convert::to_source_nat));
+        let answer = self.write("SetSubnets", || call.clone().send()).await?;
+        Ok(convert::source_nat_prefixes(answer.availability_zones()))
+    }
+
+    /// Sets the IPAM pool of a load balancer, or removes it (ModifyIpPools).
+    pub async fn modify_ip_pools(&self, arn: &LoadBalancerArn, pool: Option<&IpamPoolId>) -> Result<(), AwsError> {
+        let removed = pool.is_none().then(|| vec![elb::RemoveIpamPoolEnum::Ipv4]);
+        let call = self
+            .elb
+            .modify_ip_pools()
+            .load_balancer_arn(arn.as_str())
+            .set_ipam_pools(pool.map(ipam_pools))
+            .set_remove_ipam_pools(removed);
+        self.write("ModifyIpPools", || call.clone().send()).await.map(drop)
+    }
+
+    /// Sets the capacity that is reserved for a load balancer, or ends the reservation (ModifyCapacityReservation).
+    pub async fn modify_capacity_reservation(
+        &self,
+        arn: &LoadBalancerArn,
+        units: CapacityUnits,
+    ) -> Result<(), AwsError> {
+        let ends = units == CapacityUnits::NONE;
+        let minimum = elb::MinimumLoadBalancerCapacity::builder().capacity_units(units.units()).build();
+        let call = self
+            .elb
+            .modify_capacity_reservation()
+            .load_balancer_arn(arn.as_str())
+            .set_minimum_load_balancer_capacity((!ends).then_some(minimum))
+            .set_reset_capacity_reservation(ends.then_some(true));
+        self.write("ModifyCapacityReservation", || call.clone().send()).await.map(drop)
     }
 
     /// Sets the address type of a load balancer (SetIpAddressType).

@@ -203,9 +203,11 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" | "Unauthorized" => {
             AwsErrorKind::Denied { code, message }
         }
-        "DependencyViolation" | "ResourceInUse" | "WAFUnavailableEntityException" => {
-            AwsErrorKind::Dependency { code, message }
-        }
+        "DependencyViolation"
+        | "ResourceInUse"
+        | "WAFUnavailableEntityException"
+        | "CapacityReservationPending"
+        | "PriorRequestNotComplete" => AwsErrorKind::Dependency { code, message },
         "LoadBalancerNotFound"
         | "ListenerNotFound"
         | "RuleNotFound"
@@ -485,6 +487,11 @@ fn refused_fix(operation: &str, code: &str, message: &str) -> Option<String> {
             "WAFNonexistentItemException" if operation == "AssociateWebACL" => {
                 "check the web ACL's ARN: it must be in the load balancer's account and region"
             }
+            "CapacityDecreaseRequestsLimitExceeded" => {
+                "leave the reserved capacity as it is, or wait: AWS takes only so many decreases a day"
+            }
+            "CapacityUnitsLimitExceeded" => "reserve less, or ask AWS to raise the quota for reserved capacity",
+            "InsufficientCapacity" => "reserve less, or wait: AWS does not have that much now",
             "TargetGroupAssociationLimit" => "use the target group with one load balancer only",
             c if c.starts_with("TooMany") || c.ends_with("LimitExceeded") || c.ends_with("LimitsExceededException") => {
                 "ask AWS to raise the quota that it names, or use fewer"

@@ -17,7 +17,7 @@ use self::certificates::CertificateStore;
 use crate::{AwsError, AwsReader};
 use albatross_core::{
     facts::{Fact, FactQuery, Facts, Subnet, SubnetQuery, limits::Limits, security_groups, subnets},
-    model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcId, WebAclArn},
+    model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcBlocks, VpcId, WebAclArn},
 };
 
 /// Subnets, security groups, route tables and their tags change rarely. Resources that are not found are looked up again every time.
@@ -40,7 +40,7 @@ pub struct FactStore {
     security_groups: Mutex<BTreeMap<Vec<String>, Cell<Vec<SecurityGroupId>>>>,
     /// The same, for each name.
     target_groups: Mutex<BTreeMap<String, Cell<TargetGroupArn>>>,
-    vpc_blocks: tokio::sync::Mutex<Option<Reading<Vec<String>>>>,
+    vpc_blocks: tokio::sync::Mutex<Option<Reading<VpcBlocks>>>,
     web_acls: tokio::sync::Mutex<Option<Reading<BTreeMap<String, WebAclArn>>>>,
     shield_subscription: tokio::sync::Mutex<Option<Reading<bool>>>,
     /// By name.
@@ -275,12 +275,12 @@ impl FactStore {
         found.map_or_else(|error| unavailable(&error), Fact::Known)
     }
 
-    async fn vpc_blocks(&self) -> Fact<Vec<String>> {
+    async fn vpc_blocks(&self) -> Fact<VpcBlocks> {
         let mut kept = self.vpc_blocks.lock().await;
-        let read = async { Ok(self.aws.vpc_ipv4_blocks(&self.vpc).await?.unwrap_or_default()) };
+        let read = async { Ok(self.aws.vpc_blocks(&self.vpc).await?.unwrap_or_default()) };
         let blocks = self.ages.get(&mut kept, MAXIMUM_AGE_OF_PLACES, read).await.map(|reading| reading.value.clone());
         match blocks {
-            Ok(blocks) if blocks.is_empty() => {
+            Ok(blocks) if blocks.ipv4.is_empty() => {
                 *kept = None;
                 Fact::Absent {
                     message: format!("AWS reports no IPv4 blocks of {}", self.vpc),

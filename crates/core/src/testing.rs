@@ -39,7 +39,7 @@ pub fn build_config() -> BuildConfig {
 /// Returns the answers that find the same subnets for every load balancer that names none.
 #[must_use]
 pub fn discovered_subnets(ids: &[SubnetId]) -> BTreeMap<SubnetQuery, Fact<Vec<Subnet>>> {
-    let found: Vec<Subnet> = ids.iter().map(|id| Subnet { id: id.clone(), ipv4_blocks: Vec::new() }).collect();
+    let found: Vec<Subnet> = ids.iter().map(|id| Subnet::of_unknown_blocks(id.clone())).collect();
     let mut subnets = BTreeMap::new();
     for kind in [LoadBalancerKind::Application, LoadBalancerKind::Network] {
         for scheme in [Scheme::Internal, Scheme::InternetFacing] {
@@ -120,6 +120,8 @@ pub fn load_balancer(arn: &str, dns_name: &str) -> ObservedLoadBalancer {
         dns_name: dns_name.to_owned(),
         scheme: Scheme::Internal,
         ip_address_type: IpAddressType::Ipv4,
+        network: crate::model::ObservedNetworkSettings::default(),
+        pools: crate::model::ObservedPools::default(),
         state: LoadBalancerState::Active,
         subnets: BTreeSet::new(),
         security_groups: BTreeSet::new(),

@@ -46,6 +46,8 @@ pub struct World {
     pub trust_stores: BTreeMap<String, String>,
     /// ARNs of regional web ACLs: `edge`, `strict`.
     pub web_acls: BTreeMap<String, String>,
+    /// The IPv6 block of the VPC.
+    pub ipv6_block: String,
     /// The first address of the IPv6 block of 64 bits of each subnet.
     pub ipv6_blocks: BTreeMap<String, Ipv6Addr>,
 }
@@ -81,6 +83,7 @@ impl World {
         let vpcs = ec2.describe_vpcs().vpc_ids(&self.vpc).send().await?;
         let blocks = vpcs.vpcs().first().map(|vpc| vpc.ipv6_cidr_block_association_set()).unwrap_or_default();
         let block = owned(blocks.first().and_then(|block| block.ipv6_cidr_block()))?;
+        self.ipv6_block.clone_from(&block);
         let (start, _) = block.split_once('/').context("an IPv6 block without its length")?;
         let mut next: Ipv6Addr = start.parse()?;
         let made = ec2.create_vpc().cidr_block("10.50.0.0/16").send().await?;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use aws_sdk_ec2::types::{IpPermission, SecurityGroup};
 use aws_sdk_elasticloadbalancingv2::types::{
-    Listener, LoadBalancer, LoadBalancerTypeEnum, ProtocolEnum, TargetGroup, TargetHealthStateEnum,
+    EnablePrefixForIpv6SourceNatEnum, Listener, LoadBalancer, LoadBalancerTypeEnum, ProtocolEnum, TargetGroup,
+    TargetHealthStateEnum,
 };
 use serde_json::{Map, Value, json};
 
@@ -44,6 +45,16 @@ pub(super) async fn read(lab: &Lab, mut symbols: Symbols) -> Result<Snapshot> {
         let name = unhashed(balancer.load_balancer_name().unwrap_or_default(), &tags_of(arn));
         symbols.insert(arn.unwrap_or_default(), format!("lb:{name}"));
         hosts.insert(balancer.dns_name().unwrap_or_default().to_lowercase(), name);
+        for zone in balancer.availability_zones() {
+            let addresses = zone.load_balancer_addresses().iter().filter_map(|address| address.ipv6_address());
+            for address in addresses.chain(zone.source_nat_ipv6_prefixes().iter().map(String::as_str)) {
+                let (start, length) = address.split_once('/').unwrap_or((address, ""));
+                if let Some(symbol) = lab.world.ipv6_symbol(start) {
+                    let length = if length.is_empty() { String::new() } else { format!("/{length}") };
+                    symbols.insert(address, symbol + &length);
+                }
+            }
+        }
     }
     for group in &target_groups {
         let tags = tags_of(group.target_group_arn());
@@ -130,7 +141,10 @@ async fn load_balancer(
     let mut subnets: Vec<_> = zones.iter().filter_map(|zone| zone.subnet_id()).map(|id| symbols.text(id)).collect();
     subnets.sort_unstable();
     let addresses = zones.iter().flat_map(|zone| zone.load_balancer_addresses());
-    let addresses = addresses.filter_map(|address| address.allocation_id().or_else(|| address.private_ipv4_address()));
+    let addresses = addresses.flat_map(|address| {
+        let ipv4 = address.allocation_id().or_else(|| address.private_ipv4_address());
+        ipv4.into_iter().chain(address.ipv6_address())
+    });
     let mut addresses: Vec<_> = addresses.map(|address| symbols.text(address)).collect();
     addresses.sort_unstable();
     let mut groups: Vec<_> = balancer.security_groups().iter().map(|id| symbols.text(id)).collect();
@@ -155,6 +169,24 @@ async fn load_balancer(
         "attributes": attributes,
         "listeners": listeners,
     });
+    // What AWS has by default is left out.
+    if let Some(pool) = balancer.ipam_pools().and_then(|pools| pools.ipv4_ipam_pool_id()) {
+        state["ipamPool"] = pool.into();
+    }
+    if let Some(pool) = balancer.customer_owned_ipv4_pool() {
+        state["customerOwnedPool"] = pool.into();
+    }
+    let reserved = aws.elb.describe_capacity_reservation().load_balancer_arn(arn).send().await?;
+    if let Some(units) = reserved.minimum_load_balancer_capacity().and_then(|minimum| minimum.capacity_units()) {
+        state["capacityUnits"] = units.into();
+    }
+    if balancer.enforce_security_group_inbound_rules_on_private_link_traffic() == Some("off") {
+        state["privateLinkEnforcement"] = "off".into();
+    }
+    if balancer.enable_prefix_for_ipv6_source_nat() == Some(&EnablePrefixForIpv6SourceNatEnum::On) {
+        let prefixes = zones.iter().flat_map(|zone| zone.source_nat_ipv6_prefixes());
+        state["sourceNatPrefixes"] = prefixes.map(|prefix| symbols.text(prefix)).collect();
+    }
     if balancer.r#type == Some(LoadBalancerTypeEnum::Application) {
         let answer = aws.wafv2.get_web_acl_for_resource().resource_arn(arn).send().await?;
         if let Some(web_acl) = answer.web_acl() {

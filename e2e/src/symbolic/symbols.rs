@@ -36,6 +36,10 @@ impl Symbols {
                 symbols.insert(id, format!("{kind}:{name}"));
             }
         }
+        symbols.insert(&world.ipv6_block, "ip6block:vpc".to_owned());
+        for (name, start) in &world.ipv6_blocks {
+            symbols.insert(&format!("{start}/64"), format!("ip6block:{name}"));
+        }
         for node in &world.nodes {
             symbols.insert(&node.instance, format!("instance:{}", node.name));
         }

@@ -1,4 +1,4 @@
-//! Web ACLs of AWS WAF and protections of Shield Advanced.
+//! Web ACLs of AWS WAF, protections of Shield Advanced and reserved capacity.
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::lab::proxy::{Calls, Faults, is_read};
@@ -12,6 +12,7 @@ use crate::support::{
 const ARN: &str = "alb.ingress.kubernetes.io/wafv2-acl-arn";
 const NAME: &str = "alb.ingress.kubernetes.io/wafv2-acl-name";
 const SHIELD: &str = "alb.ingress.kubernetes.io/shield-advanced-protection";
+const CAPACITY: &str = "alb.ingress.kubernetes.io/minimum-load-balancer-capacity";
 
 /// Returns the web ACL of an Ingress's load balancer, as dumps name it, and the name of its protection.
 async fn add_ons(lab: &Lab, namespace: &str, ingress: &str) -> Result<(Value, Value)> {
@@ -97,6 +98,59 @@ fn a_restart_with_add_ons_reads_and_writes_none_of_them() {
         // The subscription is part of no record.
         let expected = ["shield:GetSubscriptionState".to_owned()];
         ensure!(calls(&stage) == expected, "a restart asks {:?}", calls(&stage));
+        finish(stage, namespace).await
+    });
+}
+
+/// Returns the calls about reserved capacity so far.
+fn calls_of_capacity(lab: &Lab) -> Vec<String> {
+    let actions = lab.proxy.counts().actions;
+    actions.keys().filter(|action| action.ends_with("CapacityReservation")).cloned().collect()
+}
+
+async fn reserves(lab: &Lab, namespace: &str, expected: Option<i64>) -> Result<()> {
+    wait_until(WITH_RETRIES, "the capacity to be reserved", async || {
+        let stack = stack_of(lab, namespace, "web").await?;
+        let balancers = stack["loadBalancers"].as_object().context("no load balancer")?;
+        let units = balancers.values().next().and_then(|balancer| balancer["capacityUnits"].as_i64());
+        ensure!(units == expected, "reserved are {units:?}");
+        Ok(true)
+    })
+    .await
+}
+
+#[test]
+fn capacity_is_reserved_where_it_is_requested_and_its_denial_harms_nothing_else() {
+    run(async {
+        let mut stage = Stage::shared().await?;
+        let namespace = "capacity";
+        stage.cluster.namespace(namespace).await?;
+        stage.proxy.reset();
+        apply(&stage, namespace, &[service("web"), ingress("web", &[], &["web"])]).await?;
+        served(&stage, namespace, "web").await?;
+        stage.settle(QUIET, SOON).await?;
+        ensure!(calls_of_capacity(&stage).is_empty(), "nobody asked for it");
+
+        let deny = Calls::that(|name| name == "elasticloadbalancing:ModifyCapacityReservation");
+        stage.proxy.set_faults(Faults { deny: Some(deny), ..Faults::default() });
+        let asking = |units: &str| ingress("web", &[(CAPACITY, &format!("CapacityUnits={units}"))], &["web", "web"]);
+        apply(&stage, namespace, &[asking("1000")]).await?;
+        warning(&stage, namespace, "Ingress/web", "elasticloadbalancing:ModifyCapacityReservation").await?;
+        served(&stage, namespace, "web").await?;
+        stage.proxy.set_faults(Faults::default());
+        reserves(&stage, namespace, Some(1000)).await?;
+        apply(&stage, namespace, &[asking("2000")]).await?;
+        reserves(&stage, namespace, Some(2000)).await?;
+        stage.settle(QUIET, SOON).await?;
+
+        stage.stop_controller().await?;
+        stage.proxy.reset();
+        stage.start_controller(&[]).await?;
+        stage.controller.as_mut().context("no controller")?.idle(SOON).await?;
+        stage.settle(QUIET, SOON).await?;
+        ensure!(calls_of_capacity(&stage).is_empty(), "a restart asks {:?}", calls_of_capacity(&stage));
+        apply(&stage, namespace, &[asking("0")]).await?;
+        reserves(&stage, namespace, None).await?;
         finish(stage, namespace).await
     });
 }

@@ -100,15 +100,19 @@ impl FactSubscribers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use albatross_core::model::ObjectName;
+    use albatross_core::model::{ObjectName, VpcBlocks};
 
     #[test]
     fn whoever_was_told_something_else_is_looked_at_again_once() {
         let subscribers = FactSubscribers::default();
         let [web, api, late] = ["web", "api", "late"].map(|name| StackId::Service(ObjectName::new("shop", name)));
         let reported = |fact| Facts { vpc_blocks: Some(fact), ..Facts::default() };
-        let first = reported(Fact::Known(vec!["10.0.0.0/16".to_owned()]));
-        let second = reported(Fact::Known(vec!["10.0.0.0/16".to_owned(), "10.1.0.0/16".to_owned()]));
+        let blocks = |blocks: &[&str]| {
+            let ipv4 = blocks.iter().map(|block| (*block).to_owned()).collect();
+            Fact::Known(VpcBlocks { ipv4, ipv6: Vec::new() })
+        };
+        let first = reported(blocks(&["10.0.0.0/16"]));
+        let second = reported(blocks(&["10.0.0.0/16", "10.1.0.0/16"]));
         let none = BTreeSet::new();
         assert_eq!(subscribers.note(&web, &FactQuery::VpcBlocks, &first), none);
         assert_eq!(subscribers.note(&api, &FactQuery::VpcBlocks, &first), none);
@@ -128,7 +132,7 @@ mod tests {
         let [web, api] = ["web", "api"].map(|name| StackId::Service(ObjectName::new("shop", name)));
         let trust_store = |n: usize| FactQuery::TrustStore(n.to_string());
         let facts = Facts {
-            vpc_blocks: Some(Fact::Known(Vec::new())),
+            vpc_blocks: Some(Fact::Known(VpcBlocks::default())),
             trust_stores: (0..1000)
                 .map(|n| (n.to_string(), Fact::Absent { message: "none".to_owned(), fix: String::new() }))
                 .collect(),

@@ -197,10 +197,7 @@ where
 /// nothing else.
 async fn observe_with<R: StackReader>(reader: &R, stack: &StackId, add_on: AddOn) -> Result<ObservedStack, AwsError> {
     let known = reader.observe_whole(stack).await?;
-    let is_unread = |balancer: &&ObservedLoadBalancer| match add_on {
-        AddOn::WebAcl => balancer.add_ons.web_acl.is_none(),
-        AddOn::Protection => balancer.add_ons.protection.is_none(),
-    };
+    let is_unread = |balancer: &&ObservedLoadBalancer| !balancer.add_ons.is_known(add_on);
     let unread = known.load_balancers.iter().filter(is_unread);
     let add_ons: BTreeSet<_> = unread.map(|balancer| (add_on, balancer.arn.clone())).collect();
     if add_ons.is_empty() {
@@ -226,6 +223,7 @@ where
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: !balancer.security_groups.is_empty(),
+        customer_owned_pool: balancer.pools.customer_owned.clone(),
         subnets: balancer.subnets.clone(),
     });
     facts.existing = all_existing.next();

@@ -167,7 +167,9 @@ impl MissingResources {
         match action {
             StepAction::AuthorizeIngress { group, .. } => self.security_group && *group == SecurityGroupTarget::Created,
             StepAction::CreateLoadBalancer(balancer) => balancer.security_groups.iter().any(group),
-            StepAction::SetSecurityGroups { groups, .. } => groups.iter().any(group),
+            StepAction::SetSecurityGroups { load_balancer, groups, .. } => {
+                self.load_balancer && load_balancer.is_none() || groups.iter().any(group)
+            }
             StepAction::CreateBinding(group) => self.target_groups.contains(&group.resource),
             StepAction::ModifyAttributes { of, .. } => match of {
                 AttributesOf::LoadBalancer(balancer) => self.load_balancer && balancer.is_none(),

@@ -60,6 +60,11 @@ fn value(annotation: &str, random: &mut Random) -> String {
         },
         "wafv2-acl-name" => ["edge", "strict", "none", "edge"][number].to_owned(),
         "shield-advanced-protection" => number.is_multiple_of(2).to_string(),
+        // An empty one asks for none.
+        "ipam-ipv4-pool-id" => ["", "ipam-pool-1", "ipam-pool-2", "ipam-pool-1"][number].to_owned(),
+        "minimum-load-balancer-capacity" => format!("CapacityUnits={}", 100 * number),
+        "inbound-sg-rules-on-private-link-traffic" => ["on", "off"][number % 2].to_owned(),
+        "ip-address-type" => ["ipv4", "dualstack"][number % 2].to_owned(),
         other => panic!("no values for {other}"),
     }
 }
@@ -81,14 +86,22 @@ const INGRESS_ANNOTATIONS: [(&str, f64); 11] = [
 ];
 
 /// The same for the settings that other services hold.
-const ADD_ONS: [(&str, f64); 3] =
-    [("wafv2-acl-arn", 0.3), ("wafv2-acl-name", 0.2), ("shield-advanced-protection", 0.3)];
+const ADD_ONS: [(&str, f64); 5] = [
+    ("wafv2-acl-arn", 0.3),
+    ("wafv2-acl-name", 0.2),
+    ("shield-advanced-protection", 0.3),
+    ("minimum-load-balancer-capacity", 0.3),
+    ("ipam-ipv4-pool-id", 0.3),
+];
 
 /// The same for a Service with a load balancer.
-const SERVICE_ANNOTATIONS: [(&str, &str, f64); 3] = [
+const SERVICE_ANNOTATIONS: [(&str, &str, f64); 6] = [
     ("additional-resource-tags", "tags", 0.5),
     ("target-group-attributes", "target-group-attributes", 0.4),
     ("healthcheck-interval", "healthcheck-interval-seconds", 0.3),
+    ("minimum-load-balancer-capacity", "minimum-load-balancer-capacity", 0.3),
+    ("inbound-sg-rules-on-private-link-traffic", "inbound-sg-rules-on-private-link-traffic", 0.3),
+    ("ip-address-type", "ip-address-type", 0.3),
 ];
 
 pub(crate) fn backend_name(number: usize) -> String {
@@ -191,12 +204,18 @@ pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random) -
             annotations[nlb(annotation)] = json!(value(values, random));
         }
     }
+    // Targets of IPv6 need a dualstack load balancer for ever.
+    let of_ipv6 = annotations[nlb("nlb-target-type")] == "instance" && random.fork(32).chance(0.3);
+    if of_ipv6 {
+        annotations[nlb("ip-address-type")] = json!("dualstack");
+    }
+    let families = if of_ipv6 { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
     let ports = (0..1 + random.below(2)).map(|port| service_port(number, port)).collect::<Vec<_>>();
     json!({
         "kind": "Service",
         "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations },
         "spec": {
-            "type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb", "ports": ports, "ipFamilies": ["IPv4"],
+            "type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb", "ports": ports, "ipFamilies": families,
             "allocateLoadBalancerNodePorts": true,
         },
     })
@@ -423,13 +442,15 @@ pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Rando
         }
         return "ports".to_owned();
     }
+    let of_ipv6 = object["spec"]["ipFamilies"].as_array().unwrap().len() > 1;
     let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
     if random.chance(0.2) {
         let other = if annotations[&nlb("scheme")] == "internal" { "internet-facing" } else { "internal" };
         annotations.insert(nlb("scheme"), json!(other));
         return format!("scheme {other}");
     }
-    let has = |(suffix, _): &(&str, &str)| annotations.contains_key(&nlb(suffix));
+    let fixed = if of_ipv6 { "ip-address-type" } else { "" };
+    let has = |(suffix, _): &(&str, &str)| annotations.contains_key(&nlb(suffix)) && *suffix != fixed;
     let changeable: Vec<(&str, &str)> = SERVICE_ANNOTATIONS.iter().map(|(s, v, _)| (*s, *v)).filter(has).collect();
     let Some((suffix, values)) = random.pick(&changeable) else { return "nothing".to_owned() };
     if *values == "tags" && random.chance(0.4) {

@@ -218,6 +218,8 @@ fn application_and_network_load_balancers_are_read() {
             dns_name: "B-1.elb.amazonaws.com".into(),
             scheme: Scheme::InternetFacing,
             ip_address_type: IpAddressType::Ipv4,
+            network: ObservedNetworkSettings::default(),
+            pools: ObservedPools::default(),
             state: LoadBalancerState::Active,
             subnets: ["subnet-1", "subnet-2"].map(SubnetId::new).into(),
             security_groups: [SecurityGroupId::new("sg-1")].into(),

@@ -59,7 +59,8 @@ async fn groups(store: &FactStore, names: &[&str]) -> Fact<Vec<SecurityGroupId>>
 }
 
 fn the_subnet() -> Fact<Vec<Subnet>> {
-    Fact::Known(vec![Subnet { id: SubnetId::new("subnet-1"), ipv4_blocks: vec!["10.0.0.0/24".to_owned()] }])
+    let ipv4_blocks = vec!["10.0.0.0/24".to_owned()];
+    Fact::Known(vec![Subnet { ipv4_blocks, ..Subnet::of_unknown_blocks(SubnetId::new("subnet-1")) }])
 }
 
 #[tokio::test]
@@ -135,7 +136,8 @@ async fn a_security_group_that_is_not_there_is_looked_for_again() {
 #[tokio::test]
 async fn the_blocks_of_the_vpc_are_those_that_are_associated() {
     let (fake, store) = store(aws).await;
-    let known = Some(Fact::Known(vec!["10.0.0.0/16".to_owned(), "10.2.0.0/16".to_owned()]));
+    let ipv4 = vec!["10.0.0.0/16".to_owned(), "10.2.0.0/16".to_owned()];
+    let known = Some(Fact::Known(VpcBlocks { ipv4, ipv6: vec![] }));
     let mut facts = Facts::default();
     for calls in [&["DescribeVpcs"][..], &[]] {
         store.answer(&FactQuery::VpcBlocks, &mut facts).await;

@@ -385,14 +385,22 @@ impl Inventory {
                     }
                     association => association?,
                 };
-                ObservedAddOns { web_acl: Some(association), protection: None }
+                ObservedAddOns { web_acl: Some(association), ..ObservedAddOns::default() }
             }
-            AddOn::Protection => ObservedAddOns { web_acl: None, protection: Some(self.aws.protection_of(arn).await?) },
+            AddOn::Protection => {
+                let protection = Some(self.aws.protection_of(arn).await?);
+                ObservedAddOns { protection, ..ObservedAddOns::default() }
+            }
+            AddOn::Capacity => {
+                let capacity = Some(self.aws.reserved_capacity(arn).await?);
+                ObservedAddOns { capacity, ..ObservedAddOns::default() }
+            }
         };
         if let Some(entry) = self.state().load_balancers.get_mut(arn) {
-            let ObservedAddOns { web_acl, protection } = &mut entry.value.add_ons;
+            let ObservedAddOns { web_acl, protection, capacity } = &mut entry.value.add_ons;
             *web_acl = read.web_acl.or(web_acl.take());
             *protection = read.protection.or(protection.take());
+            *capacity = read.capacity.or(*capacity);
         }
         Ok(())
     }

@@ -1,13 +1,14 @@
 //! The controller's own writes, recorded as they succeed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BalancerEntry, Inventory, ReadState, SecurityGroupEntry, State, TargetGroupEntry};
 use albatross_core::{
     model::{
-        Action, Association, Attributes, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn, ObservedAddOns,
-        ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, Protection,
-        Registration, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn, TargetHealth,
+        Action, Association, Attributes, CapacityUnits, HealthCheck, IpAddressType, IpamPoolId, ListenerArn,
+        LoadBalancerArn, ObservedAddOns, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup,
+        ObservedTargetGroup, Protection, Registration, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId,
+        SubnetMapping, Tags, TargetGroupArn, TargetHealth,
     },
     plan::AssumedSecret,
 };
@@ -70,20 +71,39 @@ impl Inventory {
         state.load_balancers.insert(entry.value.arn.clone(), entry);
     }
 
-    pub fn record_security_groups(&self, arn: &LoadBalancerArn, groups: BTreeSet<SecurityGroupId>) {
+    pub fn record_security_groups(
+        &self,
+        arn: &LoadBalancerArn,
+        groups: BTreeSet<SecurityGroupId>,
+        private_link_rules: Option<bool>,
+    ) {
         let mut state = self.state();
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(arn) {
             entry.value.security_groups = groups;
+            let network = &mut entry.value.network;
+            network.private_link_rules = private_link_rules.or(network.private_link_rules);
             entry.written = written;
         }
     }
 
-    pub fn record_subnets(&self, arn: &LoadBalancerArn, subnets: BTreeSet<SubnetId>) {
+    /// SetSubnets has succeeded with these values, and AWS has answered with these prefixes for source NAT.
+    pub fn record_subnets(
+        &self,
+        arn: &LoadBalancerArn,
+        mappings: &[SubnetMapping],
+        ip_address_type: Option<IpAddressType>,
+        ipv6_source_nat: Option<bool>,
+        prefixes: BTreeMap<SubnetId, String>,
+    ) {
         let mut state = self.state();
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(arn) {
-            entry.value.subnets = subnets;
+            let value = &mut entry.value;
+            value.subnets = mappings.iter().map(|mapping| mapping.subnet.clone()).collect();
+            value.ip_address_type = ip_address_type.unwrap_or(value.ip_address_type);
+            let ipv6_source_nat = ipv6_source_nat.unwrap_or(value.network.ipv6_source_nat);
+            value.network = value.network.placed(ipv6_source_nat, mappings, prefixes);
             entry.written = written;
         }
     }
@@ -93,6 +113,15 @@ impl Inventory {
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(arn) {
             entry.value.ip_address_type = kind;
+            entry.written = written;
+        }
+    }
+
+    pub fn record_ipam_pool(&self, arn: &LoadBalancerArn, pool: Option<&IpamPoolId>) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.load_balancers.get_mut(arn) {
+            entry.value.pools.ipam = pool.map(ToString::to_string);
             entry.written = written;
         }
     }
@@ -116,6 +145,10 @@ impl Inventory {
 
     pub fn record_web_acl(&self, arn: &LoadBalancerArn, association: Association) {
         self.record_add_ons(arn, |add_ons| add_ons.web_acl = Some(association));
+    }
+
+    pub fn record_capacity(&self, arn: &LoadBalancerArn, units: CapacityUnits) {
+        self.record_add_ons(arn, |add_ons| add_ons.capacity = Some(units));
     }
 
     pub fn record_protection(&self, arn: &LoadBalancerArn, protection: Protection) {

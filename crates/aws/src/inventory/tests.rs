@@ -4,8 +4,8 @@ use tokio::sync::Notify;
 
 use super::*;
 use albatross_core::model::{
-    Association, Attributes, ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName,
-    ObservedListener, ObservedRule, Protection, RuleArn, Scheme, SecurityGroupRule, Source,
+    Association, Attributes, CapacityUnits, ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState,
+    ObjectName, ObservedListener, ObservedRule, Protection, RuleArn, Scheme, SecurityGroupRule, Source,
 };
 use albatross_simulation::fake::{Call, Fake, ec2, elb, elb_error};
 
@@ -193,6 +193,8 @@ fn created_balancer(name: &str) -> ObservedLoadBalancer {
         dns_name: String::new(),
         scheme: Scheme::Internal,
         ip_address_type: albatross_core::model::IpAddressType::Ipv4,
+        network: albatross_core::model::ObservedNetworkSettings::default(),
+        pools: albatross_core::model::ObservedPools::default(),
         state: LoadBalancerState::Provisioning,
         subnets: BTreeSet::new(),
         security_groups: BTreeSet::new(),
@@ -790,10 +792,11 @@ async fn add_ons_are_known_once_read_and_by_the_controllers_own_writes() {
     let reads = Reads { add_ons: [(AddOn::WebAcl, arn.clone())].into(), ..Reads::default() };
     inventory.read(&of_a, &reads).await.unwrap();
     let web_acl = Some(Association::WebAcl(WEB_ACL.to_owned()));
-    assert_eq!(known().await, ObservedAddOns { web_acl: web_acl.clone(), protection: None });
+    assert_eq!(known().await, ObservedAddOns { web_acl: web_acl.clone(), ..ObservedAddOns::default() });
     let reads = Reads { add_ons: [(AddOn::Protection, arn.clone())].into(), ..Reads::default() };
     inventory.read(&of_a, &reads).await.unwrap();
-    assert_eq!(known().await, ObservedAddOns { web_acl, protection: Some(Protection::None) });
+    let both = ObservedAddOns { web_acl, protection: Some(Protection::None), capacity: None };
+    assert_eq!(known().await, both);
     assert_eq!(fake.actions(), ["DescribeProtection", "GetWebACLForResource"]);
     // A list does not show them, and leaves them.
     inventory.record_web_acl(&arn, Association::None);
@@ -801,7 +804,9 @@ async fn add_ons_are_known_once_read_and_by_the_controllers_own_writes() {
     inventory.record_protection(&arn, protection.clone());
     inventory.invalidate_list();
     inventory.groups().await.unwrap();
-    let own = ObservedAddOns { web_acl: Some(Association::None), protection: Some(protection) };
+    let capacity = CapacityUnits::new(100);
+    inventory.record_capacity(&arn, capacity.unwrap());
+    let own = ObservedAddOns { web_acl: Some(Association::None), protection: Some(protection), capacity };
     assert_eq!(known().await, own);
     // A record holds them.
     let record = serde_json::to_string(&inventory.observe_whole(&of_a).await.unwrap().load_balancers[0]).unwrap();

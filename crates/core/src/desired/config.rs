@@ -55,6 +55,8 @@ pub struct BuildConfig {
     pub enable_services: bool,
     /// The feature gate `NLBSecurityGroup`: without it no Network Load Balancer is made in security groups.
     pub nlb_security_groups: bool,
+    /// The feature gate `LBCapacityReservation`: capacity is reserved for load balancers for which it is requested.
+    pub capacity_reservation: bool,
     /// The feature gates over the choice of subnets.
     pub subnets: crate::facts::subnets::Gates,
     /// `--enable-wafv2`: load balancers are associated with the web ACLs (WAFv2) that Ingresses request.
@@ -99,6 +101,7 @@ impl BuildConfig {
             enable_ip_target_type: true,
             enable_services: true,
             nlb_security_groups: true,
+            capacity_reservation: true,
             subnets: crate::facts::subnets::Gates::default(),
             enable_wafv2: true,
             enable_shield: true,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     AddOn, CertificateArn, LoadBalancerKind, ObjectName, ObservedStack, OidcSecret, Scheme, SecurityGroupId, SubnetId,
-    TargetGroupArn, TrustStoreArn, WebAclArn,
+    TargetGroupArn, TrustStoreArn, VpcBlocks, WebAclArn,
 };
 
 /// A question that building asks.
@@ -93,6 +93,16 @@ pub struct Subnet {
     pub id: SubnetId,
     /// Its IPv4 blocks.
     pub ipv4_blocks: Vec<String>,
+    /// The IPv6 blocks that are associated with it.
+    pub ipv6_blocks: Vec<String>,
+}
+
+impl Subnet {
+    /// Returns a subnet whose blocks nothing depends on.
+    #[must_use]
+    pub fn of_unknown_blocks(id: SubnetId) -> Self {
+        Self { id, ipv4_blocks: Vec::new(), ipv6_blocks: Vec::new() }
+    }
 }
 
 /// The answer to a question.
@@ -134,8 +144,8 @@ pub struct Facts {
     pub current_add_ons: BTreeSet<AddOn>,
     /// By name.
     pub secrets: BTreeMap<ObjectName, Fact<OidcSecret>>,
-    /// The IPv4 blocks of the VPC.
-    pub vpc_blocks: Option<Fact<Vec<String>>>,
+    /// The blocks of the VPC.
+    pub vpc_blocks: Option<Fact<VpcBlocks>>,
     /// AWS is not asked: unknown values are known after apply.
     pub offline: bool,
     /// The shared security group.
@@ -167,6 +177,8 @@ pub struct ExistingLoadBalancer {
     pub scheme: Scheme,
     /// True if it has security groups. A Network Load Balancer created without any can never be given one.
     pub has_security_groups: bool,
+    /// The pool of customer-owned addresses that it was created with.
+    pub customer_owned_pool: Option<String>,
     /// Its subnets: kept as long as the scheme stays, also when other subnets carry the tags now.
     pub subnets: BTreeSet<SubnetId>,
 }
@@ -239,7 +251,7 @@ impl Facts {
 
     /// The blocks of the VPC, or the want of them.
     #[must_use]
-    pub fn vpc_blocks(&self) -> Option<Fact<Vec<String>>> {
+    pub fn vpc_blocks(&self) -> Option<Fact<VpcBlocks>> {
         let unknown = || self.offline.then_some(Fact::AfterApply("the address blocks of the VPC"));
         self.vpc_blocks.clone().or_else(unknown)
     }

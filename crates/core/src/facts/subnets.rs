@@ -31,10 +31,10 @@ pub struct SubnetCandidate {
     pub available_addresses: i32,
     /// True if it is on an Outpost.
     pub on_outpost: bool,
-    /// True if it has an IPv6 block.
-    pub ipv6: bool,
     /// Its IPv4 blocks.
     pub ipv4_blocks: Vec<String>,
+    /// The IPv6 blocks that are associated with it.
+    pub ipv6_blocks: Vec<String>,
     /// All its tags.
     pub tags: Tags,
 }
@@ -61,9 +61,9 @@ pub struct Zone {
 
 impl From<SubnetInfo> for SubnetCandidate {
     fn from(info: SubnetInfo) -> Self {
-        let SubnetInfo { id, zone, available_addresses, outpost, tags, cidr, ipv6 } = info;
+        let SubnetInfo { id, zone, available_addresses, outpost, tags, cidr, ipv6_blocks } = info;
         let ipv4_blocks = cidr.into_iter().collect();
-        Self { id, zone, available_addresses, on_outpost: outpost, ipv6, ipv4_blocks, tags }
+        Self { id, zone, available_addresses, on_outpost: outpost, ipv4_blocks, ipv6_blocks, tags }
     }
 }
 
@@ -76,7 +76,7 @@ impl SubnetCandidate {
     }
 
     fn chosen(&self) -> Subnet {
-        Subnet { id: self.id.clone(), ipv4_blocks: self.ipv4_blocks.clone() }
+        Subnet { id: self.id.clone(), ipv4_blocks: self.ipv4_blocks.clone(), ipv6_blocks: self.ipv6_blocks.clone() }
     }
 }
 
@@ -480,7 +480,7 @@ fn judge_fitness(candidate: &SubnetCandidate, ipv6: bool, gates: Gates, own_tag:
     if candidate.available_addresses < LEAST_ADDRESSES {
         return Some(Verdict::TooFewAddresses(candidate.available_addresses));
     }
-    (ipv6 && !candidate.ipv6).then_some(Verdict::NoIpv6)
+    (ipv6 && candidate.ipv6_blocks.is_empty()).then_some(Verdict::NoIpv6)
 }
 
 #[cfg(test)]

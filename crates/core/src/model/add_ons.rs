@@ -1,5 +1,5 @@
-//! The settings of a load balancer that other services of AWS hold: the web ACL of AWS WAF, and the protection of Shield
-//! Advanced. They are requested and read apart from the load balancer, and their failures harm nothing else of it.
+//! The settings of a load balancer that are requested and read apart from it, and whose failures harm nothing else of it: the
+//! web ACL of AWS WAF, the protection of Shield Advanced, and the reserved capacity.
 
 use std::fmt;
 
@@ -13,13 +13,15 @@ const OWN_PROTECTIONS: [&str; 2] = [PROTECTION_NAME, "managed by aws-alb-ingress
 /// The name of a protection that the controller creates.
 pub const PROTECTION_NAME: &str = "managed by aws-load-balancer-controller";
 
-/// A setting that another service of AWS holds.
+/// A setting that is read and changed apart from the load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum AddOn {
     /// The web ACL of AWS WAF (WAFv2).
     WebAcl,
     /// The protection of Shield Advanced.
     Protection,
+    /// The reserved capacity.
+    Capacity,
 }
 
 impl fmt::Display for AddOn {
@@ -27,6 +29,7 @@ impl fmt::Display for AddOn {
         f.write_str(match self {
             Self::WebAcl => "web ACL",
             Self::Protection => "protection of Shield Advanced",
+            Self::Capacity => "reserved capacity",
         })
     }
 }
@@ -53,6 +56,9 @@ pub struct AddOns {
     /// True if Shield Advanced protects the load balancer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protection: Option<Requested<bool>>,
+    /// The capacity that is reserved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Requested<CapacityUnits>>,
 }
 
 impl AddOns {
@@ -68,6 +74,7 @@ impl AddOns {
         match add_on {
             AddOn::WebAcl => self.web_acl.as_ref().map(|requested| &requested.cause),
             AddOn::Protection => self.protection.as_ref().map(|requested| &requested.cause),
+            AddOn::Capacity => self.capacity.as_ref().map(|requested| &requested.cause),
         }
     }
 }
@@ -81,19 +88,70 @@ pub struct ObservedAddOns {
     /// The protection; `None` if it has not been read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<Protection>,
+    /// The reserved capacity; `None` if it has not been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<CapacityUnits>,
 }
 
 impl ObservedAddOns {
     /// Returns the add-ons of a load balancer that was just created.
     #[must_use]
     pub fn of_new() -> Self {
-        Self { web_acl: Some(Association::None), protection: Some(Protection::None) }
+        Self {
+            web_acl: Some(Association::None),
+            protection: Some(Protection::None),
+            capacity: Some(CapacityUnits::NONE),
+        }
+    }
+
+    /// Returns true if an add-on has been read.
+    #[must_use]
+    pub fn is_known(&self, add_on: AddOn) -> bool {
+        match add_on {
+            AddOn::WebAcl => self.web_acl.is_some(),
+            AddOn::Protection => self.protection.is_some(),
+            AddOn::Capacity => self.capacity.is_some(),
+        }
     }
 
     /// Returns true if none has been read.
     #[must_use]
     pub fn is_unread(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// A reserved capacity, in load balancer capacity units (`CapacityUnits` of MinimumLoadBalancerCapacity).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CapacityUnits(i32);
+
+impl CapacityUnits {
+    /// No capacity is reserved.
+    pub const NONE: Self = Self(0);
+
+    /// Returns the capacity; `None` for a negative one.
+    #[must_use]
+    pub fn new(units: i32) -> Option<Self> {
+        (units >= 0).then_some(Self(units))
+    }
+
+    /// Returns the capacity that a text gives; `None` if it gives none that AWS's API can take.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().and_then(Self::new)
+    }
+
+    /// Returns the number of units.
+    #[must_use]
+    pub fn units(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for CapacityUnits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -127,6 +127,9 @@ impl IpAddressType {
     /// The types that an Application Load Balancer can have.
     pub const OF_LOAD_BALANCERS: &'static [&'static str] = &["ipv4", "dualstack", "dualstack-without-public-ipv4"];
 
+    /// The types that a Network Load Balancer can have.
+    pub const OF_NETWORK_LOAD_BALANCERS: &'static [&'static str] = &["ipv4", "dualstack"];
+
     /// Returns true if a load balancer of this type has IPv6 addresses.
     #[must_use]
     pub fn has_ipv6(self) -> bool {

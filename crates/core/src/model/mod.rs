@@ -2,6 +2,7 @@
 //! ([`observed`]), and the small types that both share. Nothing here does I/O.
 
 mod add_ons;
+mod address_pools;
 pub mod authentication;
 mod elements;
 mod identifiers;
@@ -9,6 +10,7 @@ mod known_limits;
 mod mutual_authentication;
 pub mod names;
 mod network;
+mod network_settings;
 mod object;
 mod observed;
 mod security_group;
@@ -19,7 +21,8 @@ pub mod tags;
 mod targets;
 mod transform;
 
-pub use add_ons::{AddOn, AddOns, Association, ObservedAddOns, PROTECTION_NAME, Protection, Requested};
+pub use add_ons::{AddOn, AddOns, Association, CapacityUnits, ObservedAddOns, PROTECTION_NAME, Protection, Requested};
+pub use address_pools::{AddressPools, CustomerOwnedPoolId, InvalidPoolId, IpamPoolId, ObservedPools};
 pub use authentication::{
     Authentication, ClientId, CognitoProvider, JwtClaim, JwtValidation, OidcProvider, OidcSecret, SecretVersion,
     Session,
@@ -35,6 +38,7 @@ pub use identifiers::{
 pub use known_limits::{KnownLimits, Quota};
 pub use mutual_authentication::MutualAuthentication;
 pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks, ZoneInfo};
+pub use network_settings::{InvalidSourceNatPrefix, NetworkSettings, ObservedNetworkSettings, SourceNatPrefix};
 pub use object::{Cause, ObjectKind, ObjectReference};
 pub use observed::{
     BackendSecurityGroup, ListenerResources, LoadBalancerState, MemberResources, ObservedBinding, ObservedListener,

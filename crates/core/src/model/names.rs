@@ -185,13 +185,17 @@ pub fn second_target_group(
     second(&target_group(identity)?, &[scheme.as_str(), addresses.as_str()])
 }
 
-/// The name of a Service's target group where another of its stack has the name of [`service_target_group`], which does not
-/// know the load balancer's scheme.
+/// The name of a Service's target group where another of its stack has the name of [`service_target_group`], which knows neither
+/// the load balancer's scheme nor the family of the targets' addresses.
 ///
 /// # Errors
 /// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
-pub fn second_service_target_group(first: &TargetGroupName, scheme: Scheme) -> Result<TargetGroupName, InvalidName> {
-    second(first, &[scheme.as_str()])
+pub fn second_service_target_group(
+    first: &TargetGroupName,
+    scheme: Scheme,
+    addresses: IpAddressType,
+) -> Result<TargetGroupName, InvalidName> {
+    second(first, &[scheme.as_str(), addresses.as_str()])
 }
 
 /// Another name that begins in the same way.

@@ -24,8 +24,8 @@ pub struct SubnetInfo {
     pub cidr: Option<String>,
     /// IPv4 addresses that are free.
     pub available_addresses: i32,
-    /// True if an IPv6 block is associated with it.
-    pub ipv6: bool,
+    /// The IPv6 blocks that are associated with it.
+    pub ipv6_blocks: Vec<String>,
     /// True if it is on an Outpost.
     pub outpost: bool,
     /// All its tags.

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, AddOn, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, KnownLimits, ListenerArn,
     ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName,
-    ObjectReference, ObservedAddOns, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId,
-    TagKeys, Tags, TargetGroupArn, Transform, TrustStoreArn, authentication::carry_over_secret,
+    ObjectReference, ObservedAddOns, ObservedNetworkSettings, ObservedPools, ResourceId, RuleArn, Scheme,
+    SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn, Transform, TrustStoreArn,
+    authentication::carry_over_secret,
 };
 
 /// The state of one stack in AWS and in the cluster.
@@ -171,6 +172,12 @@ pub struct ObservedLoadBalancer {
     /// The address families. A value that the controller does not know counts as `ipv4`.
     #[serde(default = "IpAddressType::unsaid")]
     pub ip_address_type: IpAddressType,
+    /// The settings that only a Network Load Balancer has.
+    #[serde(default, skip_serializing_if = "ObservedNetworkSettings::is_default")]
+    pub network: ObservedNetworkSettings,
+    /// The pools that its IPv4 addresses come from.
+    #[serde(default, skip_serializing_if = "ObservedPools::is_empty")]
+    pub pools: ObservedPools,
     /// The state.
     pub state: LoadBalancerState,
     /// The subnets, one in each zone.

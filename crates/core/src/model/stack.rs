@@ -9,10 +9,10 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::{
-    Action, AddOns, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck, IpAddressType,
-    ListenerProtocol, LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectReference, ProtocolVersion,
-    ResourceId, Scheme, SecurityGroupId, SecurityGroupRule, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName,
-    TargetGroupProtocol, TargetType, Transform, TrustStoreArn, VpcId,
+    Action, AddOns, AddressPools, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck,
+    IpAddressType, ListenerProtocol, LoadBalancerKind, LoadBalancerName, MutualAuthentication, NetworkSettings,
+    ObjectReference, ProtocolVersion, ResourceId, Scheme, SecurityGroupId, SecurityGroupRule, SourceNatPrefix, StackId,
+    SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, Transform, TrustStoreArn, VpcId,
 };
 
 /// A value that may be unknown until AWS or the cluster has answered.
@@ -95,6 +95,8 @@ pub struct Requesters {
     pub security_groups: Option<Cause>,
     /// The address type of the load balancer.
     pub ip_address_type: Option<Cause>,
+    /// The IPAM pool of the load balancer.
+    pub ipam_pool: Option<Cause>,
 }
 
 impl Requesters {
@@ -129,7 +131,7 @@ impl Requesters {
     /// Returns true if the cause belongs to a member that requests a setting of the load balancer.
     #[must_use]
     pub fn asks_for_setting(&self, cause: &Cause) -> bool {
-        [&self.subnets, &self.security_groups, &self.ip_address_type]
+        [&self.subnets, &self.security_groups, &self.ip_address_type, &self.ipam_pool]
             .into_iter()
             .flatten()
             .any(|requester| requester == cause)
@@ -210,6 +212,12 @@ pub struct LoadBalancer {
     pub scheme: Scheme,
     /// The address families.
     pub ip_address_type: IpAddressType,
+    /// The settings that only a Network Load Balancer has.
+    #[serde(skip_serializing_if = "NetworkSettings::is_default")]
+    pub network: NetworkSettings,
+    /// The pools that its IPv4 addresses come from, only for an Application Load Balancer.
+    #[serde(skip_serializing_if = "AddressPools::is_empty")]
+    pub pools: AddressPools,
     /// The subnets, one in each zone.
     pub subnets: Value<Vec<SubnetMapping>>,
     /// The security groups, in the requested order. A Network Load Balancer created without any can never be given one.
@@ -256,13 +264,19 @@ pub struct SubnetMapping {
     pub allocation: Option<String>,
     /// `PrivateIPv4Address`, only for internal Network Load Balancers.
     pub private_ipv4: Option<String>,
+    /// `IPv6Address`, only for dualstack Network Load Balancers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<String>,
+    /// `SourceNatIpv6Prefix`, only for dualstack Network Load Balancers with source NAT; `None` leaves it unchanged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_nat_prefix: Option<SourceNatPrefix>,
 }
 
 impl SubnetMapping {
     /// Returns a mapping without addresses: AWS chooses them.
     #[must_use]
     pub fn plain(subnet: SubnetId) -> Self {
-        Self { subnet, allocation: None, private_ipv4: None }
+        Self { subnet, allocation: None, private_ipv4: None, ipv6: None, source_nat_prefix: None }
     }
 }
 

@@ -133,6 +133,12 @@ pub const ACTIONS: &[Action] = &[
         "the quotas of rules, certificates and target groups of a load balancer in this account",
     ),
     action(
+        "elasticloadbalancing:DescribeCapacityReservation",
+        ANYTHING,
+        BALANCED,
+        "the capacity that is reserved, if annotations ask for some",
+    ),
+    action(
         "elasticloadbalancing:DescribeListenerAttributes",
         ANYTHING,
         BALANCED,
@@ -168,6 +174,8 @@ pub const ACTIONS: &[Action] = &[
     action("elasticloadbalancing:DescribeTargetGroups", ANYTHING, BOUND, "finding existing resources"),
     action("elasticloadbalancing:DescribeTargetHealth", ANYTHING, BOUND, "the registered targets and their health"),
     action("elasticloadbalancing:DescribeTrustStores", ANYTHING, &[MutualTls], "finds a trust store by its name"),
+    action("elasticloadbalancing:ModifyCapacityReservation", OWN, BALANCED, "the capacity that annotations reserve"),
+    action("elasticloadbalancing:ModifyIpPools", OWN, &[Ingress], "the IPAM pool that an Ingress asks for"),
     action(
         "elasticloadbalancing:ModifyListener",
         ANYTHING,

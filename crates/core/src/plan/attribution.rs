@@ -19,6 +19,7 @@ fn split(stack: &Stack, observed: &ObservedStack, step: Step) -> Vec<Step> {
     match action {
         StepAction::SetSubnets { .. } => one(action, &requesters.subnets, cause),
         StepAction::SetSecurityGroups { .. } => one(action, &requesters.security_groups, cause),
+        StepAction::ModifyIpPools { .. } => one(action, &requesters.ipam_pool, cause),
         StepAction::SetIpAddressType { .. } => one(action, &requesters.ip_address_type, cause),
         StepAction::AuthorizeIngress { group, rules } => {
             let asks = |rule: &SecurityGroupRule| {

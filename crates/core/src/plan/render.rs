@@ -9,7 +9,7 @@ use std::{
 use super::step::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
 use crate::model::tags::CLUSTER;
 use crate::model::{
-    Action, Authentication, Condition, IpAddressType, Listener, LoadBalancer, SecurityGroupReference,
+    Action, Authentication, CapacityUnits, Condition, IpAddressType, Listener, LoadBalancer, SecurityGroupReference,
     SecurityGroupRule, SubnetMapping, Tags, TargetGroup, TargetGroupReference, Transform, Value,
 };
 
@@ -279,18 +279,30 @@ fn load_balancer(balancer: &LoadBalancer) -> Vec<(&'static str, String)> {
         Value::Known(subnets) => subnets.iter().map(subnet_mapping).collect::<Vec<_>>().join(", "),
         Value::AfterApply(why) => format!("(known after apply: {why})"),
     };
-    vec![
+    let mut details = vec![
         ("scheme", format!("{}, {}", balancer.scheme, balancer.ip_address_type)),
         ("subnets", subnets),
         ("security groups", security_groups(&balancer.security_groups)),
-        ("tags", tags(&balancer.tags)),
-    ]
+    ];
+    let pools = [
+        ("IPAM pool", balancer.pools.ipam.as_ref().map(ToString::to_string)),
+        ("customer-owned pool", balancer.pools.customer_owned.as_ref().map(ToString::to_string)),
+    ];
+    details.extend(pools.into_iter().filter_map(|(name, pool)| Some((name, pool?))));
+    if balancer.network.ipv6_source_nat {
+        details.push(("IPv6 source translation", "on".to_owned()));
+    }
+    details.push(("tags", tags(&balancer.tags)));
+    details
 }
 
 fn subnet_mapping(mapping: &SubnetMapping) -> String {
-    match mapping.allocation.as_ref().or(mapping.private_ipv4.as_ref()) {
-        Some(address) => format!("{} ({address})", mapping.subnet),
-        None => mapping.subnet.to_string(),
+    let addresses = [&mapping.allocation, &mapping.private_ipv4, &mapping.ipv6].into_iter().flatten().cloned();
+    let prefix = mapping.source_nat_prefix.as_ref().map(|prefix| format!("source translation {prefix}"));
+    let details: Vec<String> = addresses.chain(prefix).collect();
+    match details.is_empty() {
+        true => mapping.subnet.to_string(),
+        false => format!("{} ({})", mapping.subnet, details.join(", ")),
     }
 }
 
@@ -445,13 +457,25 @@ impl fmt::Display for StepAction {
             Self::UpdateBinding { existing, .. } => write!(f, "update TargetGroupBinding {}", existing.name),
             Self::DeleteBinding(name) => write!(f, "delete TargetGroupBinding {name}"),
             Self::CreateLoadBalancer(balancer) => write!(f, "create load balancer {}", balancer.name),
-            Self::SetSecurityGroups { groups, .. } => {
-                write!(f, "put the load balancer into security groups: {}", security_groups(groups))
+            Self::SetSecurityGroups { groups, private_link_rules, .. } => {
+                write!(f, "put the load balancer into security groups: {}", security_groups(groups))?;
+                match private_link_rules {
+                    Some(true) => f.write_str("; rules for PrivateLink: on"),
+                    Some(false) => f.write_str("; rules for PrivateLink: off"),
+                    None => Ok(()),
+                }
             }
             Self::SetIpAddressType { kind, .. } => write!(f, "give the load balancer addresses: {kind}"),
-            Self::SetSubnets { subnets, .. } => {
+            Self::SetSubnets { subnets, ip_address_type, ipv6_source_nat, .. } => {
                 let subnets: Vec<String> = subnets.iter().map(subnet_mapping).collect();
-                write!(f, "put the load balancer into subnets: {}", subnets.join(", "))
+                write!(f, "put the load balancer into subnets: {}", subnets.join(", "))?;
+                if let Some(kind) = ip_address_type {
+                    write!(f, "; addresses: {kind}")?;
+                }
+                match ipv6_source_nat {
+                    Some(true) => f.write_str("; IPv6 source translation: on"),
+                    Some(false) | None => Ok(()),
+                }
             }
             Self::ModifyAttributes { name, attributes, .. } => {
                 let pairs: Vec<String> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -468,6 +492,18 @@ impl fmt::Display for StepAction {
             }
             Self::DeleteProtection { name, .. } => {
                 write!(f, "delete the protection of Shield Advanced of load balancer {name}")
+            }
+            Self::ModifyIpPools { name, pool: Some(pool), .. } => {
+                write!(f, "take the public addresses of load balancer {name} from IPAM pool {pool}")
+            }
+            Self::ModifyIpPools { name, pool: None, .. } => {
+                write!(f, "take the public addresses of load balancer {name} from Amazon's")
+            }
+            Self::ModifyCapacityReservation { name, units: CapacityUnits::NONE, .. } => {
+                write!(f, "end the reservation of capacity for load balancer {name}")
+            }
+            Self::ModifyCapacityReservation { name, units, .. } => {
+                write!(f, "reserve {units} capacity units for load balancer {name}")
             }
             Self::DeleteLoadBalancer { name, .. } => {
                 write!(f, "delete load balancer {name} with its listeners and rules")

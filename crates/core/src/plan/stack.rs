@@ -136,9 +136,17 @@ impl<'a> Planner<'a> {
                         &defaults::load_balancer(wanted.kind),
                         Causes::of(&wanted.cause, &wanted.attribute_causes),
                     );
+                    // CreateLoadBalancer does not take it, and AWS's default is on.
+                    if wanted.network.private_link_rules == Some(false) {
+                        let groups = wanted.security_groups.clone();
+                        let private_link_rules = Some(false);
+                        let set = StepAction::SetSecurityGroups { load_balancer: None, groups, private_link_rules };
+                        self.push(set, &wanted.cause);
+                    }
                 }
             }
             self.add_ons(wanted, balancer);
+            self.capacity(wanted, balancer);
             let existing = |listener: &Listener| balancer.and_then(|b| b.listener(listener.port));
             let (changed, mut new): (Vec<&Listener>, Vec<&Listener>) =
                 stack.listeners.values().partition(|listener| existing(listener).is_some());

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Action, AddOn, Attributes, Authentication, Cause, CertificateArn, HealthCheck, IpAddressType, Listener,
-    ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
-    ObjectName, ObjectReference, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference,
-    SecurityGroupRule, Source, SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
-    WebAclArn,
+    Action, AddOn, Attributes, Authentication, CapacityUnits, Cause, CertificateArn, HealthCheck, IpAddressType,
+    IpamPoolId, Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup,
+    MutualAuthentication, ObjectName, ObjectReference, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId,
+    SecurityGroupReference, SecurityGroupRule, Source, SubnetMapping, TargetGroup, TargetGroupArn,
+    TargetGroupReference, TrustStoreArn, Value, WebAclArn,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -118,7 +118,7 @@ impl Plan {
 pub enum Wait {
     /// The TargetGroupBinding is gone: its targets are deregistered then, and its target group can go.
     BindingGone(ObjectName),
-    /// The load balancer that takes over from another serves.
+    /// The load balancer serves, which takes over from another one, or for which capacity can be reserved then.
     LoadBalancerActive,
     /// The load balancer that replaces this one has all that it leads to: it lacks the resources of members that are frozen
     /// or wait for targets, or its web ACL.
@@ -352,10 +352,13 @@ pub enum StepAction {
     CreateLoadBalancer(Box<LoadBalancer>),
     /// ELB v2 SetSecurityGroups
     SetSecurityGroups {
-        /// The load balancer.
-        arn: LoadBalancerArn,
+        /// The load balancer; `None` is the one that an earlier step creates.
+        load_balancer: Option<LoadBalancerArn>,
         /// All groups that it needs.
         groups: Vec<SecurityGroupReference>,
+        /// `EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic`; AWS's default if it is not given.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        private_link_rules: Option<bool>,
     },
     /// ELB v2 SetSubnets
     SetSubnets {
@@ -363,6 +366,12 @@ pub enum StepAction {
         arn: LoadBalancerArn,
         /// All subnets that it needs.
         subnets: Vec<SubnetMapping>,
+        /// Its address families, if they change in the same call.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ip_address_type: Option<IpAddressType>,
+        /// `EnablePrefixForIpv6SourceNat`; `None` for an Application Load Balancer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ipv6_source_nat: Option<bool>,
     },
     /// ELB v2 SetIpAddressType
     SetIpAddressType {
@@ -413,6 +422,24 @@ pub enum StepAction {
         name: String,
         /// The id of the protection.
         id: String,
+    },
+    /// ELB v2 ModifyIpPools
+    ModifyIpPools {
+        /// The load balancer.
+        arn: LoadBalancerArn,
+        /// The name of the load balancer, for people.
+        name: String,
+        /// The IPAM pool of its public addresses; `None` for addresses of Amazon.
+        pool: Option<IpamPoolId>,
+    },
+    /// ELB v2 ModifyCapacityReservation, of a load balancer that serves.
+    ModifyCapacityReservation {
+        /// The load balancer.
+        arn: LoadBalancerArn,
+        /// The name of the load balancer, for people.
+        name: String,
+        /// The capacity; [`CapacityUnits::NONE`] ends the reservation.
+        units: CapacityUnits,
     },
     /// ELB v2 DeleteLoadBalancer: its listeners and rules go with it.
     DeleteLoadBalancer {
@@ -544,6 +571,8 @@ impl StepAction {
             Self::DisassociateWebAcl { .. } => "DisassociateWebAcl",
             Self::CreateProtection { .. } => "CreateProtection",
             Self::DeleteProtection { .. } => "DeleteProtection",
+            Self::ModifyIpPools { .. } => "ModifyIpPools",
+            Self::ModifyCapacityReservation { .. } => "ModifyCapacityReservation",
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",
             Self::ModifyListener { .. } => "ModifyListener",
@@ -565,6 +594,7 @@ impl StepAction {
         match self {
             Self::AssociateWebAcl { .. } | Self::DisassociateWebAcl { .. } => Some(AddOn::WebAcl),
             Self::CreateProtection { .. } | Self::DeleteProtection { .. } => Some(AddOn::Protection),
+            Self::ModifyCapacityReservation { .. } => Some(AddOn::Capacity),
             _ => None,
         }
     }
@@ -581,6 +611,7 @@ impl StepAction {
             Self::CreateLoadBalancer(_)
                 | Self::SetSecurityGroups { .. }
                 | Self::SetSubnets { .. }
+                | Self::ModifyIpPools { .. }
                 | Self::DeleteLoadBalancer { .. }
                 | Self::CreateSecurityGroup(_)
                 | Self::RevokeIngress { .. }

@@ -66,8 +66,16 @@ pub(super) struct Balancer {
     pub kind: String,
     pub scheme: String,
     pub ip_address_type: String,
-    /// The subnets, each with the requested private address.
-    pub subnets: BTreeMap<String, Option<String>>,
+    /// `EnablePrefixForIpv6SourceNat` of a Network Load Balancer.
+    pub source_nat: bool,
+    /// `EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic` of a Network Load Balancer with security groups.
+    pub private_link_rules: bool,
+    /// The reserved capacity units, 0 for none.
+    pub capacity: i32,
+    pub ipam_pool: Option<String>,
+    pub customer_owned_pool: Option<String>,
+    /// The subnets, each with the requested addresses.
+    pub subnets: BTreeMap<String, SubnetAddresses>,
     pub security_groups: BTreeSet<String>,
     /// True if the load balancer was created with security groups. A Network Load Balancer created without any can
     /// never be given one.
@@ -82,7 +90,23 @@ pub(super) struct Balancer {
     pub made: Instant,
 }
 
+/// The addresses that a load balancer has in a subnet because they were requested.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct SubnetAddresses {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_ipv4: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<String>,
+    /// The prefix for source NAT, also one that AWS has chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_nat_prefix: Option<String>,
+}
+
 impl Balancer {
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.ip_address_type != "ipv4"
+    }
+
     pub(super) fn is_application(&self) -> bool {
         self.kind == "application"
     }
@@ -165,6 +189,7 @@ pub(super) struct TargetGroup {
     pub name: String,
     pub vpc: String,
     pub target_type: String,
+    pub ip_address_type: String,
     pub protocol: String,
     pub protocol_version: Option<String>,
     pub port: u16,
@@ -324,6 +349,10 @@ impl Session<'_> {
             "DeleteLoadBalancer" => self.delete_load_balancer(),
             "SetSecurityGroups" => self.set_security_groups(),
             "SetSubnets" => self.set_subnets(),
+            "SetIpAddressType" => self.set_ip_address_type(),
+            "ModifyIpPools" => self.modify_ip_pools(),
+            "DescribeCapacityReservation" => self.describe_capacity_reservation(),
+            "ModifyCapacityReservation" => self.modify_capacity_reservation(),
             "DescribeLoadBalancerAttributes" => self.describe_load_balancer_attributes(),
             "ModifyLoadBalancerAttributes" => self.modify_load_balancer_attributes(),
             "CreateListener" => self.create_listener(),

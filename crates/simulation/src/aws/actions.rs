@@ -280,6 +280,11 @@ impl Session<'_> {
                 );
                 return Err(refusal("InvalidLoadBalancerAction", message));
             }
+            let has_ipv6 = self.account.balancers.get(balancer).is_some_and(Balancer::has_ipv6);
+            if group.ip_address_type == "ipv6" && !has_ipv6 {
+                let message = "Target groups of the IP address type 'ipv6' require a dualstack load balancer";
+                return Err(refusal("InvalidConfigurationRequest", message));
+            }
             if self.account.users(arn).any(|user| user.arn != balancer) {
                 let message =
                     format!("The following target groups cannot be associated with more than one load balancer: {arn}");

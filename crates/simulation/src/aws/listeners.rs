@@ -33,6 +33,10 @@ impl Listener {
     }
 }
 
+pub(super) fn is_udp(protocol: &str) -> bool {
+    matches!(protocol, "UDP" | "TCP_UDP")
+}
+
 /// Checks that AWS has a certificate. It has none whose ARN ends with `missing`.
 fn checked_certificate(arn: &str) -> Result<(), Refusal> {
     let good = (arn.starts_with("arn:aws:acm:") || arn.starts_with("arn:aws:iam:")) && !arn.ends_with("missing");
@@ -126,12 +130,23 @@ impl Session<'_> {
         if listeners.len() >= self.account.limits.listeners {
             return Err(refusal("TooManyListeners", "The maximum number of listeners has been reached"));
         }
+        self.may_listen(balancer, &listener.protocol)?;
         self.may_act(balancer, &listener.protocol, &listener.default_action)?;
         listener.arn = format!("{above}/{}", self.account.id());
         let answer = members("Listeners", [listener.xml()]);
         self.note_use(&listener.default_action);
         self.balancer(balancer)?.listeners.insert(listener.arn.clone(), listener);
         Ok(answer)
+    }
+
+    /// Refuses UDP on a dualstack load balancer without source NAT.
+    fn may_listen(&mut self, balancer: &str, protocol: &str) -> Result<(), Refusal> {
+        let balancer = self.balancer(balancer)?;
+        if is_udp(protocol) && balancer.has_ipv6() && !balancer.source_nat {
+            let message = "UDP listeners of a dualstack load balancer require EnablePrefixForIpv6SourceNat";
+            return Err(refusal("InvalidConfigurationRequest", message));
+        }
+        Ok(())
     }
 
     pub(super) fn modify_listener(&mut self) -> Answer {
@@ -166,6 +181,7 @@ impl Session<'_> {
             let message = format!("A listener already exists on port {} for this load balancer", new.port);
             return Err(refusal("DuplicateListener", message));
         }
+        self.may_listen(&balancer, &new.protocol)?;
         self.may_act(&balancer, &new.protocol, &new.default_action)?;
         let answer = members("Listeners", [new.xml()]);
         self.note_use(&new.default_action);

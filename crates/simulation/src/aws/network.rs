@@ -15,6 +15,7 @@ use super::{
 use albatross_core::model::{InterfaceInfo, SecurityGroupId, SecurityGroupRule, Source, Tags};
 
 const CIDR: &str = "10.0.0.0/16";
+const IPV6_CIDR: &str = "2001:db8::/56";
 const GATEWAY: &str = "igw-1";
 /// The security group of all nodes.
 pub(super) const NODE_GROUP: &str = "sg-node";
@@ -25,6 +26,7 @@ pub(super) const DEFAULT_GROUP: &str = "sg-default";
 pub(super) struct Subnet {
     pub zone: String,
     pub cidr: IpNet,
+    pub ipv6: IpNet,
     is_public: bool,
     tags: Tags,
 }
@@ -61,9 +63,11 @@ pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
             ("public", 128 + number * 16, "kubernetes.io/role/elb", true),
         ] {
             let cidr = IpNet::new_assert(IpAddr::from([10, 0, third, 0]), 20);
+            let block = u16::from(number) + if is_public { 0x80 } else { 0 };
+            let ipv6 = IpNet::new_assert(IpAddr::from([0x2001, 0xdb8, 0, block, 0, 0, 0, 0]), 64);
             let id = format!("subnet-{kind}-{letter}");
             let tags = tags(&[("Name", &id), (role, "1")]);
-            subnets.insert(id, Subnet { zone: format!("{REGION}{letter}"), cidr, is_public, tags });
+            subnets.insert(id, Subnet { zone: format!("{REGION}{letter}"), cidr, ipv6, is_public, tags });
         }
     }
     let instance = |number: u8| {
@@ -79,7 +83,7 @@ pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
         Instance { address, interfaces: vec![interface] }
     };
     let instances = (0..3).map(|number| (format!("i-node{number}"), instance(number))).collect();
-    let vpcs = BTreeMap::from([(VPC.to_owned(), vec![CIDR.to_owned()])]);
+    let vpcs = BTreeMap::from([(VPC.to_owned(), vec![CIDR.to_owned(), IPV6_CIDR.to_owned()])]);
     let within = |id: &str| SecurityGroupRule {
         protocol: "-1".to_owned(),
         from_port: None,
@@ -193,12 +197,16 @@ impl Session<'_> {
         let tags = tags(&[("Name", "demo"), ("kubernetes.io/cluster/demo", "owned")]);
         let found = self.matching(self.account.network.vpcs.iter().map(|(id, blocks)| {
             let state = element("cidrBlockState", &text("state", "associated"));
+            let six = element("ipv6CidrBlockState", &text("state", "associated"));
+            let (ipv6, blocks): (Vec<&String>, Vec<&String>) = blocks.iter().partition(|block| block.contains(':'));
             let associated = blocks.iter().map(|block| text("cidrBlock", block) + &state);
+            let associated_ipv6 = ipv6.iter().map(|block| text("ipv6CidrBlock", block) + &six);
             let tags = Some(&tags).filter(|_| id == VPC);
             let xml = [
                 text("vpcId", id),
                 optional("cidrBlock", blocks.first()),
                 set("cidrBlockAssociationSet", associated),
+                set("ipv6CidrBlockAssociationSet", associated_ipv6),
                 tags.map(tag_set).unwrap_or_default(),
             ];
             (id, Filterable::from([("vpc-id", vec![id.as_str()])]), tags, xml.concat())
@@ -208,6 +216,7 @@ impl Session<'_> {
     }
 
     pub(super) fn describe_subnets(&mut self) -> Answer {
+        let associated = element("ipv6CidrBlockState", &text("state", "associated"));
         let found = self.matching(self.account.network.subnets.iter().map(|(id, subnet)| {
             let xml = [
                 text("subnetId", id),
@@ -215,7 +224,7 @@ impl Session<'_> {
                 text("availabilityZone", &subnet.zone),
                 text("cidrBlock", subnet.cidr),
                 text("availableIpAddressCount", 4000),
-                set("ipv6CidrBlockAssociationSet", []),
+                set("ipv6CidrBlockAssociationSet", [text("ipv6CidrBlock", subnet.ipv6) + &associated]),
                 tag_set(&subnet.tags),
             ];
             let has = Filterable::from([("vpc-id", vec![VPC]), ("subnet-id", vec![id])]);

@@ -81,6 +81,7 @@ impl SimulatedAws {
             arn,
             name: String::new(),
             vpc: String::new(),
+            ip_address_type: "ipv4".to_owned(),
             target_type: String::new(),
             protocol: "HTTP".to_owned(),
             protocol_version: Some("HTTP1".to_owned()),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{
-    account::{Account, Balancer, Listener, Rule, SecurityGroup, TargetGroup},
+    account::{Account, Balancer, Listener, Rule, SecurityGroup, SubnetAddresses, TargetGroup},
     attributes,
 };
 use albatross_core::model::{
@@ -29,8 +29,17 @@ pub struct LoadBalancerState {
     pub kind: String,
     pub scheme: String,
     pub ip_address_type: String,
-    /// The ids of the subnets, which are the same in each simulation, and the requested private addresses.
-    pub subnets: BTreeMap<String, Option<String>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub source_nat: bool,
+    pub private_link_rules: bool,
+    /// The reserved capacity units, 0 for none.
+    pub capacity: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipam_pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer_owned_pool: Option<String>,
+    /// The ids of the subnets, which are the same in each simulation, and the requested addresses.
+    pub subnets: BTreeMap<String, SubnetAddresses>,
     /// The names of the security groups.
     pub security_groups: BTreeSet<String>,
     /// The attributes that differ from AWS's defaults.
@@ -73,6 +82,7 @@ pub struct RuleState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TargetGroupState {
     pub target_type: String,
+    pub ip_address_type: String,
     pub protocol: String,
     pub protocol_version: Option<String>,
     pub port: u16,
@@ -126,6 +136,11 @@ impl Account {
             kind: balancer.kind.clone(),
             scheme: balancer.scheme.clone(),
             ip_address_type: balancer.ip_address_type.clone(),
+            source_nat: balancer.source_nat,
+            private_link_rules: balancer.private_link_rules,
+            capacity: balancer.capacity,
+            ipam_pool: balancer.ipam_pool.clone(),
+            customer_owned_pool: balancer.customer_owned_pool.clone(),
             subnets: balancer.subnets.clone(),
             security_groups: groups.collect(),
             attributes: attributes::changed(&balancer.attributes, &attributes::of_load_balancer(&balancer.kind)),
@@ -185,6 +200,7 @@ impl Account {
         );
         let defaults = attributes::of_target_group(&group.protocol, &group.target_type);
         TargetGroupState {
+            ip_address_type: group.ip_address_type.clone(),
             target_type: group.target_type.clone(),
             protocol: group.protocol.clone(),
             protocol_version: group.protocol_version.clone(),

@@ -73,7 +73,14 @@ impl Account {
                 kind: "application".to_owned(),
                 scheme: "internal".to_owned(),
                 ip_address_type: "ipv4".to_owned(),
-                subnets: ["a", "b"].map(|letter| (format!("subnet-private-{letter}"), None)).into(),
+                source_nat: false,
+                private_link_rules: true,
+                capacity: 0,
+                ipam_pool: None,
+                customer_owned_pool: None,
+                subnets: ["a", "b"]
+                    .map(|letter| (format!("subnet-private-{letter}"), super::account::SubnetAddresses::default()))
+                    .into(),
                 security_groups: group.map(|group| group.id.clone()).into_iter().collect(),
                 made_in_groups: true,
                 attributes: attributes::of_load_balancer("application"),
@@ -101,6 +108,7 @@ impl Account {
             arn: format!("arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:targetgroup/{name}/{id}"),
             name,
             vpc: VPC.to_owned(),
+            ip_address_type: "ipv4".to_owned(),
             target_type: "ip".to_owned(),
             protocol: "HTTP".to_owned(),
             protocol_version: Some("HTTP1".to_owned()),

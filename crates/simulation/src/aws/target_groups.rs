@@ -67,7 +67,7 @@ impl Session<'_> {
             texts("LoadBalancerArns", users),
             text("TargetType", &group.target_type),
             optional("ProtocolVersion", group.protocol_version.as_ref()),
-            text("IpAddressType", "ipv4"),
+            text("IpAddressType", &group.ip_address_type),
         ]
         .concat()
     }
@@ -132,6 +132,7 @@ impl Session<'_> {
         let request = self.request;
         let name = request.need("Name")?.to_owned();
         let target_type = request.text("TargetType").unwrap_or("instance").to_owned();
+        let ip_address_type = request.text("IpAddressType").unwrap_or("ipv4").to_owned();
         let protocol = request.need("Protocol")?.to_owned();
         let port: u16 = request.number("Port")?.ok_or_else(|| invalid("A port must be specified"))?;
         let vpc = request.need("VpcId")?;
@@ -160,8 +161,10 @@ impl Session<'_> {
         let protocol_version = version.or(is_web(&protocol).then_some("HTTP1")).map(str::to_owned);
         let check = self.wanted_check(&protocol, None, protocol_version.as_deref())?;
         if let Some(old) = self.account.target_groups.values().find(|group| group.name == name) {
-            let same = (&old.target_type, &old.protocol, &old.protocol_version, old.port, &old.check)
-                == (&target_type, &protocol, &protocol_version, port, &check);
+            let kind = (&old.target_type, &old.ip_address_type) == (&target_type, &ip_address_type);
+            let same = (&old.protocol, &old.protocol_version, old.port, &old.check)
+                == (&protocol, &protocol_version, port, &check)
+                && kind;
             let message = format!("A target group with the same name '{name}' exists, but with different settings");
             return if same {
                 Ok(members("TargetGroups", [self.target_group_xml(old)]))
@@ -179,6 +182,7 @@ impl Session<'_> {
             vpc: VPC.to_owned(),
             attributes: attributes::of_target_group(&protocol, &target_type),
             target_type,
+            ip_address_type,
             protocol,
             protocol_version,
             port,
@@ -269,6 +273,7 @@ impl Session<'_> {
         let arn = self.request.need("TargetGroupArn")?;
         let group = self.target_group(arn)?;
         let (port, target_type, vpc) = (group.port, group.target_type.clone(), group.vpc.clone());
+        let of_ipv6 = group.ip_address_type == "ipv6";
         let targets = self.wanted_targets(port)?;
         let zones = self.wanted_zones();
         let network = &self.account.network;
@@ -277,7 +282,7 @@ impl Session<'_> {
                 check_zone(address, zone.as_deref(), network.holds(&vpc, address), network.local_zones.contains(id))?;
             }
             let is_good = match target_type.as_str() {
-                "ip" => id.parse::<IpAddr>().is_ok(),
+                "ip" => id.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == of_ipv6),
                 _ => network.instances.contains_key(id),
             };
             if !is_good || *port == 0 {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::*;
 use albatross_aws::{AwsError, AwsWriter, Inventory, NewListener, NewLoadBalancer, NewRule};
 use albatross_core::model::{
-    Action, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn, ListenerProtocol,
-    LoadBalancerArn, LoadBalancerKind, LoadBalancerName, Matcher, ObjectName, ObservedListener, ObservedLoadBalancer,
-    ObservedRule, ObservedStack, ObservedTargetGroup, ProtocolVersion, ResourceId, Scheme, SecurityGroupId, SubnetId,
-    SubnetMapping, Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, Value, VpcId,
-    WeightedTargetGroup, tags,
+    Action, AddressPools, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn,
+    ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, Matcher, NetworkSettings, ObjectName,
+    ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedStack, ObservedTargetGroup, ProtocolVersion,
+    ResourceId, Scheme, SecurityGroupId, SubnetId, SubnetMapping, Tags, TargetGroup, TargetGroupArn, TargetGroupName,
+    TargetGroupProtocol, TargetType, Value, VpcId, WeightedTargetGroup, tags,
 };
 
 /// A simulated account with a client.
@@ -135,6 +135,8 @@ impl World {
             name: &LoadBalancerName::new(name).unwrap(),
             scheme: Scheme::Internal,
             ip_address_type: IpAddressType::Ipv4,
+            network: &NetworkSettings::default(),
+            pools: &AddressPools::default(),
             subnets: &zones.iter().map(subnet).collect::<Vec<_>>(),
             security_groups: groups,
             tags: &tags_of(ResourceId::load_balancer().as_str()),

@@ -100,12 +100,14 @@ impl Applier {
             }
             StepAction::DeleteBinding(name) => self.delete_binding(name).await?,
             StepAction::CreateLoadBalancer(wanted) => self.create_load_balancer(group, wanted, resources).await?,
-            StepAction::SetSecurityGroups { arn, groups } => {
-                self.set_security_groups(group, arn, groups, resources).await?;
+            StepAction::SetSecurityGroups { load_balancer, groups, private_link_rules } => {
+                let arn = resources.load_balancer(load_balancer.as_ref())?;
+                self.set_security_groups(group, &arn, groups, *private_link_rules, resources).await?;
             }
-            StepAction::SetSubnets { arn, subnets } => {
-                aws.set_subnets(arn, subnets).await.map_err(StepError::Aws)?;
-                inventory.record_subnets(arn, subnets.iter().map(|mapping| mapping.subnet.clone()).collect());
+            StepAction::SetSubnets { arn, subnets, ip_address_type, ipv6_source_nat } => {
+                let (kind, source_nat) = (*ip_address_type, *ipv6_source_nat);
+                let prefixes = aws.set_subnets(arn, subnets, kind, source_nat).await.map_err(StepError::Aws)?;
+                inventory.record_subnets(arn, subnets, kind, source_nat, prefixes);
             }
             StepAction::SetIpAddressType { arn, kind } => {
                 aws.set_ip_address_type(arn, *kind).await.map_err(StepError::Aws)?;
@@ -137,6 +139,16 @@ impl Applier {
             StepAction::DeleteProtection { arn, id, .. } => {
                 let protection = aws.delete_protection(id).await.map_err(StepError::Aws)?;
                 inventory.record_protection(arn, protection);
+            }
+            StepAction::ModifyIpPools { arn, pool, .. } => {
+                aws.modify_ip_pools(arn, pool.as_ref()).await.map_err(StepError::Aws)?;
+                inventory.record_ipam_pool(arn, pool.as_ref());
+            }
+            StepAction::ModifyCapacityReservation { arn, units, .. } => {
+                if let Err(error) = aws.modify_capacity_reservation(arn, *units).await {
+                    return Err(self.refused_add_on(group, arn, error).await);
+                }
+                inventory.record_capacity(arn, *units);
             }
             StepAction::DeleteLoadBalancer { arn, .. } => {
                 self.delete_load_balancer(group, arn).await?;
@@ -337,6 +349,8 @@ impl Applier {
             name,
             scheme: wanted.scheme,
             ip_address_type: wanted.ip_address_type,
+            network: &wanted.network,
+            pools: &wanted.pools,
             subnets: known(&wanted.subnets, "subnets")?,
             security_groups: &security_groups,
             tags: &wanted.tags,
@@ -430,14 +444,15 @@ impl Applier {
         stack: &StackId,
         arn: &LoadBalancerArn,
         references: &[SecurityGroupReference],
+        private_link_rules: Option<bool>,
         resources: &CreatedResources,
     ) -> Result<(), StepError> {
         let references = references.iter();
         let ids: Vec<_> = references
             .map(|reference| resources.security_group(&self.inventory, stack, reference))
             .collect::<Result<_, _>>()?;
-        self.aws.set_security_groups(arn, &ids).await.map_err(StepError::Aws)?;
-        self.inventory.record_security_groups(arn, ids.into_iter().collect());
+        self.aws.set_security_groups(arn, &ids, private_link_rules).await.map_err(StepError::Aws)?;
+        self.inventory.record_security_groups(arn, ids.into_iter().collect(), private_link_rules);
         Ok(())
     }
 

@@ -544,8 +544,14 @@ async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
     };
     let mut balancer = wanted().load_balancer.unwrap();
     balancer.security_groups.clear();
-    let subnets = StepAction::SetSubnets { arn: arn(), subnets: balancer.subnets.known().unwrap().clone() };
-    let groups = StepAction::SetSecurityGroups { arn: arn(), groups: Vec::new() };
+    let subnets = StepAction::SetSubnets {
+        arn: arn(),
+        subnets: balancer.subnets.known().unwrap().clone(),
+        ip_address_type: None,
+        ipv6_source_nat: None,
+    };
+    let load_balancer = Some(arn());
+    let groups = StepAction::SetSecurityGroups { load_balancer, groups: Vec::new(), private_link_rules: None };
     let create = StepAction::CreateLoadBalancer(Box::new(balancer));
     let mut listener = wanted().listeners[&80].clone();
     listener.default_action = albatross_core::model::Action::FixedResponse {

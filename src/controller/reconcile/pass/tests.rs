@@ -5,8 +5,8 @@ use crate::controller::reconcile::MANIFESTS;
 use albatross_aws::{Inventory, facts::FactStore};
 use albatross_core::{
     model::{
-        DELETION_PROTECTION, IpAddressType, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedAddOns, Scheme,
-        Tags, VpcId,
+        DELETION_PROTECTION, IpAddressType, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedAddOns,
+        ObservedNetworkSettings, ObservedPools, Scheme, Tags, VpcId,
     },
     testing::{build_config, plan_of, snapshot},
 };
@@ -201,6 +201,8 @@ impl StackReader for Balancers {
             kind: LoadBalancerKind::Application,
             scheme: Scheme::Internal,
             ip_address_type: IpAddressType::Ipv4,
+            network: ObservedNetworkSettings::default(),
+            pools: ObservedPools::default(),
             state: LoadBalancerState::Active,
             subnets: BTreeSet::new(),
             security_groups: BTreeSet::new(),

@@ -166,6 +166,7 @@ impl Controller {
     ) -> Result<Outcome, PassError> {
         let Change { membership, stack, plan, .. } = *change;
         let group = &stack.id;
+        observed.states_are_read = change.observed.states_are_read;
         let next = plan::plan(stack, &observed);
         let waits = kept.iter().any(Wait::is_of_plan);
         let complete = !waits && matches!(&next, Planned::Ready(next) if next.is_complete());

@@ -63,6 +63,7 @@ mod tests {
             kind: LoadBalancerKind::Network,
             scheme,
             has_security_groups: true,
+            customer_owned_pool: None,
             subnets: [SubnetId::new(subnet)].into(),
         }
     }

@@ -219,7 +219,7 @@ pub fn resolve_named(
     {
         return Err(UnfitSubnets::TooFew { kind, written: written.clone(), zone: only.zone.clone() });
     }
-    let without = found.iter().filter(|(_, candidate)| ipv6 && !candidate.ipv6);
+    let without = found.iter().filter(|(_, candidate)| ipv6 && candidate.ipv6_blocks.is_empty());
     let without: Vec<String> = without.map(|(written, _)| written.clone()).collect();
     if !without.is_empty() {
         return Err(UnfitSubnets::NoIpv6 { written: without });
@@ -407,7 +407,7 @@ mod tests {
         a dualstack load balancer needs subnets with IPv6 blocks, and `web` (subnet-1) and `public-b` (subnet-2) have no such block
         fix: give them one, or use an address type without IPv6
         ");
-        candidates.iter_mut().for_each(|candidate| candidate.ipv6 = true);
+        candidates.iter_mut().for_each(|candidate| candidate.ipv6_blocks = vec!["2001:db8::/64".to_owned()]);
         let both = ["subnet-1".to_owned(), "subnet-2".to_owned()];
         assert_eq!(named(&["web", "public-b"], &candidates, Gates::default()), Ok(both.to_vec()));
         assert_eq!(named(&["web"], &candidates, single), Ok(both[..1].to_vec()));

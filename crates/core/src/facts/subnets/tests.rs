@@ -11,8 +11,8 @@ pub(super) fn subnet(id: &str, zone: &str, tags: &[(&str, &str)]) -> SubnetCandi
         zone: zone.to_owned(),
         available_addresses: 100,
         on_outpost: false,
-        ipv6: false,
         ipv4_blocks: vec![format!("block of {id}")],
+        ipv6_blocks: vec![],
         tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
     }
 }
@@ -278,7 +278,10 @@ fn subnets_are_chosen_by_the_tags_that_a_user_names() {
 
 #[test]
 fn a_dualstack_load_balancer_goes_to_subnets_with_ipv6_blocks() {
-    let six = |id: &str, zone: &str| SubnetCandidate { ipv6: true, ..subnet(id, zone, &[INTERNAL]) };
+    let six = |id: &str, zone: &str| SubnetCandidate {
+        ipv6_blocks: vec!["2001:db8::/64".to_owned()],
+        ..subnet(id, zone, &[INTERNAL])
+    };
     let mut candidates = vec![subnet("subnet-1", "z-a", &[INTERNAL]), six("subnet-2", "z-a"), six("subnet-3", "z-b")];
     let choice = Choice { ipv6: true, ..role(LoadBalancerKind::Application, Scheme::Internal) };
     assert_eq!(pick_with(&choice, Gates::default(), &candidates, &[]), Ok(vec!["subnet-2".into(), "subnet-3".into()]));

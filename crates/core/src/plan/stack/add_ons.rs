@@ -1,10 +1,11 @@
-//! The settings of the load balancer that other services of AWS hold.
+//! The settings of the load balancer that are changed apart from it.
 //!
-//! A web ACL and a protection come before everything that the load balancer begins to serve, and go after it.
+//! A web ACL and a protection come before everything that the load balancer begins to serve, and go after it. Capacity is reserved
+//! when everything else is in place, and AWS takes that only for a load balancer that serves.
 
 use super::Planner;
 use crate::model::{AddOn, Association, Cause, LoadBalancer, ObservedAddOns, ObservedLoadBalancer, Protection, Value};
-use crate::plan::step::{Step, StepAction};
+use crate::plan::step::{Step, StepAction, Wait};
 
 impl Planner<'_> {
     /// Plans the add-ons of a load balancer that exists, or that an earlier step creates.
@@ -46,6 +47,23 @@ impl Planner<'_> {
                 }
                 (true, Protection::Exists { .. }) => {}
             }
+        }
+    }
+
+    /// Plans the reserved capacity, or waits until the load balancer serves.
+    pub(super) fn capacity(&mut self, wanted: &LoadBalancer, existing: Option<&ObservedLoadBalancer>) {
+        let Some(requested) = &wanted.add_ons.capacity else { return };
+        let new = ObservedAddOns::of_new();
+        let known = existing.map_or(new.capacity, |existing| existing.add_ons.capacity);
+        if known == Some(requested.value) || self.observed.left_out.contains(&AddOn::Capacity) {
+            return;
+        }
+        match existing.filter(|existing| existing.is_active()) {
+            Some(existing) => {
+                let (arn, name, units) = (existing.arn.clone(), existing.name.clone(), requested.value);
+                self.push_last(StepAction::ModifyCapacityReservation { arn, name, units }, &requested.cause);
+            }
+            None => drop(self.plan.waits.insert(Wait::LoadBalancerActive)),
         }
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Planner, attributes::Causes};
 use crate::model::{
-    LoadBalancer, ManagedSecurityGroup, ObservedLoadBalancer, ObservedSecurityGroup, ResourceId, SecurityGroupId,
-    SecurityGroupReference, Value, tags as known_tags,
+    IpAddressType, ListenerProtocol, LoadBalancer, LoadBalancerKind, ManagedSecurityGroup, ObservedListener,
+    ObservedLoadBalancer, ObservedSecurityGroup, ResourceId, SecurityGroupId, SecurityGroupReference, SubnetMapping,
+    Value, tags as known_tags,
 };
 use crate::plan::{
     access::{Access, AccessSteps},
@@ -49,33 +50,32 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn load_balancer(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
+        self.ipam_pool(wanted, existing);
         let name = format!("load balancer {}", existing.name);
         let resource = TaggedResource::Elb(existing.arn.to_string());
         self.shared_tags(resource, name, ResourceId::load_balancer(), (&wanted.tags, &existing.tags), &wanted.cause);
-        if let Value::Known(subnets) = &wanted.subnets {
-            let ids: BTreeSet<_> = subnets.iter().map(|mapping| mapping.subnet.clone()).collect();
-            if ids != existing.subnets {
-                let set = StepAction::SetSubnets { arn: existing.arn.clone(), subnets: subnets.clone() };
-                self.push(set, &wanted.cause);
-            }
-        }
-        if existing.ip_address_type != wanted.ip_address_type {
-            let action = StepAction::SetIpAddressType { arn: existing.arn.clone(), kind: wanted.ip_address_type };
-            let set = Step { action, cause: wanted.cause.clone() };
-            // IPv6 is enabled before IPv6 targets are added, and disabled after they are removed.
-            if wanted.ip_address_type.has_ipv6() { self.plan.steps.push(set) } else { self.last.push(set) }
-        }
+        self.addresses(wanted, existing);
         if let Some(known) = &existing.attributes {
             let name = format!("load balancer {}", existing.name);
             let of = AttributesOf::LoadBalancer(Some(existing.arn.clone()));
             let causes = Causes::of(&wanted.cause, &wanted.attribute_causes);
             self.attributes(of, name, &wanted.attributes, known, causes);
         }
+        let (requested, known) = (wanted.network.private_link_rules, existing.network.private_link_rules);
+        // AWS takes its own default where the call does not say.
+        let private_link_rules = requested.or(known.filter(|on| !on));
+        let set = |groups: Vec<SecurityGroupReference>| Step {
+            action: StepAction::SetSecurityGroups {
+                load_balancer: Some(existing.arn.clone()),
+                groups,
+                private_link_rules,
+            },
+            cause: wanted.cause.clone(),
+        };
+        if self.regrouped().is_none() && requested.is_some() && requested != known {
+            self.opening.push(set(wanted.security_groups.clone()));
+        }
         if self.regrouped().is_some() {
-            let set = |groups: Vec<SecurityGroupReference>| Step {
-                action: StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups },
-                cause: wanted.cause.clone(),
-            };
             // After the stack's own security group allows traffic, since a new one allows none, and before a redirect
             // leads to a port that the previous groups do not allow. Existing redirects may lead to a port that only
             // the previous groups allow.
@@ -98,6 +98,84 @@ impl<'a> Planner<'a> {
             } else {
                 self.opening.push(set(wanted.security_groups.clone()));
             }
+        }
+    }
+
+    /// Changes the IPAM pool: one that goes frees its addresses first, and a new one is taken when everything else is in place.
+    fn ipam_pool(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
+        let pool = wanted.pools.ipam.clone();
+        if wanted.kind != LoadBalancerKind::Application || existing.pools.has_ipam(pool.as_ref()) {
+            return;
+        }
+        let goes = pool.is_none();
+        let action = StepAction::ModifyIpPools { arn: existing.arn.clone(), name: existing.name.clone(), pool };
+        let step = Step { action, cause: wanted.cause.clone() };
+        if goes { &mut self.plan.steps } else { &mut self.last }.push(step);
+    }
+
+    /// Changes the subnets of a load balancer, its addresses in them, and the families of its addresses.
+    fn addresses(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
+        let other_type = (existing.ip_address_type != wanted.ip_address_type).then_some(wanted.ip_address_type);
+        let of_network = wanted.kind == LoadBalancerKind::Network;
+        let (source_nat, had_source_nat) = (wanted.network.ipv6_source_nat, existing.network.ipv6_source_nat);
+        let step = |action| Step { action, cause: wanted.cause.clone() };
+        let set_subnets = |subnets: &[SubnetMapping], ip_address_type, source_nat| {
+            let (arn, subnets) = (existing.arn.clone(), subnets.to_vec());
+            let ipv6_source_nat = of_network.then_some(source_nat);
+            step(StepAction::SetSubnets { arn, subnets, ip_address_type, ipv6_source_nat })
+        };
+        // IPv6 is enabled before IPv6 targets are added, and disabled after they are removed.
+        let is_last = (had_source_nat && !source_nat) || other_type.is_some_and(|kind| !kind.has_ipv6());
+        let retains = self.retains_ipv6(wanted, existing);
+        // New listeners of UDP come before that.
+        let to_udp = other_type == Some(IpAddressType::Ipv4)
+            && !had_source_nat
+            && self.stack.listeners.values().any(|listener| is_udp(listener.protocol));
+        if let (true, Value::Known(subnets)) = (to_udp, &wanted.subnets) {
+            self.plan.steps.push(set_subnets(subnets, None, true));
+        }
+        if is_last && retains {
+            return;
+        }
+        let mut remaining_type = other_type;
+        if let Value::Known(subnets) = &wanted.subnets {
+            let ids: BTreeSet<_> = subnets.iter().map(|mapping| mapping.subnet.clone()).collect();
+            // AWS takes addresses of IPv6 and prefixes only on a dualstack load balancer, and UDP on one only with source NAT, so
+            // all of it changes at once.
+            let others = ids != existing.subnets || subnets.iter().any(|mapping| mapping.ipv6.is_some());
+            let with_type = of_network && other_type.is_some() && others;
+            let other_prefix = subnets.iter().any(|mapping| !existing.network.has_prefix_of(mapping));
+            // The listeners of UDP go after that.
+            let meanwhile = other_type.is_some_and(IpAddressType::has_ipv6)
+                && !source_nat
+                && existing.known_listeners().any(takes_udp);
+            if with_type || source_nat != had_source_nat || other_prefix || meanwhile || to_udp {
+                let set = set_subnets(subnets, other_type, source_nat || meanwhile);
+                if is_last { &mut self.last } else { &mut self.plan.steps }.push(set);
+                self.last.extend((meanwhile && !retains).then(|| set_subnets(subnets, None, false)));
+                remaining_type = None;
+            } else if ids != existing.subnets {
+                self.plan.steps.push(set_subnets(subnets, None, source_nat));
+            }
+        }
+        if let Some(kind) = remaining_type {
+            let set = step(StepAction::SetIpAddressType { arn: existing.arn.clone(), kind });
+            if is_last { &mut self.last } else { &mut self.plan.steps }.push(set);
+        }
+    }
+
+    /// Returns true if a listener that stays for a while needs what a load balancer of IPv4, or one without source NAT, does
+    /// not have.
+    fn retains_ipv6(&self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) -> bool {
+        let leads_to_ipv6 = |listener: &ObservedListener| {
+            let groups = self.observed.target_groups.iter();
+            let mut six = groups.filter(|group| group.ip_address_type == IpAddressType::Ipv6);
+            six.any(|group| listener.target_groups().any(|arn| *arn == group.arn))
+        };
+        let mut retained = existing.known_listeners().filter(|listener| self.retained_ports.contains(&listener.port));
+        match wanted.ip_address_type.has_ipv6() {
+            true => retained.any(takes_udp),
+            false => retained.any(leads_to_ipv6),
         }
     }
 
@@ -124,4 +202,12 @@ impl<'a> Planner<'a> {
             SecurityGroupReference::SharedBackend(id) | SecurityGroupReference::Given(id) => id.known().cloned(),
         }
     }
+}
+
+fn is_udp(protocol: ListenerProtocol) -> bool {
+    matches!(protocol, ListenerProtocol::Udp | ListenerProtocol::TcpUdp)
+}
+
+fn takes_udp(listener: &ObservedListener) -> bool {
+    listener.protocol.is_some_and(is_udp)
 }

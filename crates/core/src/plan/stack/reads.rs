@@ -23,9 +23,14 @@ pub(super) fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
         let unread = [
             (AddOn::WebAcl, requested.web_acl.is_some() && known.web_acl.is_none()),
             (AddOn::Protection, requested.protection.is_some() && known.protection.is_none()),
+            (AddOn::Capacity, requested.capacity.is_some() && known.capacity.is_none() && existing.is_active()),
         ];
         let unread = unread.into_iter().filter(|(add_on, unread)| *unread && !observed.left_out.contains(add_on));
         reads.add_ons = unread.map(|(add_on, _)| (add_on, existing.arn.clone())).collect();
+        // The state that is known may be that of its creation.
+        let capacity = requested.capacity.as_ref().filter(|_| !observed.left_out.contains(&AddOn::Capacity));
+        let differs = capacity.is_some_and(|requested| known.capacity != Some(requested.value));
+        reads.states = differs && !existing.is_active() && !observed.states_are_read;
         let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
         // The attributes of a listener whose protocol changes do not matter, and a TLS listener has none to read.
         reads.listeners = listeners

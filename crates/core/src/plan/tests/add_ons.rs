@@ -1,4 +1,4 @@
-//! The settings of a load balancer that other services hold.
+//! The settings of a load balancer that are changed apart from it.
 
 use super::{
     aws::Aws,
@@ -161,4 +161,83 @@ fn a_load_balancer_that_takes_over_is_published_with_its_web_acl() {
         balancer.add_ons.web_acl = Some(Association::WebAcl(EDGE.to_owned()));
     }
     assert!(plan(&wanted, &aws.observed).waits().contains(&Wait::RetainOld(old)));
+}
+
+fn reserving(units: i32) -> Stack {
+    let mut stack = stack(None, None);
+    let balancer = stack.load_balancer.as_mut().unwrap();
+    let cause = Cause { field: "minimum-load-balancer-capacity".to_owned(), ..balancer.cause.clone() };
+    balancer.add_ons.capacity = Some(Requested { value: CapacityUnits::new(units).unwrap(), cause });
+    stack
+}
+
+#[test]
+fn capacity_is_reserved_once_the_load_balancer_serves() {
+    let mut aws = Aws::default();
+    let first = plan(&reserving(1000), &aws.observed);
+    assert!(!kinds(&first).contains(&"ModifyCapacityReservation"));
+    assert_eq!(first.waits(), &[Wait::LoadBalancerActive].into());
+    aws.run(&reserving(1000), &first);
+    let needed = |stack: &Stack, observed: &ObservedStack| match crate::plan::plan(stack, observed) {
+        Planned::Need(reads) => Some((reads.states, reads.add_ons)),
+        Planned::Ready(_) => None,
+    };
+    assert_eq!(needed(&reserving(1000), &aws.observed), Some((true, [].into())));
+    // What it has already, and what is not requested, is not waited for.
+    assert_eq!(plan(&reserving(0), &aws.observed), Plan::empty());
+    assert_eq!(plan(&stack(None, None), &aws.observed), Plan::empty());
+    aws.observed.states_are_read = true;
+    let waits = plan(&reserving(1000), &aws.observed);
+    assert!(waits.steps().is_empty() && waits.waits().contains(&Wait::LoadBalancerActive));
+    aws.observed.load_balancers[0].state = LoadBalancerState::Active;
+    aws.observed.states_are_read = false;
+    let mut steps = Vec::new();
+    for units in [1000, 2500, 0] {
+        let plan = plan(&reserving(units), &aws.observed);
+        steps.extend(plan.steps().iter().map(|step| step.action.to_string()));
+        aws.run(&reserving(units), &plan);
+        assert_eq!(super::plan(&reserving(units), &aws.observed), Plan::empty());
+        // Without the request it stays, and is not read.
+        assert_eq!(super::plan(&stack(None, None), &aws.observed), Plan::empty());
+    }
+    insta::assert_snapshot!(steps.join("\n"), @"
+    reserve 1000 capacity units for load balancer k8s-shop-web-17d71bc701
+    reserve 2500 capacity units for load balancer k8s-shop-web-17d71bc701
+    end the reservation of capacity for load balancer k8s-shop-web-17d71bc701
+    ");
+    let arn = aws.observed.load_balancers[0].arn.clone();
+    aws.observed.load_balancers[0].add_ons = ObservedAddOns::default();
+    assert_eq!(needed(&stack(None, None), &aws.observed), None);
+    assert_eq!(needed(&reserving(0), &aws.observed), Some((false, [(AddOn::Capacity, arn)].into())));
+    let refused = ObservedStack { left_out: [AddOn::Capacity].into(), ..aws.observed };
+    assert_eq!(plan(&reserving(3000), &refused), Plan::empty());
+}
+
+#[test]
+fn an_ipam_pool_goes_first_and_comes_last() {
+    let with = |pool: Option<&str>| {
+        let mut stack = stack(None, None);
+        let balancer = stack.load_balancer.as_mut().unwrap();
+        balancer.scheme = Scheme::InternetFacing;
+        balancer.pools.ipam = pool.map(|pool| IpamPoolId::new(pool).unwrap());
+        stack
+    };
+    let mut aws = settled(&with(Some("ipam-pool-1")));
+    assert_eq!(aws.observed.load_balancers[0].pools.ipam.as_deref(), Some("ipam-pool-1"));
+    let mut steps = Vec::new();
+    for pool in [Some("ipam-pool-2"), None, Some("ipam-pool-1")] {
+        let mut stack = with(pool);
+        stack.load_balancer.as_mut().unwrap().tags.insert("pool".to_owned(), pool.unwrap_or_default().to_owned());
+        let plan = plan(&stack, &aws.observed);
+        steps.extend(plan.steps().iter().map(|step| step.action.to_string()));
+        aws.settle(&stack, 1);
+    }
+    insta::assert_snapshot!(steps.join("\n"), @"
+    tag load balancer k8s-shop-web-17d71bc701: pool=ipam-pool-2
+    take the public addresses of load balancer k8s-shop-web-17d71bc701 from IPAM pool ipam-pool-2
+    take the public addresses of load balancer k8s-shop-web-17d71bc701 from Amazon's
+    tag load balancer k8s-shop-web-17d71bc701: pool=
+    tag load balancer k8s-shop-web-17d71bc701: pool=ipam-pool-1
+    take the public addresses of load balancer k8s-shop-web-17d71bc701 from IPAM pool ipam-pool-1
+    ");
 }

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    limits::{Outcome, attribute_fits, leads_to, leads_to_version, mapped, refuse, speaks},
+    limits::{
+        Outcome, assigned_prefixes, attribute_fits, fits_addresses, leads_to, leads_to_version, mapped, refuse, speaks,
+    },
     plan,
 };
 use crate::{
@@ -155,6 +157,7 @@ impl Aws {
                 match add_on {
                     AddOn::WebAcl => seen.web_acl.clone_from(&known.web_acl),
                     AddOn::Protection => seen.protection.clone_from(&known.protection),
+                    AddOn::Capacity => seen.capacity = known.capacity,
                 }
             }
             let listeners = balancer.listeners.iter_mut().flat_map(BTreeMap::values_mut);
@@ -345,6 +348,8 @@ impl Aws {
             let too_many =
                 self.observed.load_balancers.iter().any(|b| b.target_groups().collect::<BTreeSet<_>>().len() > most);
             refuse(too_many, || "TooManyUniqueTargetGroupsPerLoadBalancer".to_owned())?;
+            let balancers = self.observed.load_balancers.iter();
+            balancers.map(|balancer| fits_addresses(balancer, &self.observed.target_groups)).collect::<Outcome>()?;
             let mut listeners = self.observed.load_balancers.iter().flat_map(ObservedLoadBalancer::known_listeners);
             refuse(listeners.any(authenticates_without_tls), || {
                 "InvalidLoadBalancerAction: only HTTPS listeners authenticate".to_owned()
@@ -470,7 +475,8 @@ impl Aws {
                 let bare = balancer.kind == LoadBalancerKind::Application && security_groups.is_empty();
                 refuse(bare, || "ValidationError: no security group".to_owned())?;
                 let subnets = balancer.subnets.known().ok_or("the subnets are not known")?;
-                self.mappings = mapped(balancer.kind, balancer.scheme, subnets)?;
+                self.mappings =
+                    mapped(balancer.kind, balancer.scheme, balancer.ip_address_type, &balancer.network, subnets)?;
                 self.created_balancer = true;
                 self.observed.load_balancers.push(ObservedLoadBalancer {
                     arn: LoadBalancerArn::new(format!("arn:loadbalancer/app/{name}/{number}")),
@@ -480,6 +486,20 @@ impl Aws {
                     attributes: Some(defaults::load_balancer(balancer.kind)),
                     scheme: balancer.scheme,
                     ip_address_type: balancer.ip_address_type,
+                    network: ObservedNetworkSettings {
+                        private_link_rules: (balancer.kind == LoadBalancerKind::Network && !security_groups.is_empty())
+                            .then_some(true),
+                        ..ObservedNetworkSettings::default()
+                    }
+                    .placed(
+                        balancer.network.ipv6_source_nat,
+                        subnets,
+                        assigned_prefixes(balancer.network.ipv6_source_nat, subnets),
+                    ),
+                    pools: ObservedPools {
+                        ipam: balancer.pools.ipam.as_ref().map(ToString::to_string),
+                        customer_owned: balancer.pools.customer_owned.as_ref().map(ToString::to_string),
+                    },
                     state: LoadBalancerState::Provisioning,
                     subnets: self.mappings.keys().cloned().collect(),
                     security_groups,
@@ -514,25 +534,63 @@ impl Aws {
                 refuse(balancer.arn != *arn || own != Some(id), || "ResourceNotFoundException".to_owned())?;
                 balancer.add_ons.protection = Some(Protection::None);
             }
-            StepAction::SetSecurityGroups { arn, groups } => {
+            StepAction::ModifyIpPools { arn, pool, .. } => {
+                let balancer = self.balancer()?;
+                let facing = balancer.scheme == Scheme::InternetFacing;
+                refuse(balancer.arn != *arn || !facing, || "InvalidConfigurationRequest".to_owned())?;
+                refuse(balancer.pools.has_ipam(pool.as_ref()), || "a call for nothing".to_owned())?;
+                balancer.pools.ipam = pool.as_ref().map(ToString::to_string);
+            }
+            StepAction::ModifyCapacityReservation { arn, units, .. } => {
+                let balancer = self.balancer()?;
+                refuse(balancer.arn != *arn || !balancer.is_active(), || "InvalidConfigurationRequest".to_owned())?;
+                refuse(balancer.add_ons.capacity == Some(*units), || "a call for nothing".to_owned())?;
+                balancer.add_ons.capacity = Some(*units);
+            }
+            StepAction::SetSecurityGroups { load_balancer, groups, private_link_rules } => {
                 let groups: BTreeSet<_> = groups.iter().map(|g| self.security_group_id(g)).collect::<Outcome<_>>()?;
                 let balancer = self.balancer()?;
+                let arn = load_balancer.as_ref().unwrap_or(&balancer.arn);
+                let of_network = balancer.kind == LoadBalancerKind::Network;
+                let rules = of_network.then(|| private_link_rules.unwrap_or(true));
+                let same = (&balancer.security_groups, balancer.network.private_link_rules) == (&groups, rules);
+                refuse(of_network && same, || "a call for nothing".to_owned())?;
                 // A Network Load Balancer that was made without security groups stays without.
                 let bare = balancer.security_groups.is_empty();
                 refuse(balancer.arn != *arn || groups.is_empty() || bare, || "InvalidConfigurationRequest".to_owned())?;
                 balancer.security_groups = groups;
+                balancer.network.private_link_rules = rules;
             }
             StepAction::SetIpAddressType { arn, kind } => {
                 let balancer = self.balancer()?;
                 refuse(balancer.arn != *arn || balancer.ip_address_type == *kind, || "a call for nothing".to_owned())?;
                 balancer.ip_address_type = *kind;
             }
-            StepAction::SetSubnets { arn, subnets } => {
+            StepAction::SetSubnets { arn, subnets, ip_address_type, ipv6_source_nat } => {
                 let balancer = self.balancer()?;
                 refuse(balancer.arn != *arn, || "LoadBalancerNotFound".to_owned())?;
-                let after = mapped(balancer.kind, balancer.scheme, subnets)?;
-                balancer.subnets = after.keys().cloned().collect();
-                let moved = self.mappings.values().any(|m| after.get(&m.subnet).is_some_and(|after| after != m));
+                let network = NetworkSettings {
+                    ipv6_source_nat: ipv6_source_nat.unwrap_or_default(),
+                    ..NetworkSettings::default()
+                };
+                let of_network = balancer.kind == LoadBalancerKind::Network;
+                refuse(ipv6_source_nat.is_some() != of_network, || "InvalidConfigurationRequest".to_owned())?;
+                let before = balancer.ip_address_type;
+                let kind = ip_address_type.unwrap_or(before);
+                let after = mapped(balancer.kind, balancer.scheme, kind, &network, subnets)?;
+                let assigned = assigned_prefixes(network.ipv6_source_nat, subnets);
+                let network = balancer.network.placed(network.ipv6_source_nat, subnets, assigned);
+                let subnets: BTreeSet<SubnetId> = after.keys().cloned().collect();
+                let same =
+                    (balancer.ip_address_type, &balancer.network, &balancer.subnets) == (kind, &network, &subnets);
+                refuse(same, || "a call for nothing".to_owned())?;
+                (balancer.ip_address_type, balancer.network, balancer.subnets) = (kind, network, subnets);
+                let was_dualstack = before.has_ipv6() && kind.has_ipv6();
+                let stays = |before: &SubnetMapping, after: &SubnetMapping| {
+                    (&before.allocation, &before.private_ipv4) == (&after.allocation, &after.private_ipv4)
+                        && (!was_dualstack || after.ipv6.is_none() || before.ipv6 == after.ipv6)
+                };
+                let moved = self.mappings.values().any(|m| after.get(&m.subnet).is_some_and(|after| !stays(m, after)));
                 refuse(moved, || "InvalidConfigurationRequest: the address of a subnet that stays".to_owned())?;
                 self.mappings = after;
             }

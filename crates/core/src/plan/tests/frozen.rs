@@ -88,6 +88,7 @@ fn built_as(
             kind: balancer.kind,
             scheme: balancer.scheme,
             has_security_groups: true,
+            customer_owned_pool: None,
             subnets: balancer.subnets.clone(),
         });
         facts.current = Some(Box::new(observed.clone()));

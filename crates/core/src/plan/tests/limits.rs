@@ -1,6 +1,6 @@
 //! The refusals of AWS for load balancers, listeners and target groups, whatever it has already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::*;
 
@@ -46,11 +46,17 @@ pub(super) fn attribute_fits(key: &str, http: bool) -> bool {
 pub(super) fn mapped(
     kind: LoadBalancerKind,
     scheme: Scheme,
+    addresses: IpAddressType,
+    settings: &NetworkSettings,
     subnets: &[SubnetMapping],
 ) -> Outcome<BTreeMap<SubnetId, SubnetMapping>> {
     refuse(subnets.is_empty(), || "InvalidConfigurationRequest: no subnets".to_owned())?;
     let network = kind == LoadBalancerKind::Network;
-    for SubnetMapping { allocation, private_ipv4, .. } in subnets {
+    for SubnetMapping { allocation, private_ipv4, ipv6, source_nat_prefix, .. } in subnets {
+        let six = network && addresses.has_ipv6();
+        refuse((ipv6.is_some() && !six) || (source_nat_prefix.is_some() && !settings.ipv6_source_nat), || {
+            "InvalidConfigurationRequest: not dualstack, or no source NAT".to_owned()
+        })?;
         let elastic = network && scheme == Scheme::InternetFacing;
         let private = network && scheme == Scheme::Internal;
         refuse((allocation.is_some() && !elastic) || (private_ipv4.is_some() && !private), || {
@@ -60,4 +66,26 @@ pub(super) fn mapped(
     let by_subnet: BTreeMap<_, _> = subnets.iter().map(|m| (m.subnet.clone(), m.clone())).collect();
     refuse(by_subnet.len() != subnets.len(), || "InvalidConfigurationRequest: a subnet twice".to_owned())?;
     Ok(by_subnet)
+}
+
+/// Returns the prefixes that AWS assigns where it chooses.
+pub(super) fn assigned_prefixes(ipv6_source_nat: bool, subnets: &[SubnetMapping]) -> BTreeMap<SubnetId, String> {
+    let of = |(index, mapping): (usize, &SubnetMapping)| (mapping.subnet.clone(), format!("2001:db8:ff:{index}::/80"));
+    if ipv6_source_nat { subnets.iter().enumerate().map(of).collect() } else { BTreeMap::new() }
+}
+
+/// Refuses listeners that the addresses of their load balancer do not allow.
+pub(super) fn fits_addresses(balancer: &ObservedLoadBalancer, target_groups: &[ObservedTargetGroup]) -> Outcome {
+    let (six, source_nat) = (balancer.ip_address_type.has_ipv6(), balancer.network.ipv6_source_nat);
+    refuse(source_nat && !six, || "InvalidConfigurationRequest: source NAT is for dualstack".to_owned())?;
+    let udp = [Some(ListenerProtocol::Udp), Some(ListenerProtocol::TcpUdp)];
+    let untranslated = balancer.known_listeners().any(|listener| udp.contains(&listener.protocol));
+    refuse(untranslated && six && !source_nat, || {
+        "InvalidConfigurationRequest: UDP on dualstack needs source NAT".to_owned()
+    })?;
+    let used: BTreeSet<&TargetGroupArn> = balancer.target_groups().collect();
+    let mut groups = target_groups.iter().filter(|group| used.contains(&group.arn));
+    refuse(!six && groups.any(|group| group.ip_address_type == IpAddressType::Ipv6), || {
+        "InvalidConfigurationRequest: IPv6 targets need dualstack".to_owned()
+    })
 }

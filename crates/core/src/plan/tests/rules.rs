@@ -201,6 +201,8 @@ pub(super) fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReferenc
         name: Value::Known(LoadBalancerName::new("web").unwrap()),
         scheme: Scheme::Internal,
         ip_address_type: IpAddressType::Ipv4,
+        network: NetworkSettings::default(),
+        pools: AddressPools::default(),
         subnets: Value::Known(vec![SubnetMapping::plain(SubnetId::new("subnet-1"))]),
         attributes: Attributes::new(),
         attribute_causes: BTreeMap::new(),

@@ -46,6 +46,21 @@ struct Choice {
     access: AccessChoice,
     subnets: Option<BTreeSet<usize>>,
     owner: Option<u8>,
+    addresses: AddressChoice,
+    private_link: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum AddressChoice {
+    Ipv4,
+    Dualstack {
+        /// True if the targets have IPv6 addresses.
+        six: bool,
+        /// True if IPv6 clients are translated even without UDP.
+        translated: bool,
+        /// Prefixes with this number.
+        prefixes: Option<u8>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +128,14 @@ fn access() -> impl Strategy<Value = AccessChoice> {
     ]
 }
 
+fn addresses() -> impl Strategy<Value = AddressChoice> {
+    let dualstack = (any::<bool>(), any::<bool>(), prop::option::of(0..2_u8));
+    prop_oneof![
+        1 => Just(AddressChoice::Ipv4),
+        1 => dualstack.prop_map(|(six, translated, prefixes)| AddressChoice::Dualstack { six, translated, prefixes }),
+    ]
+}
+
 fn choice() -> impl Strategy<Value = Choice> {
     let numbers = prop::sample::select(vec![53_u16, 80, 443]);
     let alpn = prop::option::of(prop::sample::select(vec!["None", "HTTP1Only", "HTTP2Preferred"]));
@@ -126,11 +149,12 @@ fn choice() -> impl Strategy<Value = Choice> {
     );
     let behind = (any::<bool>(), any::<bool>(), any::<bool>(), proxy, prop::option::of(0..3_u8));
     let subnets = prop::option::of(prop::collection::btree_set(0..3_usize, 1..4));
-    let balancer = (any::<Option<bool>>(), any::<bool>(), access(), subnets, prop::option::of(0..3_u8));
-    (front, behind, balancer).prop_map(|(front, behind, balancer)| {
+    let balancer = (any::<Option<bool>>(), any::<bool>(), access(), subnets, prop::option::of(0..3_u8), addresses());
+    let private_link = any::<Option<bool>>();
+    (front, behind, balancer, private_link).prop_map(|(front, behind, balancer, private_link)| {
         let (ports, certificates, tls_to_targets, alpn, policy) = front;
         let (pods, local, http_checks, proxy, delay) = behind;
-        let (cross_zone, zone_affinity, access, subnets, owner) = balancer;
+        let (cross_zone, zone_affinity, access, subnets, owner, addresses) = balancer;
         Choice {
             ports,
             certificates,
@@ -147,12 +171,18 @@ fn choice() -> impl Strategy<Value = Choice> {
             access,
             subnets,
             owner,
+            addresses,
+            private_link,
         }
     })
 }
 
 fn subnet(index: usize) -> Subnet {
-    Subnet { id: SubnetId::new(format!("subnet-{index}")), ipv4_blocks: vec![format!("10.0.{index}.0/24")] }
+    Subnet {
+        id: SubnetId::new(format!("subnet-{index}")),
+        ipv4_blocks: vec![format!("10.0.{index}.0/24")],
+        ipv6_blocks: vec![format!("2001:db8:0:{index}::/64")],
+    }
 }
 
 fn joined(items: impl IntoIterator<Item = String>) -> String {
@@ -229,10 +259,33 @@ impl Choice {
             }
             AccessChoice::None => annotate("aws-load-balancer-disable-nlb-sg", "true".to_owned()),
         }
+        if let Some(on) = self.private_link {
+            let word = if on { "on" } else { "off" };
+            annotate("aws-load-balancer-inbound-sg-rules-on-private-link-traffic", word.to_owned());
+        }
         // Addresses are chosen for subnets that are chosen, too, and each subnet has its own.
-        let subnets = self.subnets.clone().or_else(|| place.addressed.then(|| [0, 1].into()));
+        let addressed = place.addressed || matches!(self.addresses, AddressChoice::Dualstack { prefixes: Some(_), .. });
+        let subnets = self.subnets.clone().or_else(|| addressed.then(|| [0, 1].into()));
         if let Some(subnets) = &subnets {
             annotate("aws-load-balancer-subnets", joined(subnets.iter().map(|i| subnet(*i).id.to_string())));
+        }
+        let has_udp = self.ports.values().any(|port| port.protocol != PortProtocol::Tcp);
+        if let AddressChoice::Dualstack { translated, prefixes, .. } = self.addresses {
+            annotate("aws-load-balancer-ip-address-type", "dualstack".to_owned());
+            if translated || has_udp || prefixes.is_some() {
+                annotate("aws-load-balancer-enable-prefix-for-ipv6-source-nat", "on".to_owned());
+            }
+            if let (Some(number), Some(subnets)) = (prefixes, &subnets) {
+                let prefix = |i: &usize| match number {
+                    1 if *i == 0 => "auto_assigned".to_owned(),
+                    _ => format!("2001:db8:0:{i}:{number}::/80"),
+                };
+                annotate("aws-load-balancer-source-nat-ipv6-prefixes", joined(subnets.iter().map(prefix)));
+            }
+            if let Some(subnets) = subnets.as_ref().filter(|_| place.addressed) {
+                let addresses = subnets.iter().rev().map(|i| format!("2001:db8:0:{i}::9"));
+                annotate("aws-load-balancer-ipv6-addresses", joined(addresses));
+            }
         }
         if let Some(subnets) = subnets.filter(|_| place.addressed) {
             if place.scheme == Scheme::Internal {
@@ -263,13 +316,15 @@ impl Choice {
             })
             .collect();
         let policy = if self.local { "Local" } else { "Cluster" };
+        let six = matches!(self.addresses, AddressChoice::Dualstack { six: true, .. });
+        let families: &[&str] = if six { &["IPv4", "IPv6"] } else { &["IPv4"] };
         json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": "web", "namespace": "shop", "uid": "11111111-1111-1111-1111-111111111111",
                 "generation": 1, "annotations": annotations},
             "spec": {"type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb", "ports": ports,
-                "externalTrafficPolicy": policy, "healthCheckNodePort": 31_301},
+                "externalTrafficPolicy": policy, "ipFamilies": families, "healthCheckNodePort": 31_301},
         })
         .to_string()
     }
@@ -285,6 +340,7 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: !balancer.security_groups.is_empty(),
+        customer_owned_pool: None,
         subnets: balancer.subnets.clone(),
     });
     let mut facts = Facts { existing, ..Facts::default() };
@@ -322,7 +378,10 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
                 FactQuery::Certificates(_) | FactQuery::TrustStore(_) | FactQuery::Secret(_) => {
                     panic!("no Service wants {want:?}")
                 }
-                FactQuery::VpcBlocks => facts.vpc_blocks = Some(Fact::Known(vec!["10.0.0.0/16".to_owned()])),
+                FactQuery::VpcBlocks => {
+                    let (ipv4, ipv6) = (vec!["10.0.0.0/16".to_owned()], vec!["2001:db8::/56".to_owned()]);
+                    facts.vpc_blocks = Some(Fact::Known(VpcBlocks { ipv4, ipv6 }));
+                }
                 FactQuery::TargetGroup(name) => panic!("no Service names a target group: {name}"),
                 FactQuery::BackendSecurityGroup => {
                     facts.backend_security_group = Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP)));
@@ -352,6 +411,15 @@ fn lacking(stack: &Stack, observed: &ObservedStack) -> Vec<String> {
     check(groups.as_ref() == Some(&balancer.security_groups), format!("security groups {groups:?}"));
     let subnets: BTreeSet<_> = wanted.subnets.known().unwrap().iter().map(|m| m.subnet.clone()).collect();
     check(subnets == balancer.subnets, format!("subnets {subnets:?}"));
+    check(wanted.ip_address_type == balancer.ip_address_type, "address type".to_owned());
+    check(wanted.network.ipv6_source_nat == balancer.network.ipv6_source_nat, "source NAT".to_owned());
+    let rules = wanted.network.private_link_rules;
+    check(rules.is_none() || rules == balancer.network.private_link_rules, "rules for PrivateLink".to_owned());
+    for mapping in wanted.subnets.known().unwrap() {
+        let prefix = mapping.source_nat_prefix.as_ref().and_then(|prefix| prefix.fixed()).map(ToString::to_string);
+        let known = balancer.network.source_nat_prefixes.get(&mapping.subnet);
+        check(prefix.is_none() || prefix.as_ref() == known, format!("prefix {prefix:?}"));
+    }
     check(includes(balancer.attributes.as_ref().unwrap(), &wanted.attributes), "attributes".to_owned());
     check(includes(&balancer.tags, &wanted.tags), "tags".to_owned());
     let rules = |group: &ManagedSecurityGroup| group.ingress.iter().cloned().collect::<BTreeSet<_>>();
@@ -388,6 +456,7 @@ fn lacking(stack: &Stack, observed: &ObservedStack) -> Vec<String> {
         let same = group.is_some_and(|group| {
             group.protocol == wanted.protocol.as_str()
                 && group.target_type == wanted.target_type.as_str()
+                && group.ip_address_type == wanted.ip_address_type
                 && group.health_check.as_ref() == Some(&wanted.health_check)
                 && includes(group.attributes.as_ref().unwrap(), &wanted.attributes)
                 && includes(&group.tags, &wanted.tags)
@@ -425,6 +494,7 @@ proptest! {
     ) {
         let mut aws = Aws::with(&built(&before.manifest(place), &ObservedStack::default()).unwrap());
         let secured = before.access != AccessChoice::None;
+        let private_link = aws.observed.load_balancers[0].network.private_link_rules;
         match built(&after.manifest(place), &aws.observed) {
             Ok(stack) => {
                 // Targets allow the new groups before the load balancer is in them, and the old groups until then.
@@ -432,6 +502,10 @@ proptest! {
                 aws.settle(&stack, rounds);
                 prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
                 prop_assert_eq!(aws.observed.load_balancers[0].security_groups.is_empty(), !secured);
+                // Without the annotation it stays.
+                let stays = after.private_link.is_some() || !secured;
+                let now = aws.observed.load_balancers[0].network.private_link_rules;
+                prop_assert!(stays || now == private_link);
             }
             // AWS takes no Network Load Balancer out of all its security groups.
             Err(refused) => prop_assert!(secured && after.access == AccessChoice::None, "{}", refused),
@@ -489,6 +563,8 @@ fn one_port(tls: bool) -> Choice {
         access: AccessChoice::None,
         subnets: None,
         owner: None,
+        addresses: AddressChoice::Ipv4,
+        private_link: None,
     }
 }
 
@@ -656,4 +732,92 @@ fn who_arrives_behind_a_network_load_balancer_waits_for_as_many_healthy_targets_
     // Nothing tells the health of targets that let nothing in.
     aws.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = false);
     assert!(waits(&aws.observed, 3));
+}
+
+#[test]
+fn address_families_and_source_nat_change_in_the_order_that_aws_takes() {
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
+    let port = |protocol| PortChoice { protocol, ..one_port(false).ports.remove(&443).unwrap() };
+    let choice = |protocol, addresses| Choice { ports: [(53, port(protocol))].into(), addresses, ..one_port(false) };
+    let dualstack = |six, translated, prefixes| AddressChoice::Dualstack { six, translated, prefixes };
+    let ways = [
+        choice(PortProtocol::Tcp, AddressChoice::Ipv4),
+        choice(PortProtocol::Tcp, dualstack(true, false, None)),
+        choice(PortProtocol::Udp, dualstack(true, true, Some(0))),
+        choice(PortProtocol::Udp, dualstack(true, true, Some(1))),
+        choice(PortProtocol::Udp, AddressChoice::Ipv4),
+        // The listener of UDP goes after there are IPv6 addresses, and AWS takes both only with source NAT.
+        choice(PortProtocol::Tcp, dualstack(false, false, None)),
+        choice(PortProtocol::Tcp, AddressChoice::Ipv4),
+    ];
+    let [first, others @ ..] = ways;
+    let mut aws = Aws::with(&built(&first.manifest(place), &ObservedStack::default()).unwrap());
+    let mut rounds = Vec::new();
+    for choice in others {
+        let stack = built(&choice.manifest(place), &aws.observed).unwrap();
+        let steps = plan(&stack, &aws.observed).steps;
+        let steps = steps.iter().map(|step| step.action.to_string());
+        let of_interest = |step: &String| {
+            ["listener", "addresses", "subnets", "create target"].iter().any(|word| step.contains(word))
+        };
+        rounds.push(steps.filter(of_interest).collect::<Vec<_>>().join("\n"));
+        aws.settle(&stack, 2);
+    }
+    insta::assert_snapshot!(rounds.join("\n--\n"), @"
+    create target group k8s-shop-web-9944723028 for shop/web:53
+    give the load balancer addresses: dualstack
+    change listener 53: default forward to shop/web:53
+    --
+    create target group k8s-shop-web-85c6f8a309 for shop/web:53
+    put the load balancer into subnets: subnet-0 (source translation 2001:db8::/80), subnet-1 (source translation 2001:db8:0:1::/80); IPv6 source translation: on
+    change listener 53: protocol UDP, default forward to shop/web:53
+    --
+    put the load balancer into subnets: subnet-0 (source translation auto_assigned), subnet-1 (source translation 2001:db8:0:1:1::/80); IPv6 source translation: on
+    --
+    create target group k8s-shop-web-21be36047a for shop/web:53
+    change listener 53: default forward to shop/web:53
+    put the load balancer into subnets: subnet-0, subnet-1; addresses: ipv4
+    --
+    create target group k8s-shop-web-304e24232c for shop/web:53
+    put the load balancer into subnets: subnet-0, subnet-1; addresses: dualstack; IPv6 source translation: on
+    change listener 53: protocol TCP, default forward to shop/web:53
+    set attributes of listener 53: tcp.idle_timeout.seconds=400
+    put the load balancer into subnets: subnet-0, subnet-1
+    --
+    give the load balancer addresses: ipv4
+    ");
+}
+
+#[test]
+fn rules_for_private_link_are_kept_where_security_groups_change() {
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
+    let (managed, given) =
+        (AccessChoice::Managed { restricted: false }, AccessChoice::Given { second: false, manage: true });
+    let choice = |access, private_link| Choice { access, private_link, ..one_port(false) };
+    let mut aws = Aws::default();
+    let mut rounds = Vec::new();
+    for choice in [
+        choice(managed, Some(false)),
+        choice(given, None),
+        choice(given, Some(true)),
+        choice(given, None),
+        choice(managed, Some(false)),
+    ] {
+        let stack = built(&choice.manifest(place), &aws.observed).unwrap();
+        let steps = plan(&stack, &aws.observed).steps;
+        let steps = steps.iter().filter(|step| matches!(step.action, StepAction::SetSecurityGroups { .. }));
+        rounds.push(steps.map(|step| step.action.to_string()).collect::<Vec<_>>().join("\n"));
+        aws.settle(&stack, 3);
+    }
+    insta::assert_snapshot!(rounds.join("\n--\n"), @"
+    put the load balancer into security groups: its own, the shared backend group sg-shared; rules for PrivateLink: off
+    --
+    put the load balancer into security groups: sg-mine, the shared backend group sg-shared; rules for PrivateLink: off
+    --
+    put the load balancer into security groups: sg-mine, the shared backend group sg-shared; rules for PrivateLink: on
+    --
+
+    --
+    put the load balancer into security groups: its own, the shared backend group sg-shared; rules for PrivateLink: off
+    ");
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use albatross_core::model::{SecurityGroupRule, Source};
+use albatross_core::model::{SecurityGroupRule, Source, VpcBlocks};
 
 fn rule(port: i32, source: Source) -> SecurityGroupRule {
     SecurityGroupRule {
@@ -35,8 +35,9 @@ async fn the_network_is_there() {
     ");
     assert_eq!(subnets[3].tags["kubernetes.io/role/elb"], "1");
     assert_eq!(subnets[0].tags["kubernetes.io/role/internal-elb"], "1");
-    assert_eq!(world.aws.vpc_ipv4_blocks(&vpc()).await.unwrap(), Some(vec!["10.0.0.0/16".to_owned()]));
-    assert_eq!(world.aws.vpc_ipv4_blocks(&VpcId::new("vpc-2")).await.unwrap(), None);
+    let (ipv4, ipv6) = (vec!["10.0.0.0/16".to_owned()], vec!["2001:db8::/56".to_owned()]);
+    assert_eq!(world.aws.vpc_blocks(&vpc()).await.unwrap(), Some(VpcBlocks { ipv4, ipv6 }));
+    assert_eq!(world.aws.vpc_blocks(&VpcId::new("vpc-2")).await.unwrap(), None);
     let tags = Tags::from([("Name".to_owned(), "demo".to_owned())]);
     assert_eq!(world.aws.vpcs_tagged(&tags).await.unwrap(), [vpc()]);
     let zones = world.aws.describe_availability_zones().await.unwrap();

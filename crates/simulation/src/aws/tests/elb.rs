@@ -1,6 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use albatross_core::{
+    model::{AddOn, CapacityUnits, SourceNatPrefix},
+    plan::Reads,
+};
 
 #[tokio::test(start_paused = true)]
 async fn an_application_load_balancer_is_read_as_it_was_made() {
@@ -355,13 +359,13 @@ async fn network_load_balancers_have_no_rules_and_keep_without_security_groups()
     let network = LoadBalancerKind::Network;
     let bare = world.try_balancer(network, "bare", &["a"], &[]).await.unwrap();
     let front = world.security_group("front").await;
-    let refused = world.aws.set_security_groups(&bare.arn, std::slice::from_ref(&front)).await;
+    let refused = world.aws.set_security_groups(&bare.arn, std::slice::from_ref(&front), None).await;
     assert_eq!(code(refused), "InvalidConfigurationRequest");
     let fenced = world.try_balancer(network, "fenced", &["a"], &[front]).await.unwrap();
     let back = world.security_group("back").await;
-    world.aws.set_security_groups(&fenced.arn, &[back]).await.unwrap();
+    world.aws.set_security_groups(&fenced.arn, &[back], None).await.unwrap();
     let subnets = ["a", "b"].map(|zone| SubnetMapping::plain(SubnetId::new(format!("subnet-private-{zone}"))));
-    world.aws.set_subnets(&fenced.arn, &subnets).await.unwrap();
+    world.aws.set_subnets(&fenced.arn, &subnets, None, Some(false)).await.unwrap();
 
     let tcp = TargetGroup {
         protocol: TargetGroupProtocol::Tcp,
@@ -540,4 +544,89 @@ async fn what_is_not_simulated_is_told() {
     let calls = world.simulation.calls();
     assert!(calls.first().unwrap().outcome.is_not_simulated());
     assert_eq!(calls.last().unwrap().outcome, Outcome::Refused("TargetGroupNotFound".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn capacity_is_reserved_for_a_load_balancer_that_serves() {
+    let world = world();
+    let balancer = world.balancer("web").await.arn;
+    let units = |units| CapacityUnits::new(units).unwrap();
+    let refused = world.aws.modify_capacity_reservation(&balancer, units(100)).await;
+    assert_eq!(code(refused), "InvalidConfigurationRequest");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for number in [100, 200, 0] {
+        world.aws.modify_capacity_reservation(&balancer, units(number)).await.unwrap();
+        assert_eq!(world.simulation.state().load_balancers["web"].capacity, number);
+        let inventory = Inventory::new(world.aws.reader().clone(), "demo", vpc());
+        inventory.observe(&stack()).await.unwrap();
+        let reads = Reads { add_ons: [(AddOn::Capacity, balancer.clone())].into(), ..Reads::default() };
+        inventory.read(&stack(), &reads).await.unwrap();
+        let known = inventory.observe(&stack()).await.unwrap().load_balancers.remove(0).add_ons;
+        assert_eq!(known.capacity, Some(units(number)));
+    }
+    assert_eq!(
+        code(world.aws.modify_capacity_reservation(&LoadBalancerArn::new("arn:x"), units(1)).await),
+        "ValidationError"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dualstack_network_load_balancers_have_ipv6_addresses_source_nat_and_targets_of_ipv6() {
+    let world = world();
+    let network = LoadBalancerKind::Network;
+    let front = world.security_group("front").await;
+    let balancer = world.try_balancer(network, "web", &["a"], std::slice::from_ref(&front)).await.unwrap();
+    assert_eq!(balancer.network.private_link_rules, Some(true));
+    world.aws.set_security_groups(&balancer.arn, &[front], Some(false)).await.unwrap();
+    let (four, dual) = (Some(IpAddressType::Ipv4), Some(IpAddressType::Dualstack));
+    let subnet = SubnetId::new("subnet-private-a");
+    let mapping = |ipv6: Option<&str>, prefix: Option<&str>| SubnetMapping {
+        ipv6: ipv6.map(str::to_owned),
+        source_nat_prefix: prefix.map(|prefix| SourceNatPrefix::new(prefix).unwrap()),
+        ..SubnetMapping::plain(subnet.clone())
+    };
+    let set = async |mapping, kind, nat| world.aws.set_subnets(&balancer.arn, &[mapping], kind, Some(nat)).await;
+    for (mapping, kind, nat) in [
+        (mapping(Some("2001:db8::9"), None), four, false),
+        (mapping(Some("2001:db8:1::9"), None), dual, false),
+        (mapping(None, Some("2001:db8::/80")), dual, false),
+        (mapping(None, Some("2001:db8:1::/80")), dual, true),
+        (mapping(None, None), four, true),
+    ] {
+        assert_eq!(code(set(mapping, kind, nat).await), "InvalidConfigurationRequest");
+    }
+    let answered = set(mapping(Some("2001:db8::9"), None), dual, true).await.unwrap();
+    assert_eq!(answered, [(subnet.clone(), "2001:db8:0:0:ffff::/80".to_owned())].into());
+    let known = async || {
+        let inventory = Inventory::new(world.aws.reader().clone(), "demo", vpc());
+        inventory.observe(&stack()).await.unwrap().load_balancers.remove(0)
+    };
+    let after = known().await;
+    assert_eq!((after.ip_address_type, after.network.ipv6_source_nat), (IpAddressType::Dualstack, true));
+    assert_eq!((after.network.source_nat_prefixes, after.network.private_link_rules), (answered, Some(false)));
+    // It cannot go back while a listener of UDP is there, or one that leads to targets of IPv6.
+    let udp = TargetGroup {
+        protocol: TargetGroupProtocol::Udp,
+        protocol_version: None,
+        ip_address_type: IpAddressType::Ipv6,
+        health_check: HealthCheck {
+            protocol: HealthCheckProtocol::Tcp,
+            path: None,
+            matcher: None,
+            ..target_group(TargetType::Ip).health_check
+        },
+        ..target_group(TargetType::Ip)
+    };
+    let made = world.aws.create_target_group(&udp, &TargetGroupName::new("udp").unwrap(), &vpc()).await.unwrap();
+    assert_eq!(made.ip_address_type, IpAddressType::Ipv6);
+    let listener = NewListener {
+        protocol: Some(ListenerProtocol::Udp),
+        default_action: Some(forward(&[&made.arn])),
+        ..NewListener::default()
+    };
+    world.aws.create_listener(&balancer.arn, 53, &listener, &Tags::new()).await.unwrap();
+    assert_eq!(code(set(mapping(None, None), None, false).await), "InvalidConfigurationRequest");
+    assert_eq!(code(set(mapping(None, None), four, false).await), "InvalidConfigurationRequest");
+    let four = world.aws.set_ip_address_type(&balancer.arn, IpAddressType::Ipv4).await;
+    assert_eq!(code(four), "InvalidConfigurationRequest");
 }

@@ -1,10 +1,10 @@
-//! Web ACLs and protections, whose failures hold up nothing else.
+//! Web ACLs, protections and reserved capacity, whose failures hold up nothing else.
 
 use super::*;
 use albatross_core::{
     model::{
-        AddOn, AddOns, Association, LoadBalancerState, ObservedAddOns, ObservedLoadBalancer, PROTECTION_NAME,
-        Protection, Requested, WebAclArn,
+        AddOn, AddOns, Association, CapacityUnits, CustomerOwnedPoolId, IpamPoolId, LoadBalancerState, ObservedAddOns,
+        ObservedLoadBalancer, PROTECTION_NAME, Protection, Requested, WebAclArn,
     },
     testing::load_balancer,
 };
@@ -60,7 +60,7 @@ fn planned(stack: &Stack, observed: &ObservedStack) -> Vec<&'static str> {
 /// A load balancer in the inventory.
 fn existing(room: &Room, state: LoadBalancerState) -> LoadBalancerArn {
     let arn = LoadBalancerArn::new("arn:b/web");
-    let add_ons = ObservedAddOns { web_acl: Some(Association::None), protection: Some(Protection::None) };
+    let add_ons = ObservedAddOns::of_new();
     let tags = [(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/web")];
     let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let balancer = load_balancer(arn.as_str(), "web.example.com");
@@ -93,7 +93,11 @@ async fn add_ons_are_made_with_the_load_balancer_and_known_without_a_read() {
     let protection = Protection::Exists { id: "p-1".to_owned(), name: PROTECTION_NAME.to_owned() };
     assert_eq!(
         known,
-        ObservedAddOns { web_acl: Some(Association::WebAcl(EDGE.to_owned())), protection: Some(protection) }
+        ObservedAddOns {
+            web_acl: Some(Association::WebAcl(EDGE.to_owned())),
+            protection: Some(protection),
+            ..ObservedAddOns::of_new()
+        }
     );
     assert_eq!(planned(&stack, &room.observe().await), [] as [&str; 0]);
     let remove = [
@@ -152,4 +156,105 @@ async fn a_service_that_does_not_know_a_new_load_balancer_yet_is_asked_again() {
         let [error] = applied.left_out.as_slice() else { panic!("{applied:?}") };
         assert_eq!(error.is_not_yet(), not_yet, "{code} {state:?}: {error}");
     }
+}
+
+fn reserve(arn: &LoadBalancerArn, units: i32) -> StepAction {
+    let units = CapacityUnits::new(units).unwrap();
+    StepAction::ModifyCapacityReservation { arn: arn.clone(), name: "web".to_owned(), units }
+}
+
+#[tokio::test]
+async fn capacity_is_reserved_changed_and_released() {
+    let room = room(|call| match call.action.as_str() {
+        action @ "ModifyCapacityReservation" => Some(elb(action, "")),
+        action @ "DescribeCapacityReservation" => Some(elb(
+            action,
+            "<MinimumLoadBalancerCapacity><CapacityUnits>70</CapacityUnits></MinimumLoadBalancerCapacity>",
+        )),
+        _ => None,
+    })
+    .await;
+    room.observe().await;
+    let arn = existing(&room, LoadBalancerState::Active);
+    room.fake.calls();
+    for units in [1000, 2500, 0] {
+        let applied = room.step(reserve(&arn, units)).await.unwrap();
+        assert!(applied.left_out.is_empty(), "{applied:?}");
+        let known = room.observe().await.load_balancers.remove(0).add_ons.capacity;
+        assert_eq!(known, CapacityUnits::new(units));
+    }
+    let sent = room.fake.calls().into_iter().map(|call| {
+        let params = call.params.into_iter().filter(|(key, _)| !["Action", "Version"].contains(&key.as_str()));
+        params.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    });
+    assert_eq!(
+        sent.collect::<Vec<_>>(),
+        [
+            "LoadBalancerArn=arn:b/web MinimumLoadBalancerCapacity.CapacityUnits=1000",
+            "LoadBalancerArn=arn:b/web MinimumLoadBalancerCapacity.CapacityUnits=2500",
+            "LoadBalancerArn=arn:b/web ResetCapacityReservation=true",
+        ]
+    );
+    // One that the controller has not set is read.
+    room.inventory.invalidate(&group());
+    let reads = albatross_core::plan::Reads { add_ons: [(AddOn::Capacity, arn.clone())].into(), ..Default::default() };
+    let arn = existing(&room, LoadBalancerState::Active);
+    room.inventory.read(&group(), &reads).await.unwrap();
+    assert_eq!(room.fake.actions(), ["DescribeCapacityReservation"]);
+    let known = room.observe().await.load_balancers.into_iter().find(|balancer| balancer.arn == arn).unwrap();
+    assert_eq!(known.add_ons.capacity, CapacityUnits::new(70));
+}
+
+#[tokio::test]
+async fn a_refused_reservation_leaves_everything_else_in_place() {
+    for (code, expected) in [
+        (
+            "CapacityDecreaseRequestsLimitExceeded",
+            "leave the reserved capacity as it is, or wait: AWS takes only so many decreases a day",
+        ),
+        ("CapacityUnitsLimitExceeded", "reserve less, or ask AWS to raise the quota for reserved capacity"),
+        ("InsufficientCapacity", "reserve less, or wait: AWS does not have that much now"),
+        ("CapacityReservationPending", "-"),
+        ("PriorRequestNotComplete", "-"),
+    ] {
+        let room =
+            room(move |call| (call.action == "ModifyCapacityReservation").then(|| elb_error(400, code, "words"))).await;
+        room.observe().await;
+        let arn = existing(&room, LoadBalancerState::Active);
+        let applied = room.step(reserve(&arn, 10)).await.unwrap();
+        let [error] = applied.left_out.as_slice() else { panic!("{applied:?}") };
+        assert_eq!(error.fix().unwrap_or_else(|| "-".to_owned()), expected);
+        assert_eq!((error.add_on, error.is_not_yet()), (Some(AddOn::Capacity), expected == "-"), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn an_ipam_pool_is_created_with_changed_and_removed() {
+    let room = room(|call| (call.action == "ModifyIpPools").then(|| elb("ModifyIpPools", ""))).await;
+    let mut stack = wanted();
+    let balancer = stack.load_balancer.as_mut().unwrap();
+    balancer.pools.ipam = Some(IpamPoolId::new("ipam-pool-1").unwrap());
+    balancer.pools.customer_owned = Some(CustomerOwnedPoolId::new("ipv4pool-coip-1").unwrap());
+    let plan = plan::plan(&stack, &room.observe().await).ready().unwrap();
+    room.fake.calls();
+    room.apply(&plan).await.unwrap();
+    let calls = room.fake.calls();
+    let made = calls.iter().find(|call| call.action == "CreateLoadBalancer").unwrap();
+    assert_eq!(made.param("IpamPools.Ipv4IpamPoolId"), "ipam-pool-1");
+    assert_eq!(made.param("CustomerOwnedIpv4Pool"), "ipv4pool-coip-1");
+    let arn = room.observe().await.load_balancers.remove(0).arn;
+    let modify = |pool: Option<&str>| StepAction::ModifyIpPools {
+        arn: arn.clone(),
+        name: "web".to_owned(),
+        pool: pool.map(|pool| IpamPoolId::new(pool).unwrap()),
+    };
+    for pool in [Some("ipam-pool-2"), None] {
+        room.step(modify(pool)).await.unwrap();
+        assert_eq!(room.observe().await.load_balancers.remove(0).pools.ipam.as_deref(), pool);
+    }
+    let sent = room.fake.calls().into_iter().map(|call| {
+        let params = call.params.into_iter().filter(|(key, _)| key.contains("Ipam"));
+        params.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), ["IpamPools.Ipv4IpamPoolId=ipam-pool-2", "RemoveIpamPools.member.1=ipv4"]);
 }

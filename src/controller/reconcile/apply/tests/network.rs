@@ -9,7 +9,7 @@ use albatross_core::{
     facts::{Subnet, SubnetQuery},
     model::{
         Attributes, CertificateArn, IpAddressType, ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind,
-        SecurityGroupReference, SubnetMapping, TargetGroupReference,
+        SecurityGroupReference, SourceNatPrefix, SubnetMapping, TargetGroupReference,
     },
     plan::{AttributesOf, ListenerChange, ListenerReference, Planned, Reads},
 };
@@ -17,6 +17,14 @@ use world::{
     BALANCER_ATTRIBUTES, GROUP_ATTRIBUTES, LISTENER_ATTRIBUTES, PORTS, attribute_list, attributes, made, sent, service,
     there, web,
 };
+
+fn set_subnets(
+    subnets: Vec<SubnetMapping>,
+    ip_address_type: Option<IpAddressType>,
+    ipv6_source_nat: Option<bool>,
+) -> StepAction {
+    StepAction::SetSubnets { arn: balancer(), subnets, ip_address_type, ipv6_source_nat }
+}
 
 fn plan_for_service(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     let object = ObjectReference::service(&ObjectName::new("shop", "web"));
@@ -225,9 +233,9 @@ async fn subnets_are_set_with_their_addresses() {
     room.observe_service().await;
     room.fake.calls();
     let mapping = |n: u8, allocation: Option<&str>, private: Option<&str>| SubnetMapping {
-        subnet: SubnetId::new(format!("subnet-{n}")),
         allocation: allocation.map(str::to_owned),
         private_ipv4: private.map(str::to_owned),
+        ..SubnetMapping::plain(SubnetId::new(format!("subnet-{n}")))
     };
     for subnets in [
         vec![mapping(1, None, None)],
@@ -235,7 +243,7 @@ async fn subnets_are_set_with_their_addresses() {
         vec![mapping(2, None, Some("10.0.2.9")), mapping(3, None, Some("10.0.3.9"))],
     ] {
         let ids = subnets.iter().map(|mapping| mapping.subnet.clone()).collect();
-        room.apply_to_service([StepAction::SetSubnets { arn: balancer(), subnets }]).await.unwrap();
+        room.apply_to_service([set_subnets(subnets, None, None)]).await.unwrap();
         assert_eq!(room.observe_service().await.load_balancers[0].subnets, ids);
     }
     insta::assert_snapshot!(sent(&room.fake), @"
@@ -287,7 +295,11 @@ async fn security_groups_are_set_all_at_once() {
     let given = |id: &str| SecurityGroupReference::Given(Value::Known(SecurityGroupId::new(id)));
     let shared = SecurityGroupReference::SharedBackend(Value::Known(SecurityGroupId::new("sg-backend")));
     let groups = vec![given("sg-mine"), given("sg-second"), shared];
-    room.apply_to_service([StepAction::SetSecurityGroups { arn: balancer(), groups }]).await.unwrap();
+    let set = |groups: &[SecurityGroupReference], private_link_rules| {
+        let (load_balancer, groups) = (Some(balancer()), groups.to_vec());
+        StepAction::SetSecurityGroups { load_balancer, groups, private_link_rules }
+    };
+    room.apply_to_service([set(&groups, None)]).await.unwrap();
     insta::assert_snapshot!(sent(&room.fake), @"
     SetSecurityGroups
       LoadBalancerArn=arn:b/web
@@ -297,6 +309,57 @@ async fn security_groups_are_set_all_at_once() {
     ");
     let known = room.observe_service().await.load_balancers[0].security_groups.clone();
     assert_eq!(known, ["sg-mine", "sg-second", "sg-backend"].map(SecurityGroupId::new).into());
+    for on in [false, true] {
+        room.apply_to_service([set(&groups[..1], Some(on))]).await.unwrap();
+        let observed = room.observe_service().await;
+        assert_eq!(observed.load_balancers[0].network.private_link_rules, Some(on));
+    }
+    insta::assert_snapshot!(sent(&room.fake), @"
+    SetSecurityGroups
+      EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic=off
+      LoadBalancerArn=arn:b/web
+      SecurityGroups.member.1=sg-mine
+    SetSecurityGroups
+      EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic=on
+      LoadBalancerArn=arn:b/web
+      SecurityGroups.member.1=sg-mine
+    ");
+}
+
+#[tokio::test]
+async fn ipv6_addresses_prefixes_and_address_type_are_set_at_once() {
+    let room = room(|call| match call.action.as_str() {
+        "SetSubnets" => {
+            let zone = "<SubnetId>subnet-2</SubnetId><SourceNatIpv6Prefixes><member>2001:db8:0:2:9::/80</member></SourceNatIpv6Prefixes>";
+            Some(elb("SetSubnets", &format!("<AvailabilityZones><member>{zone}</member></AvailabilityZones>")))
+        }
+        _ => there(call, false),
+    })
+    .await;
+    room.observe_service().await;
+    room.fake.calls();
+    let mapping = |n: u8, ipv6: &str, prefix: &str| SubnetMapping {
+        ipv6: Some(ipv6.to_owned()),
+        source_nat_prefix: Some(SourceNatPrefix::new(prefix).unwrap()),
+        ..SubnetMapping::plain(SubnetId::new(format!("subnet-{n}")))
+    };
+    let subnets =
+        vec![mapping(1, "2001:db8:0:1::8", "2001:db8:0:1:1::/80"), mapping(2, "2001:db8:0:2::8", "auto_assigned")];
+    let plain = |n: u8| SubnetMapping::plain(SubnetId::new(format!("subnet-{n}")));
+    let set = set_subnets(subnets, Some(IpAddressType::Dualstack), Some(true));
+    room.apply_to_service([set]).await.unwrap();
+    let observed = room.observe_service().await.load_balancers.remove(0);
+    assert_eq!((observed.ip_address_type, observed.network.ipv6_source_nat), (IpAddressType::Dualstack, true));
+    let prefixes = observed.network.source_nat_prefixes.into_iter();
+    assert_eq!(
+        prefixes.map(|(subnet, prefix)| format!("{subnet} {prefix}")).collect::<Vec<_>>(),
+        ["subnet-1 2001:db8:0:1:1::/80", "subnet-2 2001:db8:0:2:9::/80"]
+    );
+    let back = set_subnets(vec![plain(1), plain(2)], Some(IpAddressType::Ipv4), Some(false));
+    room.apply_to_service([back]).await.unwrap();
+    let observed = room.observe_service().await.load_balancers.remove(0);
+    assert_eq!((observed.ip_address_type, observed.network.is_default()), (IpAddressType::Ipv4, true));
+    insta::assert_snapshot!(sent(&room.fake), @"");
 }
 
 #[tokio::test]

@@ -68,7 +68,11 @@ async fn where_a_security_group_is_not_there_it_is_looked_for_whether_the_shared
     let shared = room.applier.ensure_backend_security_group(&config).await.unwrap();
     let arn = albatross_core::model::LoadBalancerArn::new("arn:lb");
     let groups = vec![albatross_core::model::SecurityGroupReference::Given(Value::Known(shared))];
-    assert!(room.step(StepAction::SetSecurityGroups { arn, groups }).await.is_err());
+    assert!(
+        room.step(StepAction::SetSecurityGroups { load_balancer: Some(arn), groups, private_link_rules: None })
+            .await
+            .is_err()
+    );
     room.fake.calls();
     // The fake has none.
     room.applier.ensure_backend_security_group(&config).await.unwrap();

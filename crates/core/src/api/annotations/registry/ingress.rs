@@ -33,14 +33,14 @@ annotations! {
             "The kinds of addresses of the load balancer.";
         SUBNETS = "subnets", StringList, INGRESS, Exclusive, Built, "discovered by their tags",
             "The subnets of the load balancer, by identifier or by `Name` tag, one to an availability zone.";
-        CUSTOMER_OWNED_IPV4_POOL = "customer-owned-ipv4-pool", String, INGRESS, Exclusive, Refused, "none",
-            "The pool of customer-owned addresses on an Outpost.";
-        IPAM_IPV4_POOL_ID = "ipam-ipv4-pool-id", String, INGRESS, Exclusive, Later, "none: addresses of Amazon",
-            "The address manager's pool that public addresses are taken from.";
+        CUSTOMER_OWNED_IPV4_POOL = "customer-owned-ipv4-pool", String, INGRESS, Exclusive, Built, "none",
+            "The pool of customer-owned addresses on an Outpost. It takes effect when the load balancer is created.";
+        IPAM_IPV4_POOL_ID = "ipam-ipv4-pool-id", String, INGRESS, Exclusive, Built, "none: addresses of Amazon",
+            "The address manager's pool that the public addresses of an internet-facing load balancer are taken from.";
         LOAD_BALANCER_ATTRIBUTES = "load-balancer-attributes", StringMap, INGRESS, UnitedByKey, Built, "none: attributes stay as they are",
             "Attributes of the load balancer. Only those named here are set; removing one does not reset it.";
-        MINIMUM_LOAD_BALANCER_CAPACITY = "minimum-load-balancer-capacity", StringMap, INGRESS, UnitedByKey, Later, "none: the reservation stays as it is",
-            "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation.";
+        MINIMUM_LOAD_BALANCER_CAPACITY = "minimum-load-balancer-capacity", StringMap, INGRESS, UnitedByKey, Built, "none: the reservation stays as it is",
+            "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation. It is reserved once the load balancer serves.";
         TAGS = "tags", StringMap, BOTH, UnitedByKey, Built, "none",
             "Tags for the AWS resources made for the Ingress. On a Service they are for its target groups, and win key by key. One that is removed here is removed from AWS.";
         WAFV2_ACL_ARN = "wafv2-acl-arn", String, INGRESS, Exclusive, Built, "none: the association stays as it is",

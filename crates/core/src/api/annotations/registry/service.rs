@@ -23,7 +23,7 @@ annotations! {
             "Whether the load balancer has public addresses. A change makes another load balancer, which takes over when it serves; one that is removed here changes nothing.";
         INTERNAL = "aws-load-balancer-internal", Bool, SERVICE, NotApplicable, Built, "none",
             "The former way to choose the scheme, read where `aws-load-balancer-scheme` is absent.";
-        IP_ADDRESS_TYPE = "aws-load-balancer-ip-address-type", Enum(&["ipv4", "dualstack"]), SERVICE, NotApplicable, BuiltFor(&["ipv4"]), "`ipv4`",
+        IP_ADDRESS_TYPE = "aws-load-balancer-ip-address-type", Enum(&["ipv4", "dualstack"]), SERVICE, NotApplicable, Built, "`ipv4`",
             "The kinds of addresses of the load balancer.";
         SUBNETS = "aws-load-balancer-subnets", StringList, SERVICE, NotApplicable, Built, "discovered by their tags",
             "The subnets of the load balancer, by identifier or by `Name` tag.";
@@ -31,14 +31,14 @@ annotations! {
             "The elastic addresses of an internet-facing load balancer, one to a subnet and in their order.";
         PRIVATE_IPV4_ADDRESSES = "aws-load-balancer-private-ipv4-addresses", StringList, SERVICE, NotApplicable, Built, "chosen by AWS",
             "The IPv4 addresses of an internal load balancer, one to a subnet.";
-        IPV6_ADDRESSES = "aws-load-balancer-ipv6-addresses", StringList, SERVICE, NotApplicable, Refused, "chosen by AWS",
-            "The IPv6 addresses of a dual-stack load balancer, one to a subnet.";
-        ENABLE_PREFIX_FOR_IPV6_SOURCE_NAT = "aws-load-balancer-enable-prefix-for-ipv6-source-nat", Enum(ON_OFF), SERVICE, NotApplicable, BuiltFor(&["off"]), "`off`",
+        IPV6_ADDRESSES = "aws-load-balancer-ipv6-addresses", StringList, SERVICE, NotApplicable, Built, "chosen by AWS",
+            "The IPv6 addresses of a dual-stack load balancer, one to a subnet. They take effect when the load balancer gets IPv6 addresses or other subnets.";
+        ENABLE_PREFIX_FOR_IPV6_SOURCE_NAT = "aws-load-balancer-enable-prefix-for-ipv6-source-nat", Enum(ON_OFF), SERVICE, NotApplicable, Built, "`off`",
             "Whether the subnets give prefixes for IPv6 source translation, which UDP over dual stack needs.";
-        SOURCE_NAT_IPV6_PREFIXES = "aws-load-balancer-source-nat-ipv6-prefixes", StringList, SERVICE, NotApplicable, Refused, "chosen by AWS",
-            "The prefixes for IPv6 source translation, one to a subnet.";
-        MINIMUM_LOAD_BALANCER_CAPACITY = "aws-load-balancer-minimum-load-balancer-capacity", StringMap, SERVICE, NotApplicable, Later, "none: the reservation stays as it is",
-            "The capacity to reserve, as `CapacityUnits=<number>`.";
+        SOURCE_NAT_IPV6_PREFIXES = "aws-load-balancer-source-nat-ipv6-prefixes", StringList, SERVICE, NotApplicable, Built, "chosen by AWS",
+            "The prefixes for IPv6 source translation, one to a subnet and in their order: 80 bits long, or `auto_assigned`.";
+        MINIMUM_LOAD_BALANCER_CAPACITY = "aws-load-balancer-minimum-load-balancer-capacity", StringMap, SERVICE, NotApplicable, Built, "none: the reservation stays as it is",
+            "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation. It is reserved once the load balancer serves.";
         ATTRIBUTES = "aws-load-balancer-attributes", StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",
             "Attributes of the load balancer. Only those named here are set; removing one does not reset it.";
         ADDITIONAL_RESOURCE_TAGS = "aws-load-balancer-additional-resource-tags", StringMap, SERVICE, NotApplicable, Built, "none",
@@ -113,7 +113,7 @@ annotations! {
             "Whether the controller also allows traffic from the load balancer to the targets.";
         SECURITY_GROUP_PREFIX_LISTS = "aws-load-balancer-security-group-prefix-lists", StringList, SERVICE, NotApplicable, Built, "none",
             "The prefix lists that the managed security group allows.";
-        INBOUND_SG_RULES_ON_PRIVATE_LINK_TRAFFIC = "aws-load-balancer-inbound-sg-rules-on-private-link-traffic", Enum(ON_OFF), SERVICE, NotApplicable, Refused, "none: the setting stays as it is",
+        INBOUND_SG_RULES_ON_PRIVATE_LINK_TRAFFIC = "aws-load-balancer-inbound-sg-rules-on-private-link-traffic", Enum(ON_OFF), SERVICE, NotApplicable, Built, "none: the setting stays as it is",
             "Whether the security groups also apply to traffic that comes through PrivateLink.";
         ENABLE_ICMP_FOR_PATH_MTU_DISCOVERY = "aws-load-balancer-enable-icmp-for-path-mtu-discovery", String, SERVICE, NotApplicable, Built, "`off`",
             "`on` to allow the ICMP messages that path MTU discovery needs.";

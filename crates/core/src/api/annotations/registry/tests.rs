@@ -80,10 +80,10 @@ fn rules_of_groups() {
     for (rule, expected) in [
         (
             Exclusive,
-            "load-balancer-name scheme ip-address-type subnets wafv2-acl-arn wafv2-acl-name shield-advanced-protection security-groups manage-backend-security-group-rules ssl-redirect",
+            "load-balancer-name scheme ip-address-type subnets customer-owned-ipv4-pool ipam-ipv4-pool-id wafv2-acl-arn wafv2-acl-name shield-advanced-protection security-groups manage-backend-security-group-rules ssl-redirect",
         ),
         (ExclusivePerPort, "security-group-prefix-lists inbound-cidrs ssl-policy mutual-authentication"),
-        (UnitedByKey, "load-balancer-attributes tags listen-ports listener-attributes"),
+        (UnitedByKey, "load-balancer-attributes minimum-load-balancer-capacity tags listen-ports listener-attributes"),
         (United, "certificate-arn"),
     ] {
         assert_eq!(names(rule), expected, "{rule:?}");
@@ -96,7 +96,7 @@ fn what_is_built() {
         .iter()
         .filter(|annotation| annotation.status == Status::Built)
         .map(|annotation| annotation.key.to_string());
-    let expected = "group.name group.order load-balancer-name scheme ip-address-type subnets load-balancer-attributes tags
+    let expected = "group.name group.order load-balancer-name scheme ip-address-type subnets customer-owned-ipv4-pool ipam-ipv4-pool-id load-balancer-attributes minimum-load-balancer-capacity tags
         wafv2-acl-arn wafv2-acl-name shield-advanced-protection security-groups manage-backend-security-group-rules
         security-group-prefix-lists inbound-cidrs listen-ports ssl-redirect certificate-arn ssl-policy
         mutual-authentication listener-attributes.<PROTOCOL>-<port> actions.<name> conditions.<name> transforms.<name> use-regex-path-match
@@ -105,10 +105,8 @@ fn what_is_built() {
         target-group-attributes healthcheck-port healthcheck-protocol healthcheck-path healthcheck-interval-seconds
         healthcheck-timeout-seconds healthy-threshold-count unhealthy-threshold-count success-codes target-node-labels";
     let not_built = "
-        aws-load-balancer-ip-address-type aws-load-balancer-ipv6-addresses aws-load-balancer-enable-prefix-for-ipv6-source-nat
-        aws-load-balancer-source-nat-ipv6-prefixes aws-load-balancer-minimum-load-balancer-capacity aws-load-balancer-quic-enabled-ports
-        actions.<PROTOCOL>-<port> aws-load-balancer-multi-cluster-target-group
-        aws-load-balancer-inbound-sg-rules-on-private-link-traffic aws-load-balancer-extra-security-groups
+        aws-load-balancer-quic-enabled-ports
+        actions.<PROTOCOL>-<port> aws-load-balancer-multi-cluster-target-group aws-load-balancer-extra-security-groups
         aws-load-balancer-connection-draining-enabled aws-load-balancer-connection-draining-timeout
         aws-load-balancer-connection-idle-timeout aws-load-balancer-access-log-emit-interval";
     let not_built: BTreeSet<&str> = not_built.split_whitespace().collect();

@@ -17,8 +17,9 @@ use crate::{
     diagnostics::{Code, Severity},
     facts::{Fact, FactQuery, SubnetQuery},
     model::{
-        AddOns, Attributes, Cause, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference,
-        ResourceId, Scheme, SecurityGroupReference, Stack, SubnetId, SubnetMapping, Tags, Value, names,
+        AddOns, AddressPools, Attributes, Cause, IpamPoolId, LoadBalancer, LoadBalancerKind, LoadBalancerName,
+        NetworkSettings, ObjectName, ObjectReference, ResourceId, Scheme, SecurityGroupReference, Stack, SubnetId,
+        SubnetMapping, Tags, Value, names,
     },
 };
 
@@ -48,6 +49,8 @@ impl<'a> Builder<'a> {
             name,
             scheme: merged.scheme,
             ip_address_type: self.ip_address_type,
+            network: NetworkSettings::default(),
+            pools: merged.pools.clone(),
             subnets: merged.subnets.clone(),
             security_groups: Vec::new(),
             attributes,
@@ -184,6 +187,11 @@ impl<'a> Builder<'a> {
                 },
                 scheme: balancer.scheme,
                 ip_address_type: balancer.ip_address_type,
+                network: NetworkSettings::default(),
+                pools: AddressPools {
+                    ipam: balancer.pools.ipam.clone().map(IpamPoolId::known),
+                    ..AddressPools::default()
+                },
                 subnets: Value::Known(balancer.subnets.iter().cloned().map(SubnetMapping::plain).collect()),
                 security_groups: balancer.security_groups.iter().map(given).collect(),
                 attributes: Attributes::new(),

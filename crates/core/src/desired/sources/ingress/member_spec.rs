@@ -12,8 +12,8 @@ use crate::{
     desired::shared,
     diagnostics::{Code, Severity},
     model::{
-        Attributes, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, MutualAuthentication,
-        ObjectReference, Scheme, Source, Tags, TrustStoreArn, Value,
+        Attributes, CapacityUnits, CertificateArn, CustomerOwnedPoolId, IpAddressType, ListenerProtocol,
+        LoadBalancerName, MutualAuthentication, ObjectReference, Scheme, Source, Tags, TrustStoreArn, Value,
     },
     snapshot::Service,
 };
@@ -36,6 +36,11 @@ pub(super) struct MemberSpec<'a> {
     pub(super) web_acl_arn: Option<Sourced<String>>,
     /// True if Shield Advanced has to protect the load balancer, false if it must not.
     pub(super) protection: Option<bool>,
+    /// The IPAM pool of its annotation, unchecked: it has no effect next to that of the first member's class.
+    pub(super) ipam_pool: Option<String>,
+    pub(super) customer_owned_pool: Option<CustomerOwnedPoolId>,
+    /// The capacity of its annotation, unchecked: it has no effect next to that of the first member's class.
+    pub(super) capacity: Option<Result<CapacityUnits, String>>,
     pub(super) tags: Tags,
     /// The HTTPS port to redirect to.
     pub(super) redirect: Option<Sourced<i32>>,
@@ -57,6 +62,15 @@ pub(super) struct PortSpec {
     pub(super) attributes: Attributes,
 }
 
+/// Returns the capacity that the annotation of a member requests, or what is wrong with it.
+pub(super) fn requested_capacity(member: Member<'_>) -> Option<Result<CapacityUnits, String>> {
+    let entries = match member.annotations.string_map(keys::MINIMUM_LOAD_BALANCER_CAPACITY) {
+        Ok(entries) => entries?,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    shared::capacity::requested(&entries).transpose()
+}
+
 impl<'a> Builder<'a> {
     pub(super) fn member_spec(&mut self, member: Member<'a>) -> Result<MemberSpec<'a>, Failed> {
         let ingress = member.ingress;
@@ -73,17 +87,23 @@ impl<'a> Builder<'a> {
         let web_acl_name = self.value(ingress, None, member.web_acl_name());
         let web_acl_arn = self.value(ingress, None, member.web_acl_arn());
         let protection = self.value(ingress, None, member.annotations.bool(keys::SHIELD_ADVANCED_PROTECTION));
+        let capacity = requested_capacity(member);
+        let pools = (
+            self.value(ingress, None, member.annotations.string(keys::IPAM_IPV4_POOL_ID)),
+            self.requested_customer_owned_pool(member),
+        );
         let add_ons = (web_acl_name, web_acl_arn, protection);
         let ports = self.requested_ports(member);
         let redirect = self.value(ingress, None, member.ssl_redirect());
         let tags = self.user_tags(member, None);
         let of_all = (scheme, kind, name, subnets, attributes);
-        let all = (known, access, of_all, add_ons, ports, tags, redirect);
+        let all = (known, access, of_all, add_ons, pools, ports, tags, redirect);
         let (
             Ok(()),
             Ok(access),
             (Ok(scheme), Ok(ip_address_type), Ok(name), Ok(subnets), Ok(attributes)),
             (Ok(web_acl_name), Ok(web_acl_arn), Ok(protection)),
+            (Ok(ipam_pool), Ok(customer_owned_pool)),
             Ok(ports),
             Ok(tags),
             Ok(redirect),
@@ -126,10 +146,22 @@ impl<'a> Builder<'a> {
             web_acl_name,
             web_acl_arn,
             protection,
+            ipam_pool: ipam_pool.filter(|pool| !pool.is_empty()),
+            customer_owned_pool,
+            capacity,
             tags,
             redirect,
             sources,
             ports,
+        })
+    }
+
+    fn requested_customer_owned_pool(&mut self, member: Member<'a>) -> Result<Option<CustomerOwnedPoolId>, Failed> {
+        let (ingress, key) = (member.ingress, keys::CUSTOMER_OWNED_IPV4_POOL);
+        let Some(written) = self.value(ingress, None, member.annotations.string(key))? else { return Ok(None) };
+        CustomerOwnedPoolId::new(written).map(Some).map_err(|invalid| {
+            let (place, message) = (FieldRef::annotation(ingress, key), invalid.to_string());
+            self.wrong(ingress, Code::InvalidValue, &place, Severity::Error, &message, &invalid.fix())
         })
     }
 

@@ -29,6 +29,7 @@ impl<'a> Builder<'a> {
         requesters.subnets = first(keys::SUBNETS, &|spec| spec.subnets.is_some());
         requesters.security_groups = first(keys::SECURITY_GROUPS, &|spec| spec.security_groups.is_some());
         requesters.ip_address_type = first(keys::IP_ADDRESS_TYPE, &|spec| spec.ip_address_type.is_some());
+        requesters.ipam_pool = first(keys::IPAM_IPV4_POOL_ID, &|spec| spec.ipam_pool.is_some());
         for spec in &specs {
             for key in spec.tags.keys() {
                 requesters.tags.entry(key.clone()).or_insert_with(|| of(spec, keys::TAGS));

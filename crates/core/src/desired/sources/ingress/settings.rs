@@ -15,7 +15,10 @@ use crate::{
         crd::{IngressClassParamsSpec, ingress_class_params as class},
     },
     diagnostics::{Code, Severity},
-    model::{Attributes, IpAddressType, ListenerProtocol, ObjectReference, Scheme, Tags, TargetType},
+    model::{
+        Attributes, CapacityUnits, IpAddressType, IpamPoolId, ListenerProtocol, ObjectReference, Scheme, Tags,
+        TargetType,
+    },
     snapshot::{Ingress, IngressClassParams, Service},
 };
 
@@ -226,6 +229,21 @@ impl<'a> Member<'a> {
         attributes(self.spec().and_then(|spec| spec.load_balancer_attributes.as_ref()))
     }
 
+    /// Returns the IPAM pool of the class.
+    pub(super) fn params_ipam_pool(&self) -> Option<Sourced<String>> {
+        let params = self.params?;
+        let pool = params.spec.ipam_configuration.as_ref().and_then(|ipam| text(ipam.ipv4_ipam_pool_id.as_ref()))?;
+        Some(Sourced { value: pool, place: FieldRef::params(params, "ipamConfiguration.ipv4IPAMPoolId") })
+    }
+
+    /// Returns the capacity that the class reserves; `None` within for one that is negative.
+    pub(super) fn params_capacity(&self) -> Option<Sourced<Option<CapacityUnits>>> {
+        let params = self.params?;
+        let capacity = params.spec.minimum_load_balancer_capacity.as_ref()?;
+        let place = FieldRef::params(params, "minimumLoadBalancerCapacity.capacityUnits");
+        Some(Sourced { value: CapacityUnits::new(capacity.capacity_units), place })
+    }
+
     /// The attributes of a listener that the class sets, which win key by key.
     pub(super) fn params_listener_attributes(&self, protocol: ListenerProtocol, port: u16) -> Attributes {
         let listeners = self.spec().and_then(|spec| spec.listeners.as_ref()).into_iter().flatten();
@@ -274,8 +292,7 @@ impl<'a> Builder<'a> {
         self.sink.report(severity, place.object.clone(), code, &place.field, message, fix)
     }
 
-    /// Reports values that the schema of IngressClassParams, or a webhook of aws-load-balancer-controller, would have refused, and fields
-    /// that are not built.
+    /// Reports values that the schema of IngressClassParams, or a webhook of aws-load-balancer-controller, would have refused.
     pub(super) fn check_params(&mut self, member: Member<'a>) -> Result<(), Failed> {
         let Some(params) = member.params else { return Ok(()) };
         let mut failed = false;
@@ -283,20 +300,6 @@ impl<'a> Builder<'a> {
             let place = FieldRef::params(params, &field);
             self.wrong(member.ingress, Code::InvalidValue, &place, Severity::Error, &message, &fix);
             failed = true;
-        }
-        let spec = &params.spec;
-        let pool = spec.ipam_configuration.as_ref().and_then(|ipam| text(ipam.ipv4_ipam_pool_id.as_ref()));
-        for (field, asked) in [
-            ("minimumLoadBalancerCapacity", spec.minimum_load_balancer_capacity.is_some()),
-            ("ipamConfiguration.ipv4IPAMPoolId", pool.is_some()),
-        ] {
-            if asked {
-                let message = "the field is known but its effect is not built yet; it is ignored";
-                let fix =
-                    "leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it";
-                let place = FieldRef::params(params, field);
-                self.wrong(member.ingress, Code::AnnotationNotBuilt, &place, Severity::Warning, message, fix);
-            }
         }
         if failed { Err(Failed) } else { Ok(()) }
     }
@@ -320,6 +323,15 @@ pub(super) fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, St
             }
             Ok(_) => {}
         }
+    }
+    let pool = spec.ipam_configuration.as_ref().and_then(|ipam| text(ipam.ipv4_ipam_pool_id.as_ref()));
+    if let Some(Err(invalid)) = pool.map(IpamPoolId::new) {
+        wrong("ipamConfiguration.ipv4IPAMPoolId", invalid.to_string(), &invalid.fix());
+    }
+    let capacity = spec.minimum_load_balancer_capacity.as_ref().map(|capacity| capacity.capacity_units);
+    if let Some(units) = capacity.filter(|units| CapacityUnits::new(*units).is_none()) {
+        let message = format!("`{units}` is not a number of capacity units");
+        wrong("minimumLoadBalancerCapacity.capacityUnits", message, "write a number; 0 ends the reservation");
     }
     if let Some(port) = text(spec.ssl_redirect_port.as_ref()).filter(|port| port.parse::<i32>().is_err()) {
         wrong(

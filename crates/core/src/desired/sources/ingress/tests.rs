@@ -71,7 +71,7 @@ fn facts() -> Facts {
 }
 
 fn subnet(id: &str) -> Subnet {
-    Subnet { id: SubnetId::new(id), ipv4_blocks: vec![] }
+    Subnet::of_unknown_blocks(SubnetId::new(id))
 }
 
 fn discovered(scheme: Scheme) -> SubnetQuery {

@@ -228,14 +228,17 @@ impl<'a> Builder<'a> {
         self.check_annotations();
         let user_tags = self.user_tags();
         let scheme = self.scheme();
+        let addresses = self.address_type().ok();
         let access = self.access(scheme.as_ref().ok().copied());
-        let placement = scheme.and_then(|scheme| self.placement(scheme, access.as_ref().ok()));
+        let placement =
+            scheme.and_then(|scheme| self.placement(scheme, addresses.ok_or(Failed)?, access.as_ref().ok()));
         let load_balancer = self.load_balancer(access.as_ref().ok(), placement.as_ref().ok(), user_tags.as_ref().ok());
         let security_group = match (&access, &user_tags) {
-            (Ok(access), Ok(user_tags)) => self.managed_security_group(access, user_tags),
+            (Ok(access), Ok(user_tags)) => self.managed_security_group(access, addresses, user_tags),
             _ => Err(Failed),
         };
         let (listener_ports, complete) = self.listener_ports();
+        let translated = self.check_source_nat(&listener_ports, placement.as_ref().ok());
         let mut target_groups = IndexMap::new();
         let mut failed = false;
         for listener_port in &listener_ports {
@@ -253,6 +256,7 @@ impl<'a> Builder<'a> {
         let listeners = self.listeners(&listener_ports, user_tags.as_ref().ok());
         let (load_balancer, security_group, listeners) = (load_balancer?, security_group?, listeners?);
         complete?;
+        translated?;
         if failed {
             return Err(Failed);
         }

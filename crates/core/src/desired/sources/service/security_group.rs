@@ -1,5 +1,7 @@
 //! The access to the load balancer and to its targets: security groups and their rules (reference: service §9, §12).
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 use super::{Builder, key};
 use crate::{
     api::annotations::{Key, registry::service as keys},
@@ -8,7 +10,10 @@ use crate::{
         shared::security_groups::{self, GivenGroups, SecurityGroups, WithoutShared},
     },
     diagnostics::Code,
-    model::{ManagedSecurityGroup, ResourceId, Scheme, SecurityGroupReference, SecurityGroupRule, Source, Tags, names},
+    model::{
+        IpAddressType, ManagedSecurityGroup, ResourceId, Scheme, SecurityGroupReference, SecurityGroupRule, Source,
+        Tags, names,
+    },
 };
 
 const SECURITY_GROUPS: Key = keys::SECURITY_GROUPS;
@@ -16,21 +21,26 @@ const MANAGE_RULES: Key = keys::MANAGE_BACKEND_SECURITY_GROUP_RULES;
 const WITHOUT: Key = keys::DISABLE_NLB_SG;
 const SOURCE_RANGES: Key = keys::LOAD_BALANCER_SOURCE_RANGES;
 const PREFIX_LISTS: Key = keys::SECURITY_GROUP_PREFIX_LISTS;
+const PRIVATE_LINK: Key = keys::INBOUND_SG_RULES_ON_PRIVATE_LINK_TRAFFIC;
 const PATH_MTU: Key = keys::ENABLE_ICMP_FOR_PATH_MTU_DISCOVERY;
 pub(super) const SPEC_RANGES: &str = "spec.loadBalancerSourceRanges";
 /// All of IPv4.
 pub(super) const EVERYWHERE: &str = "0.0.0.0/0";
+/// All of IPv6.
+pub(super) const EVERYWHERE_IPV6: &str = "::/0";
 
 /// The security groups of a load balancer, and how its targets know its traffic.
 pub(super) struct Access {
     pub(super) security_groups: Vec<SecurityGroupReference>,
     pub(super) targets: TargetAccess,
+    /// True if the rules of the security groups apply to PrivateLink too; `None` leaves it unchanged.
+    pub(super) private_link_rules: Option<bool>,
 }
 
 impl Access {
-    fn of(groups: SecurityGroups) -> Self {
+    fn of(groups: SecurityGroups, private_link_rules: Option<bool>) -> Self {
         let targets = groups.source.map_or(TargetAccess::NotManaged, TargetAccess::Group);
-        Self { security_groups: groups.all, targets }
+        Self { security_groups: groups.all, targets, private_link_rules }
     }
 }
 
@@ -58,7 +68,9 @@ impl Builder<'_> {
         let annotated = self.value(self.annotations.bool(WITHOUT));
         let manage = self.value(self.annotations.bool(MANAGE_RULES));
         let given = self.value(self.annotations.string_list(SECURITY_GROUPS));
+        let private_link = self.value(self.annotations.enumerated(PRIVATE_LINK, &["on", "off"]));
         let (annotated, manage, given) = (annotated?.unwrap_or_default(), manage?, given?.unwrap_or_default());
+        let private_link_rules = private_link?.map(|word| word == "on");
         let without = if annotated {
             Some(NoSecurityGroups::Annotation)
         } else {
@@ -82,11 +94,12 @@ impl Builder<'_> {
             }
             self.warn_without_effect(&given, without);
             let targets = if manage == Some(false) { TargetAccess::NotManaged } else { TargetAccess::Addresses };
-            return Ok(Access { security_groups: Vec::new(), targets });
+            return Ok(Access { security_groups: Vec::new(), targets, private_link_rules: None });
         }
         if given.is_empty() {
             let object = self.object();
-            return security_groups::managed(&mut self.sink, self.config, self.facts, object).map(Access::of);
+            let groups = security_groups::managed(&mut self.sink, self.config, self.facts, object);
+            return groups.map(|groups| Access::of(groups, private_link_rules));
         }
         let why = "the load balancer is in security groups of yours, whose rules are yours";
         let fix = "write the allowed sources into the rules of a security group of the load balancer";
@@ -105,7 +118,7 @@ impl Builder<'_> {
             },
         };
         let groups = security_groups::given(&mut self.sink, self.config, self.facts, request);
-        groups.map(Access::of).map_err(|_| Failed)
+        groups.map(|groups| Access::of(groups, private_link_rules)).map_err(|_| Failed)
     }
 
     /// Warns of annotations that a load balancer without security groups does not heed. Source ranges are not among it: they are for its
@@ -129,6 +142,10 @@ impl Builder<'_> {
             };
             self.warning(Code::Unsupported, &field, &format!("the annotation has no effect: {why}"), fix);
         }
+        if self.annotations.contains(PRIVATE_LINK) {
+            let message = format!("it has no effect: {why}");
+            self.warning(Code::Unsupported, &key(PRIVATE_LINK), &message, "remove it");
+        }
         self.warn_ranges_without_effect(why, "remove it", false);
     }
 
@@ -143,7 +160,7 @@ impl Builder<'_> {
     }
 
     /// The blocks that may connect, with where they are written: those of the spec, or else those of the annotation.
-    pub(super) fn source_ranges(&mut self) -> Result<(String, Vec<String>), Failed> {
+    pub(super) fn source_ranges(&mut self, address_type: IpAddressType) -> Result<(String, Vec<IpNet>), Failed> {
         let (field, written) = if self.service.load_balancer_source_ranges.is_empty() {
             let annotated = self.value(self.annotations.string_list(SOURCE_RANGES))?.unwrap_or_default();
             (key(SOURCE_RANGES), annotated)
@@ -153,13 +170,14 @@ impl Builder<'_> {
         let mut blocks = Vec::new();
         let mut outcome = Ok(());
         for text in written {
-            match text.trim().parse() {
+            match text.trim().parse::<IpNet>() {
                 // AWS keeps a block without its host bits.
-                Ok(ipnet::IpNet::V4(block)) => blocks.push(block.trunc().to_string()),
-                Ok(ipnet::IpNet::V6(_)) => {
+                Ok(IpNet::V6(_)) if !address_type.has_ipv6() => {
                     let message = format!("`{text}` is a block of IPv6, and the load balancer has only IPv4 addresses");
-                    outcome = Err(self.error(Code::InvalidValue, &field, &message, "remove it"));
+                    let fix = format!("remove it, or write `dualstack` in `{}`", key(keys::IP_ADDRESS_TYPE));
+                    outcome = Err(self.error(Code::InvalidValue, &field, &message, &fix));
                 }
+                Ok(block) => blocks.push(block.trunc()),
                 Err(_) => {
                     let message = format!("`{text}` is not an address range");
                     let fix = "write address ranges such as `10.0.0.0/8`";
@@ -173,6 +191,7 @@ impl Builder<'_> {
     pub(super) fn managed_security_group(
         &mut self,
         access: &Access,
+        address_type: Option<IpAddressType>,
         user_tags: &Tags,
     ) -> Result<Option<ManagedSecurityGroup>, Failed> {
         if !access.security_groups.contains(&SecurityGroupReference::Managed) {
@@ -181,18 +200,19 @@ impl Builder<'_> {
         Ok(Some(ManagedSecurityGroup {
             name: self.named(|cluster, uid| names::service_security_group(cluster, &self.service.name, uid)),
             description: names::MANAGED_GROUP_DESCRIPTION,
-            ingress: self.rules()?,
+            ingress: self.rules(address_type.ok_or(Failed)?)?,
             tags: self.tags(&ResourceId::managed_security_group(), user_tags),
             cause: self.cause("spec"),
         }))
     }
 
-    fn rules(&mut self) -> Result<Vec<SecurityGroupRule>, Failed> {
-        let ranges = self.source_ranges();
+    fn rules(&mut self, address_type: IpAddressType) -> Result<Vec<SecurityGroupRule>, Failed> {
+        let ranges = self.source_ranges(address_type);
         let prefix_lists = self.value(self.annotations.string_list(PREFIX_LISTS));
         let (mut ranges, prefix_lists) = (ranges?.1, prefix_lists?);
         if ranges.is_empty() && prefix_lists.is_none() {
-            ranges.push(EVERYWHERE.to_owned());
+            ranges.push(Ipv4Net::default().into());
+            ranges.extend(address_type.has_ipv6().then(|| IpNet::from(Ipv6Net::default())));
         }
         let path_mtu = self.annotations.value(PATH_MTU).is_some_and(|(_, value)| value == "on");
         let mut rules: Vec<SecurityGroupRule> = Vec::new();
@@ -204,10 +224,15 @@ impl Builder<'_> {
         for service_port in &self.service.ports {
             let (protocol, port) = (service_port.protocol.to_ascii_lowercase(), i32::from(service_port.port));
             for block in &ranges {
-                add(security_groups::rule(&protocol, port, port, Source::Ipv4(block.clone())));
+                // Fragmentation needed: type 3, code 4. Packet too big: type 2, code 0.
+                let (source, too_big) = match block {
+                    IpNet::V4(block) => (Source::Ipv4(block.to_string()), ("icmp", 3, 4)),
+                    IpNet::V6(block) => (Source::Ipv6(block.to_string()), ("icmpv6", 2, 0)),
+                };
+                add(security_groups::rule(&protocol, port, port, source.clone()));
                 if path_mtu {
-                    // Type 3, code 4: fragmentation needed.
-                    add(security_groups::rule("icmp", 3, 4, Source::Ipv4(block.clone())));
+                    let (protocol, kind, code) = too_big;
+                    add(security_groups::rule(protocol, kind, code, source));
                 }
             }
             for list in prefix_lists.iter().flatten() {

@@ -4,7 +4,7 @@ use super::{
     Builder, TARGET_TYPE, TYPE, key,
     listeners::ListenerPort,
     load_balancer::Placement,
-    security_group::{Access, EVERYWHERE, TargetAccess},
+    security_group::{Access, EVERYWHERE, EVERYWHERE_IPV6, TargetAccess},
 };
 use crate::{
     api::annotations::{Key, registry::service as keys, values::parse_bool},
@@ -16,7 +16,7 @@ use crate::{
         },
     },
     diagnostics::Code,
-    facts::FactQuery,
+    facts::{FactQuery, Subnet},
     model::{
         Attributes, Binding, HealthCheck, HealthCheckProtocol, InvalidName, IpAddressType, Matcher, NetworkingPeer,
         NetworkingPort, NetworkingRule, PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupName,
@@ -46,24 +46,23 @@ impl<'a> Builder<'a> {
         let health_check = self.health_check(target_type);
         let attributes = self.group_attributes(listener_port.port.port);
         let labels = self.value(self.annotations.string_map(keys::TARGET_NODE_LABELS));
-        let families = self.check_families();
+        let address_type = self.target_addresses(placement);
         let (port, health_check, attributes) = (port?, health_check?, attributes?);
         let node_labels = labels?.filter(|_| target_type == TargetType::Instance).unwrap_or_default();
-        families?;
+        let address_type = address_type?;
         let (access, placement, user_tags) =
             (access.ok_or(Failed)?, placement.ok_or(Failed)?, user_tags.ok_or(Failed)?);
         let traffic = target_groups::opened_port(self.service, listener_port.port, target_type, &port);
-        let networking =
-            self.networking(listener_port, &traffic, target_type, &health_check, &attributes, access, placement)?;
-        let (name, second_name) =
-            self.group_names(listener_port, target_type, &port, &health_check, placement.scheme)?;
+        let target = TargetPort { traffic: &traffic, target_type, address_type };
+        let networking = self.networking(listener_port, &target, &health_check, &attributes, access, placement)?;
+        let (name, second_name) = self.group_names(listener_port, &target, &port, &health_check, placement.scheme)?;
         Ok(TargetGroup {
             second_name,
             name,
             target_type,
             protocol: listener_port.target_group,
             protocol_version: None,
-            ip_address_type: IpAddressType::Ipv4,
+            ip_address_type: address_type,
             port,
             vpc: self.config.vpc.clone(),
             health_check,
@@ -86,7 +85,7 @@ impl<'a> Builder<'a> {
     fn group_names(
         &mut self,
         listener_port: &ListenerPort<'a>,
-        target_type: TargetType,
+        target: &TargetPort<'_>,
         port: &Value<u16>,
         health_check: &HealthCheck,
         scheme: Scheme,
@@ -99,12 +98,12 @@ impl<'a> Builder<'a> {
                 service_uid,
                 port: hashed,
                 service_port: listener_port.port.port,
-                target_type,
+                target_type: target.target_type,
                 protocol: listener_port.target_group,
                 check_protocol: health_check.protocol,
                 check_interval: health_check.interval_seconds,
             })?;
-            let second = names::second_service_target_group(&first, scheme)?;
+            let second = names::second_service_target_group(&first, scheme, target.address_type)?;
             Ok::<_, InvalidName>((first, second))
         });
         let both = shared::names::valid(both).map_err(|invalid| {
@@ -132,12 +131,17 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn check_families(&mut self) -> Result<(), Failed> {
+    /// Returns the family of the targets' addresses: IPv6 where the Service has any, also in addition to others.
+    fn target_addresses(&mut self, placement: Option<&Placement>) -> Result<IpAddressType, Failed> {
         if !self.service.ipv6 {
-            return Ok(());
+            return Ok(IpAddressType::Ipv4);
         }
-        let message = "the Service has IPv6 addresses, which need a dualstack load balancer; that is not built yet";
-        Err(self.error(Code::Refused, "spec.ipFamilies", message, "set `spec.ipFamilies: [IPv4]`"))
+        if placement.ok_or(Failed)?.address_type.has_ipv6() {
+            return Ok(IpAddressType::Ipv6);
+        }
+        let message = "the Service has IPv6 addresses, and its load balancer has only IPv4 addresses";
+        let fix = format!("write `dualstack` in `{}`, or set `spec.ipFamilies: [IPv4]`", key(keys::IP_ADDRESS_TYPE));
+        Err(self.error(Code::Unsupported, "spec.ipFamilies", message, &fix))
     }
 
     /// The port that targets get traffic on. For a named port of pods it is 1: each target is registered with its own.
@@ -289,12 +293,10 @@ impl<'a> Builder<'a> {
     }
 
     /// Returns the peers that can reach the targets, and the ports.
-    #[allow(clippy::too_many_arguments)]
     fn networking(
         &mut self,
         listener_port: &ListenerPort<'_>,
-        traffic: &PortReference,
-        target_type: TargetType,
+        target: &TargetPort<'_>,
         health_check: &HealthCheck,
         attributes: &Attributes,
         access: &Access,
@@ -302,16 +304,16 @@ impl<'a> Builder<'a> {
     ) -> Result<Option<Vec<NetworkingRule>>, Failed> {
         let preserved = match attributes.get(PRESERVE_ATTRIBUTE) {
             Some(written) => parse_bool(written).unwrap_or_default(),
-            None => target_type == TargetType::Instance,
+            None => target.target_type == TargetType::Instance,
         };
         match &access.targets {
             TargetAccess::NotManaged => Ok(None),
             TargetAccess::Group(source) => Ok(Some(vec![NetworkingRule {
                 from: vec![NetworkingPeer::SecurityGroup(source.clone())],
-                ports: self.ports_from_group(listener_port.target_group, traffic, health_check),
+                ports: self.ports_from_group(listener_port.target_group, target.traffic, health_check),
             }])),
             TargetAccess::Addresses => {
-                self.rules_from_addresses(listener_port, traffic, health_check, preserved, placement).map(Some)
+                self.rules_from_addresses(listener_port, target, health_check, preserved, placement).map(Some)
             }
         }
     }
@@ -343,18 +345,21 @@ impl<'a> Builder<'a> {
     fn rules_from_addresses(
         &mut self,
         listener_port: &ListenerPort<'_>,
-        traffic: &PortReference,
+        target: &TargetPort<'_>,
         health_check: &HealthCheck,
         preserved: bool,
         placement: &Placement,
     ) -> Result<Vec<NetworkingRule>, Failed> {
         let protocol = listener_port.target_group;
         let preserved = preserved || protocol.has_udp();
+        let (traffic, six) = (target.traffic, target.address_type == IpAddressType::Ipv6);
+        let of_family = |subnet: &Subnet| if six { subnet.ipv6_blocks.clone() } else { subnet.ipv4_blocks.clone() };
         let own = match &placement.subnets {
-            Value::Known(subnets) => subnets.iter().flat_map(|subnet| subnet.ipv4_blocks.clone()).collect(),
+            Value::Known(subnets) => subnets.iter().flat_map(of_family).collect(),
             Value::AfterApply(why) => after_apply(why),
         };
-        let (field, ranges) = self.source_ranges()?;
+        let (field, ranges) = self.source_ranges(placement.address_type)?;
+        let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
         if !preserved && !ranges.is_empty() {
             let message = "it has no effect: the load balancer is in no security group, and its targets do not see clients' addresses";
             let fix = format!("write `{PRESERVE_ATTRIBUTE}=true` in `{}`", key(GROUP_ATTRIBUTES));
@@ -364,17 +369,12 @@ impl<'a> Builder<'a> {
         let source = match (preserved, ranges.is_empty(), placement.scheme) {
             (false, ..) => own.clone(),
             (true, false, _) => ranges,
-            (true, true, Scheme::InternetFacing) => vec![EVERYWHERE.to_owned()],
-            (true, true, Scheme::Internal) => {
-                let fact = self.facts.vpc_blocks();
-                match self.sink.resolve(fact, FactQuery::VpcBlocks, self.object(), Code::Unsupported, "spec")? {
-                    Value::Known(blocks) => blocks,
-                    Value::AfterApply(why) => after_apply(why),
-                }
-            }
+            (true, true, Scheme::InternetFacing) => vec![(if six { EVERYWHERE_IPV6 } else { EVERYWHERE }).to_owned()],
+            (true, true, Scheme::Internal) => self.vpc_blocks(six)?,
         };
         let checked_apart = target_groups::numbered_check_port(health_check).filter(|port| port != traffic);
-        let covered = !preserved || by_default || source.iter().any(|block| block == EVERYWHERE);
+        let covered =
+            !preserved || by_default || source.iter().any(|block| block == EVERYWHERE || block == EVERYWHERE_IPV6);
         let mut ports = Vec::new();
         if protocol != TargetGroupProtocol::Udp {
             ports.push(NetworkingPort::tcp(Some(traffic.clone())));
@@ -389,6 +389,23 @@ impl<'a> Builder<'a> {
         }
         Ok(rules)
     }
+
+    /// Returns the blocks of the VPC of one family.
+    fn vpc_blocks(&mut self, six: bool) -> Result<Vec<String>, Failed> {
+        let fact = self.facts.vpc_blocks();
+        match self.sink.resolve(fact, FactQuery::VpcBlocks, self.object(), Code::Unsupported, "spec")? {
+            Value::Known(blocks) => Ok(if six { blocks.ipv6 } else { blocks.ipv4 }),
+            Value::AfterApply(why) => Ok(after_apply(why)),
+        }
+    }
+}
+
+/// The port and the addresses of a port's targets.
+struct TargetPort<'a> {
+    traffic: &'a PortReference,
+    target_type: TargetType,
+    /// The family of their addresses.
+    address_type: IpAddressType,
 }
 
 fn peers(blocks: Vec<String>) -> Vec<NetworkingPeer> {

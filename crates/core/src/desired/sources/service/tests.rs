@@ -1,5 +1,6 @@
 //! From Services, as users write them, to stacks and diagnostics.
 
+mod dualstack;
 mod messages;
 mod ownership;
 mod properties;
@@ -37,12 +38,14 @@ fn web() -> ObjectName {
     ObjectName::new("shop", "web")
 }
 
-fn subnet(id: &str, block: &str) -> Subnet {
-    Subnet { id: SubnetId::new(id), ipv4_blocks: vec![block.to_owned()] }
+fn subnet(id: &str, block: &str, ipv6_block: &str) -> Subnet {
+    let (ipv4_blocks, ipv6_blocks) = (vec![block.to_owned()], vec![ipv6_block.to_owned()]);
+    Subnet { id: SubnetId::new(id), ipv4_blocks, ipv6_blocks }
 }
 
 fn both() -> Fact<Vec<Subnet>> {
-    Fact::Known(vec![subnet("subnet-a", "10.0.0.0/24"), subnet("subnet-b", "10.0.1.0/24")])
+    let (a, b) = ("2001:db8:0:a::/64", "2001:db8:0:b::/64");
+    Fact::Known(vec![subnet("subnet-a", "10.0.0.0/24", a), subnet("subnet-b", "10.0.1.0/24", b)])
 }
 
 fn named(names: &[&str]) -> SubnetQuery {
@@ -51,17 +54,24 @@ fn named(names: &[&str]) -> SubnetQuery {
 }
 
 fn facts() -> Facts {
-    let discovered = |scheme| SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme, ipv6: false };
+    let discovered = |scheme, ipv6| SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme, ipv6 };
+    let names = ["subnet-a", "subnet-b"].map(str::to_owned).to_vec();
     Facts {
         subnets: [
-            (discovered(Scheme::Internal), both()),
-            (discovered(Scheme::InternetFacing), both()),
+            (discovered(Scheme::Internal, false), both()),
+            (discovered(Scheme::InternetFacing, false), both()),
+            (discovered(Scheme::Internal, true), both()),
+            (discovered(Scheme::InternetFacing, true), both()),
             (named(&["public-a", "public-b"]), both()),
             (named(&["subnet-a", "subnet-b"]), both()),
+            (SubnetQuery::Named { kind: LoadBalancerKind::Network, names, ipv6: true }, both()),
         ]
         .into(),
         security_groups: [(vec!["my-sg-1".to_owned()], Fact::Known(vec![SecurityGroupId::new("sg-mine")]))].into(),
-        vpc_blocks: Some(Fact::Known(vec!["10.0.0.0/16".to_owned()])),
+        vpc_blocks: Some(Fact::Known(VpcBlocks {
+            ipv4: vec!["10.0.0.0/16".to_owned()],
+            ipv6: vec!["2001:db8::/56".to_owned()],
+        })),
         backend_security_group: Some(Fact::Known(SecurityGroupId::new("sg-shared"))),
         ..Facts::default()
     }
@@ -69,7 +79,13 @@ fn facts() -> Facts {
 
 fn existing(scheme: Scheme, has_security_groups: bool) -> Facts {
     let subnets = ["subnet-a", "subnet-b"].map(SubnetId::new).into();
-    let existing = ExistingLoadBalancer { kind: LoadBalancerKind::Network, scheme, has_security_groups, subnets };
+    let existing = ExistingLoadBalancer {
+        kind: LoadBalancerKind::Network,
+        scheme,
+        has_security_groups,
+        customer_owned_pool: None,
+        subnets,
+    };
     Facts { existing: Some(existing), ..facts() }
 }
 
@@ -146,12 +162,18 @@ fn shown(stack: &Stack) -> String {
         let groups: Vec<String> = balancer.security_groups.iter().map(reference).collect();
         writeln!(out, "{} load balancer {} {} in {}", balancer.kind, balancer.name, balancer.scheme, groups.join(", "))
             .unwrap();
+        if balancer.ip_address_type.has_ipv6() {
+            let source_nat = if balancer.network.ipv6_source_nat { "with" } else { "without" };
+            writeln!(out, "  {} {source_nat} source NAT", balancer.ip_address_type).unwrap();
+        }
         match &balancer.subnets {
             Value::AfterApply(why) => writeln!(out, "  subnets after apply: {why}").unwrap(),
             Value::Known(subnets) => {
-                for SubnetMapping { subnet, allocation, private_ipv4 } in subnets {
-                    let address = allocation.as_ref().or(private_ipv4.as_ref()).map(|a| format!(" {a}"));
-                    writeln!(out, "  {subnet}{}", address.unwrap_or_default()).unwrap();
+                for SubnetMapping { subnet, allocation, private_ipv4, ipv6, source_nat_prefix } in subnets {
+                    let addresses = [allocation, private_ipv4, ipv6].into_iter().flatten().cloned();
+                    let prefix = source_nat_prefix.as_ref().map(ToString::to_string);
+                    let all: String = addresses.chain(prefix).map(|address| format!(" {address}")).collect();
+                    writeln!(out, "  {subnet}{all}").unwrap();
                 }
             }
         }
@@ -165,8 +187,13 @@ fn shown(stack: &Stack) -> String {
         };
         writeln!(
             out,
-            "target group {} {} {} {} {}",
-            group.resource, group.name, group.target_type, group.protocol, group.port
+            "target group {} {} {} {} {}{}",
+            group.resource,
+            group.name,
+            group.target_type,
+            group.protocol,
+            group.port,
+            if group.ip_address_type == IpAddressType::Ipv6 { " ipv6" } else { "" }
         )
         .unwrap();
         writeln!(

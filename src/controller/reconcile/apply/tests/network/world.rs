@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::*;
+use albatross_core::model::{Scheme, VpcBlocks};
 
 pub(crate) const PORTS: &str = "[{name: dns, port: 53, protocol: UDP, targetPort: 5353}, {name: dns-tcp, port: 53, protocol: TCP, targetPort: 5353}, {name: https, port: 443, protocol: TCP, targetPort: 8443}]";
 
@@ -20,19 +21,21 @@ pub(crate) fn service(annotations: &[(&str, &str)], ports: &str) -> Stack {
         "{{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: shop, generation: 2, uid: 8f14e45f-ceea-4672-a0f1-5e9d2b1c7a11, annotations: {}}}, spec: {{type: LoadBalancer, loadBalancerClass: service.k8s.aws/nlb, ports: {ports}}}}}",
         Json::Object(annotations)
     );
-    let subnet =
-        |n: u8| Subnet { id: SubnetId::new(format!("subnet-{n}")), ipv4_blocks: vec![format!("10.0.{n}.0/24")] };
-    let discovered = |scheme| {
-        let query = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme, ipv6: false };
+    let subnet = |n: u8| Subnet {
+        id: SubnetId::new(format!("subnet-{n}")),
+        ipv4_blocks: vec![format!("10.0.{n}.0/24")],
+        ipv6_blocks: vec![format!("2001:db8:0:{n}::/64")],
+    };
+    let discovered = |scheme, ipv6| {
+        let query = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme, ipv6 };
         (query, Fact::Known(vec![subnet(1), subnet(2)]))
     };
+    let (internal, facing) = (Scheme::Internal, Scheme::InternetFacing);
     let facts = Facts {
-        subnets: [
-            discovered(albatross_core::model::Scheme::Internal),
-            discovered(albatross_core::model::Scheme::InternetFacing),
-        ]
-        .into(),
-        vpc_blocks: Some(Fact::Known(vec!["10.0.0.0/16".to_owned()])),
+        subnets: [(internal, false), (internal, true), (facing, false), (facing, true)]
+            .map(|(scheme, ipv6)| discovered(scheme, ipv6))
+            .into(),
+        vpc_blocks: Some(Fact::Known(VpcBlocks { ipv4: vec!["10.0.0.0/16".to_owned()], ipv6: vec![] })),
         backend_security_group: Some(Fact::Known(SecurityGroupId::new("sg-backend"))),
         ..Facts::default()
     };

@@ -1,6 +1,6 @@
-//! The settings of the load balancer that other services of AWS hold: its web ACL and its protection (reference: ingress
-//! §5.7, §5.8). That such a service cannot be asked, or is switched off, holds up nothing else: the setting stays as it is,
-//! and its requesters get a warning.
+//! The settings of the load balancer that are read and changed apart from it: its web ACL, its protection and its reserved
+//! capacity (reference: ingress §5.6 to §5.8, §10.4). That AWS cannot be asked about one, or that it is switched off, holds up
+//! nothing else: the setting stays as it is, and its requesters get a warning.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,8 @@ use super::{
     super::{
         Builder, Member, cause,
         class::{Ownership, ownership},
-        member_spec::MemberSpec,
-        settings::FieldRef,
+        member_spec::{MemberSpec, requested_capacity},
+        settings::{FieldRef, Sourced},
     },
     Unmerged,
 };
@@ -18,11 +18,12 @@ use crate::{
         Key,
         registry::ingress::{self as keys, merged},
     },
+    desired::shared::capacity,
     diagnostics::{Code, Severity},
     facts::{Fact, FactQuery},
     model::{
-        AddOn, AddOns, Association, InvalidWebAclArn, ObjectName, ObservedAddOns, ObservedStack, Protection, Requested,
-        Value, WebAclArn,
+        AddOn, AddOns, Association, CapacityUnits, InvalidWebAclArn, ObjectName, ObservedAddOns, ObservedStack,
+        Protection, Requested, Value, WebAclArn,
     },
 };
 
@@ -80,10 +81,11 @@ impl<'a> Builder<'a> {
         // The facts that both need are requested together.
         let web_acl = self.merge_web_acl(specs, frozen);
         let protection = self.merge_protection(specs, frozen);
-        let (web_acl, protection) = (web_acl?, protection?);
+        let capacity = self.merge_capacity(specs, frozen);
+        let (web_acl, protection, capacity) = (web_acl?, protection?, capacity?);
         let web_acl_is_unknown = matches!(web_acl, WebAcl::Unknown);
         let web_acl = if let WebAcl::Requested(web_acl) = web_acl { Some(web_acl) } else { None };
-        Ok(AddOns { web_acl, web_acl_is_unknown, protection })
+        Ok(AddOns { web_acl, web_acl_is_unknown, protection, capacity })
     }
 
     /// Returns the frozen member that keeps the add-on of the current load balancer as it is: one that has resources there,
@@ -371,15 +373,81 @@ impl<'a> Builder<'a> {
         Ok(None)
     }
 
+    /// Returns the capacity of the group. That of the class of the first member takes precedence over all annotations.
+    fn merge_capacity(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        frozen: &BTreeSet<ObjectName>,
+    ) -> Result<Option<Requested<CapacityUnits>>, Unmerged> {
+        let first = self.first_member(specs, frozen, None)?;
+        let of_class = first.and_then(|first| Some((first, first.params_capacity()?)));
+        let key = keys::MINIMUM_LOAD_BALANCER_CAPACITY;
+        let place = |spec: &MemberSpec<'a>| FieldRef::annotation(spec.member.ingress, key);
+        let asks = |spec: &&MemberSpec<'a>| spec.capacity.is_some();
+        if !self.config.capacity_reservation {
+            let at_class = of_class.map(|(_, capacity)| capacity.place);
+            let (of_all, of_each) = (at_class.as_ref(), at_class.is_none());
+            for spec in specs.iter().filter(|spec| of_each && asks(spec)) {
+                self.has_no_effect(spec, &place(spec), capacity::GATE, capacity::GATE_FIX);
+            }
+            if let (Some(spec), Some(place)) = (specs.first(), of_all) {
+                self.has_no_effect(spec, place, capacity::GATE, capacity::GATE_FIX);
+            }
+            return Ok(None);
+        }
+        if let Some((first, Sourced { value, place })) = of_class {
+            // A negative one is reported with the other mistakes of the class, and a frozen member changes nothing.
+            let value = value.filter(|_| !frozen.contains(first.name()));
+            let field = format!("{} of {}", place.field, place.object);
+            return Ok(value.map(|value| Requested { value, cause: cause(first.ingress, field) }));
+        }
+        let mut to_freeze = BTreeSet::new();
+        for spec in specs {
+            if let Some(Err(message)) = &spec.capacity {
+                let ingress = spec.member.ingress;
+                self.wrong(ingress, Code::InvalidValue, &place(spec), Severity::Error, message, capacity::FIX);
+                to_freeze.insert(ingress.name.clone());
+            }
+        }
+        if !to_freeze.is_empty() {
+            return Err(Unmerged::Freeze(to_freeze));
+        }
+        let requested_units = |spec: &MemberSpec<'a>| spec.capacity.clone()?.ok();
+        if differ(specs.iter().filter_map(requested_units)) && !self.knows_current(AddOn::Capacity)? {
+            self.stays_unread(specs, AddOn::Capacity, |spec| asks(&spec).then(|| place(spec)));
+            return Ok(None);
+        }
+        let merged = self.merge_by_key(
+            specs,
+            merged::MINIMUM_LOAD_BALANCER_CAPACITY.into(),
+            |()| "the reserved capacity".to_owned(),
+            |spec| requested_units(spec).map(|units| ((), units)).into_iter().collect(),
+            |observed, (), units| current(observed).is_some_and(|known| known.capacity == Some(*units)),
+        )?;
+        let Some(units) = merged.get(&()).copied() else { return Ok(None) };
+        let has = |member: Option<Member<'a>>, known: Option<&ObservedAddOns>| {
+            let known = known.and_then(|known| known.capacity);
+            let is_its = |of: CapacityUnits| known.is_none_or(|known| known == of);
+            known.is_none_or(|known| known != units)
+                && match member.map(requested_capacity) {
+                    Some(Some(Ok(other))) => other != CapacityUnits::NONE && is_its(other),
+                    Some(None) => false,
+                    Some(Some(Err(_))) | None => true,
+                }
+        };
+        if let Some(member) = self.kept_by(frozen, AddOn::Capacity, has)? {
+            self.stays_for(specs, AddOn::Capacity, &member, |spec| asks(&spec).then(|| place(spec)));
+            return Ok(None);
+        }
+        Ok(requested(specs, key, units, |spec| spec.capacity.is_some()))
+    }
+
     /// Ensures, where members disagree, that the add-on of the current load balancer was read, since its value wins. Returns
     /// false if it could not be.
     fn knows_current(&mut self, add_on: AddOn) -> Result<bool, Unmerged> {
         let Some(observed) = self.current()? else { return Ok(true) };
         let Some(known) = current(observed) else { return Ok(true) };
-        let is_known = match add_on {
-            AddOn::WebAcl => known.web_acl.is_some(),
-            AddOn::Protection => known.protection.is_some(),
-        };
+        let is_known = known.is_known(add_on);
         if is_known || self.facts.current_add_ons.contains(&add_on) {
             return Ok(is_known);
         }

@@ -5,6 +5,7 @@
 
 mod add_ons;
 mod agreement;
+mod pools;
 mod port;
 mod redirect;
 mod sources;
@@ -24,7 +25,7 @@ use crate::{
     diagnostics::Code,
     facts::FactQuery,
     model::{
-        AddOns, Attributes, Cause, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName,
+        AddOns, AddressPools, Attributes, Cause, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName,
         MutualAuthentication, ObjectName, ObservedListener, ObservedStack, Scheme, Source, SubnetMapping, Tags,
         TrustStoreArn, Value,
     },
@@ -56,6 +57,7 @@ pub(super) struct Merged {
     pub(super) access: Option<Access>,
     pub(super) attributes: Attributed,
     pub(super) add_ons: AddOns,
+    pub(super) pools: AddressPools,
     pub(super) tags: Tags,
     /// The HTTPS port that all HTTP listeners redirect to.
     pub(super) redirect: Option<u16>,
@@ -171,13 +173,14 @@ impl<'a> Builder<'a> {
             },
         );
         let add_ons = self.merge_add_ons(specs, frozen);
+        let pools = self.merge_pools(specs, frozen, scheme);
         let access = match access {
             Ok(access) => Some(access),
             Err(Unmerged::Failed) => None,
             Err(unmerged) => return Err(unmerged),
         };
-        let (subnets, attributes, add_ons) = (subnets?, attributes?, add_ons?);
-        Ok(Merged { name, scheme, subnets, access, attributes, add_ons, tags, redirect, ports })
+        let (subnets, attributes, add_ons, pools) = (subnets?, attributes?, add_ons?, pools?);
+        Ok(Merged { name, scheme, subnets, access, attributes, add_ons, pools, tags, redirect, ports })
     }
 
     /// Returns the frozen members; `None` for each one whose class cannot be read.

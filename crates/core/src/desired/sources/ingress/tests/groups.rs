@@ -3,6 +3,7 @@
 mod add_ons;
 mod frozen;
 mod limits;
+mod pools;
 
 use std::collections::BTreeSet;
 
@@ -67,6 +68,8 @@ fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
             dns_name: "edge.example.com".to_owned(),
             scheme: Scheme::Internal,
             ip_address_type: IpAddressType::Ipv4,
+            network: ObservedNetworkSettings::default(),
+            pools: ObservedPools::default(),
             state: LoadBalancerState::Active,
             subnets: [SubnetId::new("subnet-a")].into(),
             security_groups: [SecurityGroupId::new("sg-own"), SecurityGroupId::new("sg-shared")].into(),
@@ -89,6 +92,7 @@ fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: true,
+        customer_owned_pool: None,
         subnets: balancer.subnets.clone(),
     };
     let hostnames = [balancer.dns_name.clone()].into();

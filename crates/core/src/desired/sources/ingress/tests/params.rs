@@ -107,6 +107,7 @@ fn subnets_of_the_class_are_looked_up_even_beside_an_existing_load_balancer() {
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
+        customer_owned_pool: None,
         subnets: [SubnetId::new("subnet-old")].into(),
     };
     let facts = Facts { existing: Some(existing), ..facts() };
@@ -201,14 +202,22 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
 }
 
 #[test]
-fn what_is_not_built_is_warned_about() {
-    insta::assert_snapshot!(reported("{minimumLoadBalancerCapacity: {capacityUnits: 3000}, ipamConfiguration: {ipv4IPAMPoolId: ipam-pool-1}}"), @"
-    Warning annotation-not-built on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.minimumLoadBalancerCapacity: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
-    Warning annotation-not-built on IngressClassParams team: spec.minimumLoadBalancerCapacity: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
-    Warning annotation-not-built on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.ipamConfiguration.ipv4IPAMPoolId: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
-    Warning annotation-not-built on IngressClassParams team: spec.ipamConfiguration.ipv4IPAMPoolId: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
+fn the_pool_of_the_class_counts_whatever_annotations_say() {
+    let pool = |spec: &str, annotations: &[(&str, &str)]| {
+        let built = with(spec, &[&[("target-type", "ip")], annotations].concat(), &config(), &facts());
+        (messages(&built), built.stack.and_then(|stack| stack.load_balancer.unwrap().pools.ipam))
+    };
+    let facing = ("scheme", "internet-facing");
+    let of_class = "{ipamConfiguration: {ipv4IPAMPoolId: ipam-pool-1}}";
+    let wanted = |id: &str| (String::new(), IpamPoolId::new(id).ok());
+    assert_eq!(pool(of_class, &[facing, ("ipam-ipv4-pool-id", "nonsense")]), wanted("ipam-pool-1"));
+    assert_eq!(pool("{ipamConfiguration: {}}", &[facing, ("ipam-ipv4-pool-id", "ipam-pool-2")]), wanted("ipam-pool-2"));
+    assert_eq!(pool("{wafv2AclArn: '', wafv2AclName: '', ipamConfiguration: {}}", &[]), wanted(""));
+    insta::assert_snapshot!(pool(of_class, &[]).0, @"
+    Warning no-effect on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.ipamConfiguration.ipv4IPAMPoolId: the load balancer is internal, and an IPAM pool gives only public addresses; remove the setting, or make the load balancer internet-facing
+    Warning no-effect on IngressClassParams team: spec.ipamConfiguration.ipv4IPAMPoolId: the load balancer is internal, and an IPAM pool gives only public addresses; remove the setting, or make the load balancer internet-facing
     ");
-    assert_eq!(reported("{wafv2AclArn: '', wafv2AclName: '', ipamConfiguration: {}}"), "");
+    insta::assert_snapshot!(pool("{ipamConfiguration: {ipv4IPAMPoolId: mine}}", &[facing]).0, @"");
 }
 
 #[test]
@@ -282,6 +291,7 @@ fn the_scheme_does_not_change_while_somebody_is_set_aside() {
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
+        customer_owned_pool: None,
         subnets: [SubnetId::new("subnet-old")].into(),
     };
     let current = Some(Box::new(ObservedStack::default()));
@@ -330,6 +340,7 @@ fn a_load_balancer_that_becomes_dualstack_keeps_its_subnets_where_they_can_be() 
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
+        customer_owned_pool: None,
         subnets: kept.map(SubnetId::new).into(),
     };
     let facts = Facts { existing: Some(existing), ..facts() };
@@ -354,4 +365,28 @@ fn targets_of_a_service_with_ipv6_need_a_dualstack_load_balancer() {
         let stack = built(&[("target-type", target_type), ("ip-address-type", "dualstack")]).stack.unwrap();
         assert_eq!(stack.target_groups[0].ip_address_type, IpAddressType::Ipv6);
     }
+}
+
+#[test]
+fn the_capacity_of_the_class_counts_whatever_annotations_say() {
+    let built = with(
+        "{minimumLoadBalancerCapacity: {capacityUnits: 3000}}",
+        &[("target-type", "ip"), ("minimum-load-balancer-capacity", "CapacityUnits=many")],
+        &config(),
+        &facts(),
+    );
+    assert_eq!(messages(&built), "");
+    let capacity = built.stack.unwrap().load_balancer.unwrap().add_ons.capacity.unwrap();
+    assert_eq!(capacity.value.units(), 3000);
+    insta::assert_snapshot!(capacity.cause.field, @"spec.minimumLoadBalancerCapacity.capacityUnits of IngressClassParams team");
+    insta::assert_snapshot!(reported("{minimumLoadBalancerCapacity: {capacityUnits: -1}}"), @"
+    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.minimumLoadBalancerCapacity.capacityUnits: `-1` is not a number of capacity units; write a number; 0 ends the reservation
+    Error invalid-value on IngressClassParams team: spec.minimumLoadBalancerCapacity.capacityUnits: `-1` is not a number of capacity units; write a number; 0 ends the reservation
+    ");
+    let gate = BuildConfig { capacity_reservation: false, ..config() };
+    let built = with("{minimumLoadBalancerCapacity: {capacityUnits: 1}}", &[("target-type", "ip")], &gate, &facts());
+    insta::assert_snapshot!(messages(&built), @"
+    Warning no-effect on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.minimumLoadBalancerCapacity.capacityUnits: the controller runs with `--feature-gates=LBCapacityReservation=false`, so that the reserved capacity of the load balancer stays as it is; start the controller with `--feature-gates=LBCapacityReservation=true`, or remove the setting
+    Warning no-effect on IngressClassParams team: spec.minimumLoadBalancerCapacity.capacityUnits: the controller runs with `--feature-gates=LBCapacityReservation=false`, so that the reserved capacity of the load balancer stays as it is; start the controller with `--feature-gates=LBCapacityReservation=true`, or remove the setting
+    ");
 }

@@ -147,6 +147,7 @@ fn known() -> impl Strategy<Value = Facts> {
             kind: LoadBalancerKind::Application,
             scheme,
             has_security_groups: true,
+            customer_owned_pool: None,
             subnets: [SubnetId::new("subnet-x")].into(),
         }),
         ..facts()

@@ -125,6 +125,8 @@ fn an_ingress_with_one_path_in_full() {
             name: Value::Known(LoadBalancerName::new("k8s-shop-web-0").unwrap()),
             scheme: Scheme::InternetFacing,
             ip_address_type: IpAddressType::Ipv4,
+            network: NetworkSettings::default(),
+            pools: AddressPools::default(),
             subnets: Value::Known(["subnet-a", "subnet-b"].map(|id| SubnetMapping::plain(SubnetId::new(id))).to_vec()),
             security_groups: vec![
                 SecurityGroupReference::Managed,
@@ -275,6 +277,7 @@ fn an_existing_load_balancer_keeps_its_subnets_unless_it_is_replaced() {
         kind: LoadBalancerKind::Application,
         scheme,
         has_security_groups: true,
+        customer_owned_pool: None,
         subnets: [SubnetId::new(subnet)].into(),
     };
     let names = ["edge".to_owned()].into();

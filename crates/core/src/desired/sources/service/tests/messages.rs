@@ -31,21 +31,16 @@ fn annotations_of_classic_load_balancers() {
 #[test]
 fn what_is_not_built_and_must_not_be_ignored() {
     let written = [
-        ("aws-load-balancer-ip-address-type", "dualstack"),
         ("aws-load-balancer-quic-enabled-ports", "443"),
         ("actions.TCP-80", "{}"),
         ("aws-load-balancer-multi-cluster-target-group", "true"),
-        ("aws-load-balancer-inbound-sg-rules-on-private-link-traffic", "on"),
     ];
     insta::assert_snapshot!(reported(&written, PORT), @r"
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/actions.TCP-80` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
-    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-inbound-sg-rules-on-private-link-traffic` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
-    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-ip-address-type` with the value `dualstack` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; write `ipv4` or remove the annotation, if the object may be served like that
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-multi-cluster-target-group` with the value `true` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
     ");
-    let harmless =
-        [("aws-load-balancer-ip-address-type", "ipv4"), ("aws-load-balancer-multi-cluster-target-group", "false")];
+    let harmless = [("aws-load-balancer-multi-cluster-target-group", "false")];
     assert_eq!(reported(&harmless, PORT), "");
 }
 
@@ -66,7 +61,7 @@ fn every_mistake_is_told_at_once() {
     Error invalid-value on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-scheme` of the Service has the value `public`; allowed: `internal` or `internet-facing`
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-attributes: `dns_record.client_routing_policy=near` is not a policy that AWS knows; write one of `any_availability_zone`, `partial_availability_zone_affinity`, `availability_zone_affinity`
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-name: `not_a_name` is not a valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, neither starts nor ends with a hyphen, and does not start with `internal-`; choose another name
-    Error invalid-value on Service shop/web: service.beta.kubernetes.io/load-balancer-source-ranges: `::/0` is a block of IPv6, and the load balancer has only IPv4 addresses; remove it
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/load-balancer-source-ranges: `::/0` is a block of IPv6, and the load balancer has only IPv4 addresses; remove it, or write `dualstack` in `service.beta.kubernetes.io/aws-load-balancer-ip-address-type`
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-cert: `my-certificate` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
     Error missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-ports: `443`, `admin` is not a port of the Service; it has TCP/80, SCTP/90; name its ports by name or number
     Error unsupported on Service shop/web: spec.ports[1].protocol: a Network Load Balancer does not support SCTP; write `TCP` or `UDP`, or move the port to another Service
@@ -90,7 +85,7 @@ fn ports() {
     Error unsupported on Service shop/web: spec.ports[0].nodePort: port 80 of the Service of type LoadBalancer has no node port, but its targets are instances; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or write the node port that the API server has given it
     ");
     insta::assert_snapshot!(reported(&[], &format!("{PORT}  externalTrafficPolicy: Local\n")), @"Error missing-port on Service shop/web: spec.healthCheckNodePort: the traffic policy is `Local`, and the Service has no port for health checks; write the port that the API server has given it, or one in `service.beta.kubernetes.io/aws-load-balancer-healthcheck-port`");
-    insta::assert_snapshot!(reported(&[IP], &format!("{PORT}  ipFamilies: [IPv4, IPv6]\n")), @"Error refused on Service shop/web: spec.ipFamilies: the Service has IPv6 addresses, which need a dualstack load balancer; that is not built yet; set `spec.ipFamilies: [IPv4]`");
+    insta::assert_snapshot!(reported(&[IP], &format!("{PORT}  ipFamilies: [IPv4, IPv6]\n")), @"Error unsupported on Service shop/web: spec.ipFamilies: the Service has IPv6 addresses, and its load balancer has only IPv4 addresses; write `dualstack` in `service.beta.kubernetes.io/aws-load-balancer-ip-address-type`, or set `spec.ipFamilies: [IPv4]`");
 }
 
 #[test]
@@ -189,4 +184,37 @@ fn what_must_be_known_is_asked_for_together() {
     let query = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme: Scheme::Internal, ipv6: false };
     let wanted = [crate::facts::FactQuery::Subnets(query), crate::facts::FactQuery::BackendSecurityGroup];
     assert_eq!(built.wants, wanted.into());
+}
+
+#[test]
+fn rules_for_private_link() {
+    let name = "aws-load-balancer-inbound-sg-rules-on-private-link-traffic";
+    insta::assert_snapshot!(reported(&[(name, "true")], PORT), @"Error invalid-value on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-inbound-sg-rules-on-private-link-traffic` of the Service has the value `true`; allowed: `on` or `off`");
+    let none = [(name, "on"), ("aws-load-balancer-disable-nlb-sg", "true")];
+    insta::assert_snapshot!(reported(&none, PORT), @"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-inbound-sg-rules-on-private-link-traffic: it has no effect: the load balancer is in no security group, as `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg` asks; remove it");
+    for (written, wanted) in [(None, None), (Some("on"), Some(true)), (Some("off"), Some(false))] {
+        let written: Vec<_> = written.map(|word| (name, word)).into_iter().collect();
+        assert_eq!(stack(&written, PORT).load_balancer.unwrap().network.private_link_rules, wanted);
+    }
+}
+
+#[test]
+fn reserved_capacity() {
+    let name = "aws-load-balancer-minimum-load-balancer-capacity";
+    let all = ["CapacityUnits=-1", "Units=1", "3000"].map(|written| reported(&[(name, written)], PORT));
+    insta::assert_snapshot!(all.join("--\n"), @r"
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-minimum-load-balancer-capacity: `-1` is not a number of capacity units; write `CapacityUnits=<number>`; 0 ends the reservation
+    --
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-minimum-load-balancer-capacity: `Units` is not an entry of it; write `CapacityUnits=<number>`; 0 ends the reservation
+    --
+    Error invalid-value on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-minimum-load-balancer-capacity` of the Service has the value `3000`: `3000` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`
+    ");
+    let gate = BuildConfig { capacity_reservation: false, ..config() };
+    let manifest = service(&[(name, "CapacityUnits=3000")], &format!("{CLASS}{PORT}"));
+    let built = build_with(&manifest, &gate, &facts());
+    insta::assert_snapshot!(messages(&built), @"Warning no-effect on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-minimum-load-balancer-capacity: the controller runs with `--feature-gates=LBCapacityReservation=false`, so that the reserved capacity of the load balancer stays as it is; start the controller with `--feature-gates=LBCapacityReservation=true`, or remove the setting");
+    assert_eq!(built.stack.unwrap().load_balancer.unwrap().add_ons.capacity, None);
+    let capacity = stack(&[(name, "CapacityUnits=3000")], PORT).load_balancer.unwrap().add_ons.capacity.unwrap();
+    assert_eq!((capacity.value.units(), capacity.cause.field.ends_with(name)), (3000, true));
+    assert_eq!(stack(&[(name, "")], PORT).load_balancer.unwrap().add_ons.capacity, None);
 }

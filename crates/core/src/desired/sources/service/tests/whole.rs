@@ -67,9 +67,8 @@ fn elastic_and_private_addresses() {
     // In any order: each goes to the subnet that it lies in.
     let private = stack(&[("aws-load-balancer-private-ipv4-addresses", "10.0.1.9, 10.0.0.8")], PORT);
     let mapping = |subnet: &str, address: &str| SubnetMapping {
-        subnet: SubnetId::new(subnet),
-        allocation: None,
         private_ipv4: Some(address.to_owned()),
+        ..SubnetMapping::plain(SubnetId::new(subnet))
     };
     let expected = vec![mapping("subnet-a", "10.0.0.8"), mapping("subnet-b", "10.0.1.9")];
     assert_eq!(private.load_balancer.unwrap().subnets, Value::Known(expected));

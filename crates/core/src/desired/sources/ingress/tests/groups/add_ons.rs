@@ -1,4 +1,4 @@
-//! The web ACL and the protection of a group's load balancer.
+//! The web ACL, the protection and the reserved capacity of a group's load balancer.
 
 use super::*;
 use crate::{diagnostics::Code, facts::FactQuery, plan::Planned};
@@ -28,13 +28,16 @@ fn known() -> Facts {
 fn requested(built: &Built) -> String {
     let mut text = String::new();
     if let Some(balancer) = built.stack.as_ref().and_then(|stack| stack.load_balancer.as_ref()) {
-        let AddOns { web_acl, protection, .. } = &balancer.add_ons;
+        let AddOns { web_acl, protection, capacity, .. } = &balancer.add_ons;
         if let Some(Requested { value, cause }) = web_acl {
             let value = value.as_ref().map_or("none".to_owned(), ToString::to_string);
             writeln!(text, "web ACL {value} because of {cause}").unwrap();
         }
         if let Some(Requested { value, cause }) = protection {
             writeln!(text, "protection {value} because of {cause}").unwrap();
+        }
+        if let Some(Requested { value, cause }) = capacity {
+            writeln!(text, "capacity {value} because of {cause}").unwrap();
         }
     }
     for name in &built.frozen {
@@ -114,8 +117,11 @@ fn a_frozen_member_keeps_the_add_ons_that_it_is_served_with() {
     let mistake = ("scheme", "nowhere");
     let protected = |observed: &mut ObservedStack| {
         let protection = Protection::Exists { id: "p".to_owned(), name: PROTECTION_NAME.to_owned() };
-        observed.load_balancers[0].add_ons =
-            ObservedAddOns { web_acl: Some(Association::WebAcl(EDGE.to_owned())), protection: Some(protection) };
+        observed.load_balancers[0].add_ons = ObservedAddOns {
+            web_acl: Some(Association::WebAcl(EDGE.to_owned())),
+            protection: Some(protection),
+            capacity: None,
+        };
     };
     let with = |frozen: &[(&str, &str)], other: &[(&str, &str)], change: &dyn Fn(&mut ObservedStack)| {
         let facts =
@@ -247,5 +253,91 @@ fn without_aws_the_web_acl_of_a_name_is_known_after_apply() {
     insta::assert_snapshot!(steps.join("\n"), @"
     associate web ACL (known after apply: web ACLs are looked up by name) with load balancer k8s-edge-10ff198b40
     create the protection of Shield Advanced for load balancer k8s-edge-10ff198b40
+    ");
+}
+
+const CAPACITY: &str = "minimum-load-balancer-capacity";
+
+#[test]
+fn members_agree_on_the_reserved_capacity() {
+    let (less, more, none) =
+        (&[(CAPACITY, "CapacityUnits=1000")], &[(CAPACITY, "CapacityUnits=2500")], &[(CAPACITY, "CapacityUnits=0")]);
+    let all = [
+        of(&[("a", &[]), ("b", less)]),
+        of(&[("a", none), ("b", none)]),
+        of(&[("a", less), ("b", more)]),
+        of(&[("a", &[(CAPACITY, "")])]),
+        of(&[("a", &[(CAPACITY, "CapacityUnits=many")])]),
+        of(&[("a", less), ("b", &[(CAPACITY, "CapacityUnits=1,Zones=2")])]),
+        of(&[("a", &[(CAPACITY, "1000")])]),
+    ];
+    insta::assert_snapshot!(all.join("--\n"), @"
+    capacity 1000 because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/minimum-load-balancer-capacity
+    --
+    capacity 0 because of Ingress shop/a generation 7, alb.ingress.kubernetes.io/minimum-load-balancer-capacity
+    --
+    capacity 1000 because of Ingress shop/a generation 7, alb.ingress.kubernetes.io/minimum-load-balancer-capacity
+    frozen: shop/b
+    Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: the reserved capacity should be `2500`, but a group has only one: `1000`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    --
+    --
+    frozen: shop/a
+    Error invalid-value on Ingress shop/a: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: `many` is not a number of capacity units; write `CapacityUnits=<number>`; 0 ends the reservation
+    --
+    capacity 1000 because of Ingress shop/a generation 7, alb.ingress.kubernetes.io/minimum-load-balancer-capacity
+    frozen: shop/b
+    Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: `Zones` is not an entry of it; write `CapacityUnits=<number>`; 0 ends the reservation
+    --
+    frozen: shop/a
+    Error invalid-value on Ingress shop/a: annotation `alb.ingress.kubernetes.io/minimum-load-balancer-capacity` has the value `1000`: `1000` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; write `CapacityUnits=<number>`; 0 ends the reservation
+    ");
+    let gate = BuildConfig { capacity_reservation: false, ..config() };
+    let snapshot = cluster(&[member("a", less)]);
+    let built = build(&snapshot, &gate, &facts(), &edge(), &membership(&snapshot, &gate, &edge()));
+    insta::assert_snapshot!(requested(&built), @"Warning no-effect on Ingress shop/a: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: the controller runs with `--feature-gates=LBCapacityReservation=false`, so that the reserved capacity of the load balancer stays as it is; start the controller with `--feature-gates=LBCapacityReservation=true`, or remove the setting");
+}
+
+#[test]
+fn the_capacity_of_the_load_balancer_wins_where_members_differ_and_a_frozen_member_keeps_it() {
+    let less = ("minimum-load-balancer-capacity", "CapacityUnits=1000");
+    let more = ("minimum-load-balancer-capacity", "CapacityUnits=2500");
+    let mistake = ("scheme", "nowhere");
+    let has = |units: Option<i32>| {
+        let capacity = units.and_then(CapacityUnits::new);
+        current(&|observed: &mut ObservedStack| observed.load_balancers[0].add_ons.capacity = capacity)
+    };
+    // It has to be read first.
+    let two = [member("a", &[less]), member("b", &[more])];
+    assert_eq!(built_of(&two, &has(None)).wants, [FactQuery::CurrentAddOn(AddOn::Capacity)].into());
+    let all = [
+        requested(&built_of(&two, &has(Some(2500)))),
+        requested(&built_of(&two, &has(Some(7)))),
+        requested(&built_of(&two, &Facts { current_add_ons: [AddOn::Capacity].into(), ..has(None) })),
+        requested(&built_of(&[member("a", &[less, mistake]), member("b", &[more])], &has(Some(1000)))),
+        requested(&built_of(&[member("a", &[less, mistake]), member("b", &[more])], &has(Some(7)))),
+        requested(&built_of(&[member("a", &[mistake]), member("b", &[more])], &has(Some(7)))),
+    ];
+    let of_interest = |line: &&str| !line.contains("nowhere");
+    let all = all.map(|text| text.lines().filter(of_interest).collect::<Vec<_>>().join("\n"));
+    insta::assert_snapshot!(all.join("\n--\n"), @"
+    capacity 2500 because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/minimum-load-balancer-capacity
+    frozen: shop/a
+    Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: the reserved capacity should be `1000`, but a group has only one: `2500`, which the load balancer of the group has, and Ingress shop/b requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    --
+    capacity 1000 because of Ingress shop/a generation 7, alb.ingress.kubernetes.io/minimum-load-balancer-capacity
+    frozen: shop/b
+    Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: the reserved capacity should be `2500`, but a group has only one: `1000`, requested by Ingress shop/a, the first of the group that requests one; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    --
+    Warning no-effect on Ingress shop/a: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: members of the group request different values, and the reserved capacity that the load balancer has cannot be read, so that it stays; make them agree, and allow the controller to read it (the log has the error)
+    Warning no-effect on Ingress shop/b: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: members of the group request different values, and the reserved capacity that the load balancer has cannot be read, so that it stays; make them agree, and allow the controller to read it (the log has the error)
+    --
+    frozen: shop/a
+    Warning no-effect on Ingress shop/b: alb.ingress.kubernetes.io/minimum-load-balancer-capacity: the reserved capacity of the load balancer stays as it is while Ingress shop/a has mistakes: it is served as before, and may request another; correct Ingress shop/a, or put this Ingress in another group
+    --
+    capacity 2500 because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/minimum-load-balancer-capacity
+    frozen: shop/a
+    --
+    capacity 2500 because of Ingress shop/b generation 7, alb.ingress.kubernetes.io/minimum-load-balancer-capacity
+    frozen: shop/a
     ");
 }
