@@ -9,11 +9,11 @@ use aws_sdk_elasticloadbalancingv2::types as elb;
 
 pub(super) use self::authentication::to_mutual_authentication;
 use albatross_core::model::{
-    Action, Authentication, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn,
-    ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedAddOns, ObservedListener,
-    ObservedLoadBalancer, ObservedNetworkSettings, ObservedPools, ObservedRule, ObservedTargetGroup, QueryStringValue,
-    Rewrite, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, Source, Stickiness, SubnetId, SubnetMapping, Tags,
-    TargetGroupArn, Transform, WeightedTargetGroup,
+    Action, Authentication, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, HealthState, IpAddressType,
+    ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerState, LoadBalancerTarget, Matcher,
+    ObservedAddOns, ObservedListener, ObservedLoadBalancer, ObservedNetworkSettings, ObservedPools, ObservedRule,
+    ObservedTargetGroup, QueryStringValue, Rewrite, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, Source,
+    Stickiness, SubnetId, SubnetMapping, Tags, Target, TargetGroupArn, TargetHealth, Transform, WeightedTargetGroup,
 };
 
 fn texts(values: Option<&Vec<String>>) -> Vec<String> {
@@ -422,6 +422,21 @@ pub(super) fn target_group(group: &elb::TargetGroup) -> Option<ObservedTargetGro
         attributes: None,
         tags: Tags::new(),
     })
+}
+
+/// Returns the load balancers that are registered in a target group, without those that drain.
+pub(super) fn load_balancer_targets(targets: &BTreeMap<Target, TargetHealth>) -> BTreeSet<LoadBalancerTarget> {
+    let drains = |health: &TargetHealth| matches!(health.state, HealthState::Draining | HealthState::UnhealthyDraining);
+    let registered = targets.iter().filter(|(_, health)| !drains(health));
+    registered
+        .map(|(target, _)| LoadBalancerTarget { load_balancer: LoadBalancerArn::new(&target.id), port: target.port })
+        .collect()
+}
+
+/// Returns load balancers as the targets of a target group, with a health that is not known.
+pub(super) fn registered_load_balancers(targets: BTreeSet<LoadBalancerTarget>) -> BTreeMap<Target, TargetHealth> {
+    let target = |LoadBalancerTarget { load_balancer, port }| Target { id: load_balancer.to_string(), port };
+    targets.into_iter().map(|registered| (target(registered), TargetHealth::registering())).collect()
 }
 
 fn health_check(group: &elb::TargetGroup) -> Option<HealthCheck> {

@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_elasticloadbalancingv2::types as elb;
+use aws_sdk_elasticloadbalancingv2::{
+    operation::create_target_group::builders::CreateTargetGroupFluentBuilder, types as elb,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{AwsError, AwsReader, AwsWriter, convert};
 use albatross_core::{
     facts::limits::Limits,
     model::{
-        Action, AddressPools, Attributes, Authentication, CapacityUnits, CertificateArn, Condition, HealthCheck,
-        IpAddressType, IpamPoolId, ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName,
-        MutualAuthentication, NetworkSettings, ObservedListener, ObservedLoadBalancer, ObservedRule,
-        ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetId, SubnetMapping, Tags, TargetGroup,
-        TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId, authentication::remember_secret,
+        Action, AddressPools, Attributes, Authentication, CapacityUnits, CertificateArn, Condition,
+        FrontendTargetGroup, HealthCheck, IpAddressType, IpamPoolId, ListenerArn, ListenerProtocol, LoadBalancerArn,
+        LoadBalancerKind, LoadBalancerName, MutualAuthentication, NetworkSettings, ObservedListener,
+        ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetId,
+        SubnetMapping, Tags, TargetGroup, TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId,
+        authentication::remember_secret,
     },
 };
 
@@ -670,19 +673,46 @@ impl AwsWriter {
         name: &TargetGroupName,
         vpc: &VpcId,
     ) -> Result<ObservedTargetGroup, AwsError> {
-        let operation = "CreateTargetGroup";
-        let check = &new.health_check;
         let of_six = new.ip_address_type == IpAddressType::Ipv6;
         let call = self
             .elb
             .create_target_group()
-            .name(name.as_str())
             .protocol(elb::ProtocolEnum::from(new.protocol.as_str()))
             .set_protocol_version(new.protocol_version.map(|version| version.as_str().to_owned()))
             .set_port(new.port.known().map(|port| i32::from(*port)))
-            .vpc_id(vpc.as_str())
             .set_ip_address_type(of_six.then_some(elb::TargetGroupIpAddressTypeEnum::Ipv6))
-            .target_type(elb::TargetTypeEnum::from(new.target_type.as_str()))
+            .target_type(elb::TargetTypeEnum::from(new.target_type.as_str()));
+        self.create_checked_target_group(call, name, vpc, &new.health_check, &new.tags).await
+    }
+
+    /// Creates a target group for an Application Load Balancer, which is still to be registered (CreateTargetGroup).
+    pub async fn create_frontend_target_group(
+        &self,
+        new: &FrontendTargetGroup,
+        name: &TargetGroupName,
+        vpc: &VpcId,
+    ) -> Result<ObservedTargetGroup, AwsError> {
+        let call = self
+            .elb
+            .create_target_group()
+            .protocol(elb::ProtocolEnum::Tcp)
+            .port(i32::from(new.port))
+            .target_type(elb::TargetTypeEnum::Alb);
+        self.create_checked_target_group(call, name, vpc, &new.health_check, &new.tags).await
+    }
+
+    async fn create_checked_target_group(
+        &self,
+        call: CreateTargetGroupFluentBuilder,
+        name: &TargetGroupName,
+        vpc: &VpcId,
+        check: &HealthCheck,
+        tags: &Tags,
+    ) -> Result<ObservedTargetGroup, AwsError> {
+        let operation = "CreateTargetGroup";
+        let call = call
+            .name(name.as_str())
+            .vpc_id(vpc.as_str())
             .health_check_enabled(true)
             .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))
             .health_check_port(&check.port)
@@ -692,14 +722,14 @@ impl AwsWriter {
             .healthy_threshold_count(check.healthy_threshold)
             .unhealthy_threshold_count(check.unhealthy_threshold)
             .set_matcher(check.matcher.as_ref().map(convert::to_matcher))
-            .set_tags(convert::to_elb_tags(&new.tags));
+            .set_tags(convert::to_elb_tags(tags));
         let answer = self.write(operation, || call.clone().send()).await?;
         let mut group = answer
             .target_groups()
             .first()
             .and_then(convert::target_group)
             .ok_or_else(|| AwsError::incomplete(operation, "target group"))?;
-        group.tags = new.tags.clone();
+        group.tags = tags.clone();
         Ok(group)
     }
 

@@ -206,12 +206,25 @@ fn bindings_to_pods(snapshot: &Snapshot, service: &ObjectName) -> BTreeSet<Key> 
     bindings(snapshot, service).filter(to_pods).map(|binding| Key::Binding(binding.name.clone())).collect()
 }
 
+/// Returns the stacks of the other Services whose listeners forward to a Service.
+fn stacks_forwarding_to<'a>(snapshot: &'a Snapshot, service: &'a ObjectName) -> impl Iterator<Item = StackId> {
+    let forwards = |owner: &Service| {
+        let mut written = owner.annotations.iter();
+        written.any(|(key, value)| {
+            registry::service::ACTIONS.matches(key) && NamesInAction::of(value).may_name(&service.name)
+        })
+    };
+    let others = in_namespace(&snapshot.services, &service.namespace).filter(move |(name, _)| *name != service);
+    others.filter(move |(_, owner)| forwards(owner)).filter_map(|(_, owner)| service::stack_of(owner))
+}
+
 impl Dependents for Service {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let present = now(change, &snapshot.services);
         let mut keys: BTreeSet<Key> = in_namespace(&snapshot.ingresses, &change.name.namespace)
             .filter(|(_, ingress)| names_service(ingress, &change.name.name))
             .flat_map(|(_, ingress)| groups_of(ingress, snapshot))
+            .chain(stacks_forwarding_to(snapshot, &change.name))
             .chain(change.before.iter().chain(present).filter_map(service::stack_of))
             .map(Key::Stack)
             .chain(bindings_of(snapshot, &change.name))

@@ -14,6 +14,9 @@ pub(super) const NEW: &str = "new";
 /// The label of answers that are right before and after it.
 pub(super) const SAME: &str = "same";
 
+/// The kind of the host name of what stands in front of an Ingress's load balancer.
+pub(super) const FRONT: &str = "Front";
+
 /// The right answer.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Expect {
@@ -156,11 +159,23 @@ impl Client {
         Self { path: path.to_owned(), title: path.to_owned(), ..client }
     }
 
+    /// Asks the Network Load Balancer in front of an Ingress's at port 80 for a path.
+    pub(super) fn http_in_front(ingress: &str, path: &str) -> Self {
+        let client = Self::new((FRONT, ingress), Scheme::Http, 80);
+        Self { path: path.to_owned(), title: format!("front {path}"), ..client }
+    }
+
     /// Asks an Ingress's load balancer at port 443 for a host and a path.
     pub(super) fn https(ingress: &str, host: &str, path: &str) -> Self {
         let tls = Tls { server_name: host.to_owned(), roots: None };
         let client = Self::new(("Ingress", ingress), Scheme::Https(tls), 443);
         Self { path: path.to_owned(), title: format!("https://{host}{path}"), host: host.to_owned(), ..client }
+    }
+
+    /// Asks the pods behind a Service's load balancer with HTTP.
+    pub(super) fn http_of_service(service: &str, port: u16) -> Self {
+        let client = Self::new(("Service", service), Scheme::Http, port);
+        Self { title: format!("http {port}"), ..client }
     }
 
     /// Sends lines to a Service's load balancer.

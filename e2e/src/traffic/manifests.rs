@@ -200,6 +200,12 @@ impl Balanced {
         self
     }
 
+    /// With the action of a listener, such as `TCP-80`.
+    pub(super) fn with_action(mut self, listener: &str, action: &str) -> Self {
+        self.annotations.insert(format!("service.beta.kubernetes.io/actions.{listener}"), action.into());
+        self
+    }
+
     pub(super) fn port(mut self, port: u16, protocol: &'static str) -> Self {
         self.ports.push((port, protocol));
         self

@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::client::Client;
+use super::client::{Client, FRONT};
 use crate::lab::Lab;
 use crate::lab::cluster::Cluster;
 
@@ -85,34 +85,45 @@ fn known(names: &[(Instant, String)], at: Instant) -> Option<&str> {
 async fn follow(names: Names, cluster: Cluster, namespace: String) {
     let ingresses = watch(Api::<Ingress>::namespaced(cluster.client.clone(), &namespace), watcher::Config::default());
     let services = watch(Api::<Service>::namespaced(cluster.client.clone(), &namespace), watcher::Config::default());
-    let of_ingresses = ingresses.default_backoff().map(|event| event.map(|event| told(event, "Ingress", of_ingress)));
-    let of_services = services.default_backoff().map(|event| event.map(|event| told(event, "Service", of_service)));
+    let of_ingresses = ingresses.default_backoff().map(|event| event.map(|event| told(event, &INGRESS, of_ingress)));
+    let of_services = services.default_backoff().map(|event| event.map(|event| told(event, &SERVICE, of_service)));
     let events = stream::select(of_ingresses, of_services);
     pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
-            Ok(Some((key, host))) => note(&names, key, host),
-            Ok(None) => {}
+            Ok(told) => told.into_iter().for_each(|(key, host)| note(&names, key, host)),
             Err(error) => tracing::debug!("published names: {error:#}"),
         }
     }
 }
 
-fn of_ingress(ingress: &Ingress) -> Option<&String> {
-    ingress.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.hostname.as_ref()
+/// The kinds under which the host names of an Ingress are known, in their order.
+const INGRESS: [&str; 2] = ["Ingress", FRONT];
+const SERVICE: [&str; 1] = ["Service"];
+
+fn of_ingress(ingress: &Ingress) -> Option<Vec<&String>> {
+    let entries = ingress.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
+    Some(entries.iter().filter_map(|entry| entry.hostname.as_ref()).collect())
 }
 
-fn of_service(service: &Service) -> Option<&String> {
-    service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.hostname.as_ref()
+fn of_service(service: &Service) -> Option<Vec<&String>> {
+    let entries = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
+    Some(entries.iter().filter_map(|entry| entry.hostname.as_ref()).collect())
 }
 
-/// Returns the object of an event by kind and name, and the host name that it publishes.
-fn told<K: ResourceExt>(event: Event<K>, kind: &str, host: fn(&K) -> Option<&String>) -> Option<(String, String)> {
+/// Returns the object of an event by kind and name, with each host name that it publishes.
+fn told<K: ResourceExt>(
+    event: Event<K>,
+    kinds: &[&str],
+    hosts: fn(&K) -> Option<Vec<&String>>,
+) -> Vec<(String, String)> {
     match event {
         Event::Apply(object) | Event::InitApply(object) => {
-            Some((format!("{kind}/{}", object.name_any()), host(&object)?.clone()))
+            let hosts = hosts(&object).unwrap_or_default();
+            let key = |kind: &&str| format!("{kind}/{}", object.name_any());
+            kinds.iter().map(key).zip(hosts.into_iter().cloned()).collect()
         }
-        Event::Delete(_) | Event::Init | Event::InitDone => None,
+        Event::Delete(_) | Event::Init | Event::InitDone => Vec::new(),
     }
 }
 

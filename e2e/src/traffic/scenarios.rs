@@ -113,11 +113,24 @@ pub(super) static ALL: &[Scenario] = &[
     scenario!("inbound-cidrs", "fewer clients may come in", network::inbound_cidrs),
     scenario!("subnets", "a load balancer moves to other subnets", network::subnets),
     scenario!("scheme", "an Ingress becomes internal; clients follow DNS", network::scheme),
+    scenario!("front-scheme-behind", "the load balancer behind another becomes internal", network::scheme_behind),
+    scenario!(
+        "front-scheme",
+        "the load balancer in front becomes public; clients follow DNS",
+        network::scheme_in_front
+    ),
+    scenario!("front-port", "a port in front leads to another port behind", network::port_behind),
     scenario!("class-params", "the IngressClassParams ask for instances as targets", network::class_params),
     scenario!("nlb-port-added", "a Service gets a second port", nlb::port_added),
     scenario!("nlb-udp-port-added", "a Service with a UDP port gets a TCP port", nlb::udp_port_added),
     scenario!("nlb-certificate", "the certificate of a TLS port is another one", nlb::certificate),
     scenario!("nlb-target-type", "a Service's targets are pods, then instances", nlb::target_type),
+    scenario!("nlb-weights", "a listener's weights go from 100/0 over 50/50 to 0/100", nlb::weights),
+    scenario!(
+        "nlb-backend-swapped",
+        "a listener forwards to a Service that was never used before, and to another no more",
+        nlb::backend_swapped
+    ),
     scenario!("nlb-scheme", "a Service becomes internal; clients follow DNS", nlb::scheme),
     scenario!("rollout", "a Deployment of 20 rolls over", rollouts::plain),
     scenario!("rollout-single", "a Deployment of one rolls over", rollouts::single),

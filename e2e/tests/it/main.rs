@@ -14,6 +14,7 @@ mod credentials;
 mod demo;
 mod drain;
 mod fabric;
+mod frontend;
 mod groups;
 mod hostile;
 mod lab;

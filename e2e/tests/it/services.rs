@@ -452,3 +452,69 @@ fn a_bad_annotation_is_told_with_key_and_value_and_changes_nothing() {
         leave(stage, namespace).await
     });
 }
+
+/// Returns the target groups that the listener on port 80 of a Service forwards to, as `<Service>:<port>=<weight>`.
+async fn weights(stage: &Stage, namespace: &str, name: &str) -> Result<Vec<String>> {
+    let stack = stack(stage, namespace, name).await?.context("it has nothing in AWS")?;
+    let balancers: Vec<&Value> = stack["loadBalancers"].as_object().into_iter().flat_map(|it| it.values()).collect();
+    let [balancer] = balancers.as_slice() else { anyhow::bail!("it has {} load balancers", balancers.len()) };
+    let groups = items(balancer, "/listeners/80/defaultActions/0/ForwardConfig/TargetGroups");
+    let shown = |group: &Value| {
+        let name = text(group, "/TargetGroup").rsplit('/').next().unwrap_or_default().to_owned();
+        format!("{name}={}", group["Weight"])
+    };
+    Ok(groups.iter().map(shown).collect())
+}
+
+#[test]
+fn a_listener_forwards_to_other_services_as_they_come_and_go() {
+    run(async {
+        let stage = Stage::shared().await?;
+        let namespace = "services-weighted";
+        stage.cluster.namespace(namespace).await?;
+        let action = |own: u32, blue: u32| {
+            let target = json!({"serviceName": "blue", "servicePort": 80, "weight": blue});
+            let config = json!({"baseServiceWeight": own, "targetGroups": [target]});
+            json!({"type": "forward", "forwardConfig": config}).to_string()
+        };
+        let with = |own: u32, blue: u32| {
+            let mut service = of_class("web", &[]);
+            service["metadata"]["annotations"][format!("{PREFIX}actions.TCP-80")] = action(own, blue).into();
+            service
+        };
+        let become_weights = async |expected: &[&str]| {
+            wait_until(SOON, &format!("the weights to be {expected:?}"), async || {
+                let found = weights(&stage, namespace, "web").await?;
+                ensure!(found == expected, "they are {found:?}");
+                Ok(true)
+            })
+            .await
+        };
+        // One that comes later is noticed.
+        apply(&stage, namespace, &[with(10, 90)]).await?;
+        warning(&stage, namespace, "Service/web", "the Service `blue` does not exist").await?;
+        ensure!(stack(&stage, namespace, "web").await?.is_none(), "it is served in part");
+        apply(&stage, namespace, &[service("blue"), deployment("blue", 1)]).await?;
+        served(&stage, namespace, "web").await?;
+        become_weights(&["blue:80=90", "web:80=10"]).await?;
+        apply(&stage, namespace, &[with(0, 1)]).await?;
+        become_weights(&["blue:80=1", "web:80=0"]).await?;
+
+        // One that goes leaves what serves as it is, until it can be built again.
+        stage.cluster.delete("v1", "Service", Some(namespace), "blue").await?;
+        warning(&stage, namespace, "Service/web", "the load balancer stays as it is until it does").await?;
+        apply(&stage, namespace, &[with(5, 5)]).await?;
+        stage.settle(QUIET, SOON).await?;
+        become_weights(&["blue:80=1", "web:80=0"]).await?;
+        apply(&stage, namespace, &[service("blue")]).await?;
+        become_weights(&["blue:80=5", "web:80=5"]).await?;
+
+        apply(&stage, namespace, &[of_class("web", &[])]).await?;
+        become_weights(&["web:80=null"]).await?;
+        delete(&stage, namespace, "web").await?;
+        nothing_is_left(&stage, namespace, WITH_RETRIES).await?;
+        stage.cluster.delete("v1", "Namespace", None, namespace).await?;
+        stage.leave_clean();
+        Ok(())
+    });
+}

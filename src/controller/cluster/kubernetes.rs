@@ -263,7 +263,8 @@ impl Kubernetes {
         Err(KubernetesError::Contended { action: action() })
     }
 
-    /// Writes `status.loadBalancer` of an Ingress: one entry with the host name and the ports.
+    /// Writes `status.loadBalancer` of an Ingress: an entry with the host name and the ports, and one with the host name of
+    /// what stands in front.
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
@@ -272,11 +273,12 @@ impl Kubernetes {
         name: &ObjectName,
         hostname: &str,
         ports: &[u16],
+        front: Option<&str>,
     ) -> Result<(), KubernetesError> {
         // The schema requires a protocol for each port; an empty one is what aws-load-balancer-controller writes.
         let ports: Vec<(u16, &str)> = ports.iter().map(|port| (*port, "")).collect();
         let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
-        write_status(api, &ObjectReference::ingress(name), status_patch(hostname, &ports)).await
+        write_status(api, &ObjectReference::ingress(name), status_patch(hostname, &ports, front)).await
     }
 
     /// Writes `status.loadBalancer` of a Service: one entry with the host name and the ports.
@@ -290,7 +292,7 @@ impl Kubernetes {
         ports: &[(u16, &str)],
     ) -> Result<(), KubernetesError> {
         let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
-        write_status(api, &ObjectReference::service(name), status_patch(hostname, ports)).await
+        write_status(api, &ObjectReference::service(name), status_patch(hostname, ports, None)).await
     }
 
     /// Empties `status.loadBalancer` of a Service whose load balancer is gone.
@@ -319,10 +321,13 @@ where
     }
 }
 
-fn status_patch(hostname: &str, ports: &[(u16, &str)]) -> Value {
+/// The status with a host name and its ports, and the host name of what stands in front, which has none there.
+fn status_patch(hostname: &str, ports: &[(u16, &str)], front: Option<&str>) -> Value {
     let ports: Vec<Value> =
         ports.iter().map(|(port, protocol)| json!({ "port": port, "protocol": protocol })).collect();
-    json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": hostname, "ports": ports }] } } })
+    let front = front.map(|front| json!({ "hostname": front }));
+    let entries: Vec<Value> = std::iter::once(json!({ "hostname": hostname, "ports": ports })).chain(front).collect();
+    json!({ "status": { "loadBalancer": { "ingress": entries } } })
 }
 
 #[cfg(test)]

@@ -219,17 +219,19 @@ where
     // is published.
     let shown = source.with_snapshot(|snapshot| desired::shown_hosts(snapshot, stack));
     observed.load_balancers.sort_by_key(|balancer| !shown.contains(&balancer.dns_name.to_lowercase()));
-    let mut all_existing = observed.load_balancers.iter().map(|balancer| ExistingLoadBalancer {
+    let existing = |balancer: &ObservedLoadBalancer| ExistingLoadBalancer {
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: !balancer.security_groups.is_empty(),
         customer_owned_pool: balancer.pools.customer_owned.clone(),
         subnets: balancer.subnets.clone(),
-    });
+    };
+    let mut all_existing = observed.load_balancers.iter().map(existing);
     facts.existing = all_existing.next();
     facts.other_existing = all_existing.collect();
     facts.hostnames = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
     facts.names = observed.load_balancers.iter().map(|balancer| balancer.name.clone()).collect();
+    facts.frontend = observed.frontend.load_balancers.iter().map(existing).collect();
     Ok(())
 }
 
@@ -239,7 +241,8 @@ where
 /// plan. So one that is not known to be protected is not asked about; several are, because the first of them would be
 /// deleted before AWS refuses the second.
 async fn protected<R: StackReader>(reader: &R, stack: &StackId) -> Result<BTreeSet<String>, AwsError> {
-    let known = reader.observe(stack).await?.load_balancers;
+    let all = |observed: ObservedStack| [observed.frontend.load_balancers, observed.load_balancers].concat();
+    let known = all(reader.observe(stack).await?);
     if let [balancer] = known.as_slice()
         && !balancer.is_protected()
         && !reader.was_protected(&balancer.arn)
@@ -250,8 +253,8 @@ async fn protected<R: StackReader>(reader: &R, stack: &StackId) -> Result<BTreeS
         let reads = Reads { load_balancer: Some(balancer.arn), ..Reads::default() };
         reader.read(stack, &reads).await?;
     }
-    let observed = reader.observe(stack).await?;
-    let protected = observed.load_balancers.into_iter().filter(ObservedLoadBalancer::is_protected);
+    let observed = all(reader.observe(stack).await?);
+    let protected = observed.into_iter().filter(ObservedLoadBalancer::is_protected);
     Ok(protected.map(|balancer| balancer.name).collect())
 }
 
@@ -281,7 +284,8 @@ pub(crate) async fn observe<R: StackReader>(
         observed = observe_within(reader, stack, room).await?;
     }
     let stays = |old: &&ObservedLoadBalancer| old.is_protected() && observed.expired.contains(&old.arn);
-    if let Some(old) = observed.load_balancers.iter().find(stays) {
+    let mut all = observed.load_balancers.iter().chain(&observed.frontend.load_balancers);
+    if let Some(old) = all.find(stays) {
         // A user may have disabled the protection.
         let reads = Reads { load_balancer: Some(old.arn.clone()), ..Reads::default() };
         reader.read(stack, &reads).await?;

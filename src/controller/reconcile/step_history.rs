@@ -134,6 +134,8 @@ impl MissingResources {
             StepAction::CreateSecurityGroup(_)
                 | StepAction::AuthorizeIngress { .. }
                 | StepAction::CreateTargetGroup(_)
+                | StepAction::CreateFrontendTargetGroup(_)
+                | StepAction::RegisterLoadBalancer { .. }
                 | StepAction::CreateBinding(_)
                 | StepAction::CreateLoadBalancer(_)
                 | StepAction::SetSecurityGroups { .. }

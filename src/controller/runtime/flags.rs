@@ -386,12 +386,12 @@ mod tests {
     /// A gate that is written at its default is one that the user relies on.
     #[test]
     fn a_gate_without_effect_is_named_whatever_its_value() {
-        let gates = "NLBGatewayAPI=true,WeightedTargetGroups=true,EnableRGTAPI=false,ALBSingleSubnet=true";
+        let gates = "NLBGatewayAPI=true,NLBHealthCheckAdvancedConfig=true,EnableRGTAPI=false,ALBSingleSubnet=true";
         assert_eq!(
             flags(&["--feature-gates", gates]).without_effect(),
             [
                 "--feature-gates=NLBGatewayAPI=true",
-                "--feature-gates=WeightedTargetGroups=true",
+                "--feature-gates=NLBHealthCheckAdvancedConfig=true",
                 "--feature-gates=EnableRGTAPI=false"
             ]
         );

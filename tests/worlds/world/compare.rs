@@ -10,13 +10,17 @@ use albatross_simulation::{
     cluster::{SimulatedCluster, finalizers, is_deleting},
 };
 
-/// Names of target groups, and what they are for. A name counts at creation only, and is made from UIDs among other things.
+/// Names of target groups and of load balancers in front of others, and what they are for. A name counts at creation only, and is
+/// made from UIDs among other things; and one that takes over from another has another name.
 pub(crate) type Names = BTreeMap<String, String>;
 
 pub(crate) fn names(state: &State) -> Names {
     let mut names = Names::new();
-    for (name, group) in &state.target_groups {
-        let value = |keys: [&str; 2]| keys.iter().find_map(|key| group.tags.get(*key)).cloned();
+    let in_front = |tags: &albatross_core::model::Tags| tags::resource_of(tags).is_some_and(|id| id.is_of_frontend());
+    let balancers = state.load_balancers.iter().map(|(name, balancer)| (name, &balancer.tags));
+    let balancers = balancers.filter(|(_, tags)| in_front(tags));
+    for (name, tags) in balancers.chain(state.target_groups.iter().map(|(name, group)| (name, &group.tags))) {
+        let value = |keys: [&str; 2]| keys.iter().find_map(|key| tags.get(*key)).cloned();
         let stack = value([tags::INGRESS_STACK, tags::SERVICE_STACK]);
         if let (Some(stack), Some(resource)) = (stack, value([tags::INGRESS_RESOURCE, tags::SERVICE_RESOURCE])) {
             let mut identity = format!("{resource} of {stack}");

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::{
     World,
     objects::{
-        NAMESPACE, backend_service, balanced_service, break_object, edit_ingress, edit_service, ingress, mend_object,
-        own_binding, regroup,
+        NAMESPACE, backend_service, balanced_service, break_object, edit_ingress, edit_service, forwards_to, ingress,
+        mend_object, own_binding, regroup,
     },
 };
 
@@ -32,7 +32,7 @@ impl World {
     }
 
     fn create_service(&mut self, at: usize) {
-        let object = balanced_service(&self.services[at].clone(), at, &mut self.random);
+        let object = balanced_service(&self.services[at].clone(), at, &mut self.random, self.shape.backends);
         self.create(object);
         self.pods[self.shape.backends + at].write(&self.cluster);
     }
@@ -99,11 +99,12 @@ impl World {
             }
             4 if services > 0 => {
                 let at = self.random.below(services);
-                let (name, mut random) = (self.services[at].clone(), self.random.fork(8));
+                let (name, mut random, backends) =
+                    (self.services[at].clone(), self.random.fork(8), self.shape.backends);
                 self.random.number();
                 if let Some(object) = self.cluster.get("services", NAMESPACE, &name) {
                     let mut object = Value::clone(&object);
-                    let what = edit_service(&mut object, at, &mut random);
+                    let what = edit_service(&mut object, at, &mut random, backends);
                     self.change("services", &name, &what, |old| *old = object);
                     self.pods[self.shape.backends + at].write(&self.cluster);
                 }
@@ -191,6 +192,20 @@ impl World {
     pub(crate) fn mend_everything(&mut self) {
         for (plural, name) in std::mem::take(&mut self.broken) {
             self.change(plural, &name, "mended", mend_object);
+        }
+    }
+
+    /// A Service that forwards to one that does not exist keeps what it has: its backends must be there.
+    pub(crate) fn create_forwarded_backends(&mut self) {
+        for at in 0..self.shape.backends {
+            let backend = super::objects::backend_name(at);
+            let forwards = |name: &String| {
+                let service = self.cluster.get("services", NAMESPACE, name);
+                service.is_some_and(|service| forwards_to(&service, &backend))
+            };
+            if self.cluster.get("services", NAMESPACE, &backend).is_none() && self.services.iter().any(forwards) {
+                self.create_backend(at);
+            }
         }
     }
 

@@ -429,6 +429,7 @@ impl World {
         self.pass(Duration::from_secs(60)).await;
         self.look_at_the_leader();
         self.settle().await?;
+        self.create_forwarded_backends();
         self.create_bindings();
         self.settle().await?;
         self.look_at_the_leader();
@@ -479,6 +480,7 @@ impl World {
         self.mend_everything();
         self.end_protection().await;
         self.settle().await?;
+        self.create_forwarded_backends();
         self.create_bindings();
         self.settle().await?;
         self.tampered().await

@@ -65,6 +65,13 @@ fn value(annotation: &str, random: &mut Random) -> String {
         "minimum-load-balancer-capacity" => format!("CapacityUnits={}", 100 * number),
         "inbound-sg-rules-on-private-link-traffic" => ["on", "off"][number % 2].to_owned(),
         "ip-address-type" => ["ipv4", "dualstack"][number % 2].to_owned(),
+        "enable-frontend-nlb" => (number > 0).to_string(),
+        "frontend-nlb-scheme" => ["internal", "internet-facing"][number % 2].to_owned(),
+        "frontend-nlb-listener-port-mapping" => {
+            ["80=80", "80=80,443=443", "8081=80,443=443,8443=8443", "80=443,8080=8080"][number].to_owned()
+        }
+        "frontend-nlb-healthcheck-path" => format!("/up-{number}"),
+        "frontend-nlb-tags" => format!("front={number}"),
         other => panic!("no values for {other}"),
     }
 }
@@ -92,6 +99,15 @@ const ADD_ONS: [(&str, f64); 5] = [
     ("shield-advanced-protection", 0.3),
     ("minimum-load-balancer-capacity", 0.3),
     ("ipam-ipv4-pool-id", 0.3),
+];
+
+/// The same for the Network Load Balancer in front.
+const FRONTEND: [(&str, f64); 5] = [
+    ("enable-frontend-nlb", 0.3),
+    ("frontend-nlb-scheme", 0.5),
+    ("frontend-nlb-listener-port-mapping", 0.4),
+    ("frontend-nlb-healthcheck-path", 0.3),
+    ("frontend-nlb-tags", 0.3),
 ];
 
 /// The same for a Service with a load balancer.
@@ -156,6 +172,13 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
             annotations[alb(annotation)] = json!(value(annotation, &mut of_add_ons));
         }
     }
+    let mut of_front = random.fork(37);
+    let has_front = of_front.chance(FRONTEND[0].1);
+    for (annotation, probability) in FRONTEND.into_iter().filter(|_| has_front) {
+        if of_front.chance(probability.max(f64::from(u8::from(annotation == FRONTEND[0].0)))) {
+            annotations[alb(annotation)] = json!(value(annotation, &mut of_front));
+        }
+    }
     let mut spec = json!({ "ingressClassName": "alb", "rules": rules(random, backends) });
     if random.chance(0.2) {
         spec["defaultBackend"] = backend(random, backends);
@@ -168,7 +191,7 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
 pub(crate) fn regroup(object: &mut Value, random: &mut Random) {
     object["spec"].as_object_mut().unwrap().remove("defaultBackend");
     let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
-    let add_ons = ADD_ONS.iter().map(|(annotation, _)| *annotation);
+    let add_ons = ADD_ONS.iter().chain(&FRONTEND).map(|(annotation, _)| *annotation);
     for suffix in ["tags", "load-balancer-attributes", "inbound-cidrs"].into_iter().chain(add_ons) {
         annotations.remove(&alb(suffix));
     }
@@ -193,8 +216,35 @@ pub(crate) fn backend_service(number: usize) -> Value {
     })
 }
 
+/// The annotation with the forward of a Service's first listener.
+const FORWARD: &str = "service.beta.kubernetes.io/actions.TCP-80";
+
+/// Returns a forward to the Service itself and to one or two backends, by weight.
+fn forward(random: &mut Random, backends: usize) -> String {
+    let weight = |random: &mut Random| [0, 1, 50, 999][random.below(4)];
+    let first = random.below(backends);
+    let targets: Vec<Value> = (0..1 + random.below(2).min(backends - 1))
+        .map(|at| {
+            let port = if random.chance(0.3) { json!("admin") } else { json!(80) };
+            let name = backend_name((first + at) % backends);
+            json!({ "serviceName": name, "servicePort": port, "weight": weight(random) })
+        })
+        .collect();
+    let sticky = json!({ "enabled": random.chance(0.3) });
+    let config = json!({
+        "baseServiceWeight": weight(random), "targetGroups": targets, "targetGroupStickinessConfig": sticky,
+    });
+    json!({ "type": "forward", "forwardConfig": config }).to_string()
+}
+
+/// Returns true if a Service forwards to a backend.
+pub(crate) fn forwards_to(service: &Value, backend: &str) -> bool {
+    let forward = service["metadata"]["annotations"][FORWARD].as_str();
+    forward.is_some_and(|forward| forward.contains(&format!("\"{backend}\"")))
+}
+
 /// Returns a Service that requests its own load balancer; its pods are in the EndpointSlice of its name.
-pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random) -> Value {
+pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random, backends: usize) -> Value {
     let mut annotations = json!({
         nlb("scheme"): if random.chance(0.5) { "internal" } else { "internet-facing" },
         nlb("nlb-target-type"): if random.chance(0.6) { "ip" } else { "instance" },
@@ -210,6 +260,10 @@ pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random) -
         annotations[nlb("ip-address-type")] = json!("dualstack");
     }
     let families = if of_ipv6 { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
+    let mut of_forwards = random.fork(33);
+    if of_forwards.chance(0.35) {
+        annotations[FORWARD] = json!(forward(&mut of_forwards, backends));
+    }
     let ports = (0..1 + random.below(2)).map(|port| service_port(number, port)).collect::<Vec<_>>();
     json!({
         "kind": "Service",
@@ -358,6 +412,22 @@ pub(crate) fn foundation(cluster: &SimulatedCluster) {
     }
 }
 
+/// Changes what stands in front of an Ingress's load balancer, sometimes.
+fn edit_front(object: &mut Value, random: &mut Random) {
+    let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else { return };
+    if !annotations.contains_key(&alb(FRONTEND[0].0)) {
+        return;
+    }
+    for (annotation, _) in FRONTEND {
+        if random.chance(0.25) {
+            annotations.insert(alb(annotation), json!(value(annotation, random)));
+        }
+    }
+    if random.chance(0.15) {
+        annotations.remove(&alb(FRONTEND[2].0));
+    }
+}
+
 /// Changes web ACLs and protections that an Ingress has, sometimes.
 fn edit_add_ons(object: &mut Value, random: &mut Random) {
     let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else { return };
@@ -371,6 +441,7 @@ fn edit_add_ons(object: &mut Value, random: &mut Random) {
 /// Changes something about an Ingress that it may change at any time, and says what.
 pub(crate) fn edit_ingress(object: &mut Value, random: &mut Random, backends: usize) -> String {
     edit_add_ons(object, &mut random.fork(31));
+    edit_front(object, &mut random.fork(37));
     match random.below(5) {
         0 => {
             object["spec"]["rules"] = rules(random, backends);
@@ -432,7 +503,18 @@ fn without_tags(annotations: &mut serde_json::Map<String, Value>, key: &str) -> 
 }
 
 /// The same for a Service with a load balancer.
-pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Random) -> String {
+pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Random, backends: usize) -> String {
+    let mut of_forwards = random.fork(33);
+    if of_forwards.chance(0.3) {
+        let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+        if of_forwards.chance(0.2) {
+            annotations.remove(FORWARD);
+            return "its forward goes".to_owned();
+        }
+        let forward = forward(&mut of_forwards, backends);
+        annotations.insert(FORWARD.to_owned(), json!(forward));
+        return format!("forward {forward}");
+    }
     if random.chance(0.4) {
         let ports = object["spec"]["ports"].as_array_mut().unwrap();
         if ports.len() > 1 {

@@ -30,7 +30,7 @@ use super::{AwsError, AwsReader, convert};
 use albatross_core::model::{HealthState, Target, TargetHealth};
 use albatross_core::{
     model::{
-        AddOn, Association, LoadBalancerArn, MemberResources, ObservedAddOns, ObservedLoadBalancer,
+        AddOn, Association, LoadBalancerArn, MemberResources, ObservedAddOns, ObservedFrontend, ObservedLoadBalancer,
         ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags,
         TargetGroupArn, VpcId, tags,
     },
@@ -254,22 +254,23 @@ impl Inventory {
 
     fn stack(&self, state: &State, stack: &StackId) -> ObservedStack {
         let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(stack);
+        let is_of_frontend = |tags: &Tags| tags::resource_of(tags).is_some_and(|resource| resource.is_of_frontend());
+        let balancers = state.load_balancers.values().filter(|b| of_group(&b.value.tags)).map(|b| {
+            let listeners = b.value.listeners.clone().filter(|_| b.listeners.is_known());
+            ObservedLoadBalancer { listeners, ..b.value.clone() }
+        });
+        let groups = state.target_groups.values().filter(|t| of_group(&t.value.tags)).map(|t| t.value.clone());
+        let (in_front, load_balancers) = balancers.partition(|balancer| is_of_frontend(&balancer.tags));
+        let (groups_in_front, target_groups): (Vec<_>, _) = groups.partition(|group| is_of_frontend(&group.tags));
+        let targets = |arn: &TargetGroupArn| state.targets.get(arn).map(convert::load_balancer_targets);
         ObservedStack {
-            load_balancers: state
-                .load_balancers
-                .values()
-                .filter(|b| of_group(&b.value.tags))
-                .map(|b| {
-                    let listeners = b.value.listeners.clone().filter(|_| b.listeners.is_known());
-                    ObservedLoadBalancer { listeners, ..b.value.clone() }
-                })
-                .collect(),
-            target_groups: state
-                .target_groups
-                .values()
-                .filter(|t| of_group(&t.value.tags))
-                .map(|t| t.value.clone())
-                .collect(),
+            load_balancers,
+            target_groups,
+            frontend: ObservedFrontend {
+                targets: groups_in_front.iter().filter_map(|g| Some((g.arn.clone(), targets(&g.arn)?))).collect(),
+                load_balancers: in_front,
+                target_groups: groups_in_front,
+            },
             security_groups: state
                 .security_groups
                 .values()
@@ -296,8 +297,9 @@ impl Inventory {
     /// # Errors
     /// AWS's.
     pub async fn read_states(&self, stack: &StackId) -> Result<(), AwsError> {
-        let balancers = self.observe(stack).await?.load_balancers;
-        let waiting = balancers.iter().filter(|balancer| !balancer.is_active());
+        let observed = self.observe(stack).await?;
+        let balancers = observed.load_balancers.iter().chain(&observed.frontend.load_balancers);
+        let waiting = balancers.filter(|balancer| !balancer.is_active());
         let arns: Vec<String> = waiting.map(|balancer| balancer.arn.to_string()).collect();
         if arns.is_empty() {
             return Ok(());
@@ -371,6 +373,9 @@ impl Inventory {
             if let Some(entry) = self.state().target_groups.get_mut(arn) {
                 entry.value.attributes = Some(attributes);
             }
+        }
+        for arn in &reads.targets {
+            self.read_targets(arn).await?;
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{BalancerEntry, Inventory, ReadState, State, TargetGroupEntry};
-use crate::AwsError;
+use crate::{AwsError, convert};
 use albatross_core::{
-    model::{StackId, Tags, TargetGroupArn},
+    model::{ObservedFrontend, StackId, Tags, TargetGroupArn},
     record::Clean,
 };
 
@@ -31,12 +31,16 @@ impl State {
             if !clean.member_resources.is_empty() {
                 self.member_resources.insert(stack, clean.member_resources);
             }
-            for value in clean.load_balancers {
+            let ObservedFrontend { load_balancers, target_groups, targets } = clean.frontend;
+            for (arn, registered) in targets {
+                self.targets.entry(arn).or_insert_with(|| convert::registered_load_balancers(registered));
+            }
+            for value in clean.load_balancers.into_iter().chain(load_balancers) {
                 let listeners = value.listeners.as_ref().map_or_else(ReadState::default, |_| known);
                 let entry = BalancerEntry { tags: known, listeners, written: 0, value };
                 self.load_balancers.entry(entry.value.arn.clone()).or_insert(entry);
             }
-            for value in clean.target_groups {
+            for value in clean.target_groups.into_iter().chain(target_groups) {
                 let entry = TargetGroupEntry { tags: known, written: 0, value };
                 self.target_groups.entry(entry.value.arn.clone()).or_insert(entry);
             }

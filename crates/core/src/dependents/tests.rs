@@ -95,6 +95,30 @@ fn a_service_concerns_the_ingresses_that_lead_to_it_and_its_bindings() {
     assert_eq!(Service::keys(&change("shop", "unused"), &snapshot), BTreeSet::new());
 }
 
+/// The target groups of a listener may be those of other Services, which no watch of its own concerns.
+#[test]
+fn a_service_concerns_the_services_that_forward_to_it() {
+    let owner = |namespace: &str, name: &str, key: &str| {
+        let action = r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"cart","servicePort":80}]}}"#;
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata:\n  namespace: {namespace}\n  name: {name}\n  annotations: {{{key}: '{action}'}}\nspec: {{type: LoadBalancer, ports: [{{port: 80}}]}}\n"
+        )
+    };
+    let action = "service.beta.kubernetes.io/actions.TCP-80";
+    let snapshot = crate::testing::snapshot(
+        &[
+            owner("shop", "edge", action),
+            owner("other", "edge", action),
+            owner("shop", "unread", "service.beta.kubernetes.io/actions.HTTP-80"),
+        ]
+        .concat(),
+    );
+    let edge = Key::Stack(StackId::Service(ObjectName::new("shop", "edge")));
+    assert_eq!(Service::keys(&change("shop", "cart"), &snapshot), BTreeSet::from([edge.clone()]));
+    assert_eq!(Service::keys(&change("shop", "cabinet"), &snapshot), BTreeSet::new());
+    assert_eq!(Service::keys(&change("shop", "edge"), &snapshot), BTreeSet::from([edge]));
+}
+
 #[test]
 fn a_service_whose_name_is_escaped_in_an_action_concerns_the_ingress() {
     let mut snapshot = snapshot();

@@ -57,6 +57,8 @@ pub struct BuildConfig {
     pub nlb_security_groups: bool,
     /// The feature gate `LBCapacityReservation`: capacity is reserved for load balancers for which it is requested.
     pub capacity_reservation: bool,
+    /// The feature gate `WeightedTargetGroups`: a listener of a Network Load Balancer may forward to several target groups.
+    pub weighted_target_groups: bool,
     /// The feature gates over the choice of subnets.
     pub subnets: crate::facts::subnets::Gates,
     /// `--enable-wafv2`: load balancers are associated with the web ACLs (WAFv2) that Ingresses request.
@@ -102,6 +104,7 @@ impl BuildConfig {
             enable_services: true,
             nlb_security_groups: true,
             capacity_reservation: true,
+            weighted_target_groups: true,
             subnets: crate::facts::subnets::Gates::default(),
             enable_wafv2: true,
             enable_shield: true,

@@ -166,6 +166,8 @@ pub struct Facts {
     pub other_existing: Vec<ExistingLoadBalancer>,
     /// The names of the stack's own load balancers.
     pub names: BTreeSet<String>,
+    /// The Network Load Balancers in front of the stack's own.
+    pub frontend: Vec<ExistingLoadBalancer>,
 }
 
 /// The properties of an existing load balancer that constrain the next one.

@@ -41,14 +41,15 @@ pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBl
 pub use network_settings::{InvalidSourceNatPrefix, NetworkSettings, ObservedNetworkSettings, SourceNatPrefix};
 pub use object::{Cause, ObjectKind, ObjectReference};
 pub use observed::{
-    BackendSecurityGroup, ListenerResources, LoadBalancerState, MemberResources, ObservedBinding, ObservedListener,
-    ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, Opening,
+    BackendSecurityGroup, ListenerResources, LoadBalancerState, MemberResources, ObservedBinding, ObservedFrontend,
+    ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
+    Opening,
 };
 pub use security_group::{SecurityGroupRule, Source};
 pub use stack::{
-    Binding, FrozenMembers, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer,
-    NetworkingPort, NetworkingRule, PortReference, Requesters, Rule, SecurityGroupReference, Stack, SubnetMapping,
-    TargetGroup, TargetGroupReference, Value,
+    Binding, Frontend, FrontendListener, FrontendTargetGroup, FrozenMembers, Listener, ListenerShare, LoadBalancer,
+    LoadBalancerTarget, ManagedSecurityGroup, NetworkingPeer, NetworkingPort, NetworkingRule, PortReference,
+    Requesters, Rule, SecurityGroupReference, Stack, SubnetMapping, TargetGroup, TargetGroupReference, Value,
 };
 pub use stack_id::{ResourceId, StackId, is_ingress_finalizer};
 pub use tag_keys::TagKeys;

@@ -46,6 +46,62 @@ pub fn load_balancer(cluster: &str, stack: &StackId, scheme: Scheme) -> Result<L
     LoadBalancerName::new(group_name(stack, &hash(&[cluster, &stack.to_string(), scheme.as_str()])))
 }
 
+/// The name of the Network Load Balancer in front of a load balancer of this name.
+///
+/// # Errors
+/// Never for valid names; the limits of AWS are checked all the same.
+pub fn frontend(behind: &LoadBalancerName) -> Result<LoadBalancerName, InvalidName> {
+    let start: String = behind.as_str().chars().take(28).collect();
+    LoadBalancerName::new(format!("{start}-nlb"))
+}
+
+/// The name of the Network Load Balancer in front where another of the stack, with another scheme, has that of [`frontend`].
+///
+/// # Errors
+/// Never for valid names; the limits of AWS are checked all the same.
+pub fn second_frontend(behind: &LoadBalancerName, scheme: Scheme) -> Result<LoadBalancerName, InvalidName> {
+    let start: String = behind.as_str().chars().take(20).collect();
+    let hash = hash(&[behind.as_str(), scheme.as_str()]);
+    LoadBalancerName::new(format!("{}-{}-nlb", start.trim_end_matches('-'), &hash[..7]))
+}
+
+/// The values from which the name of a target group of the Network Load Balancer in front is hashed.
+#[derive(Clone, Copy, Debug)]
+pub struct FrontendTargetGroupIdentity<'a> {
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// The group of Ingresses.
+    pub group: &'a StackId,
+    /// The port of the Network Load Balancer.
+    pub port: u16,
+    /// The port of health checks.
+    pub check_port: &'a str,
+    /// The protocol of health checks.
+    pub check_protocol: HealthCheckProtocol,
+}
+
+/// The name of a target group of the Network Load Balancer in front, and the one where another of the stack has that.
+///
+/// # Errors
+/// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
+pub fn frontend_target_group(
+    identity: FrontendTargetGroupIdentity<'_>,
+) -> Result<(TargetGroupName, TargetGroupName), InvalidName> {
+    let i = identity;
+    let hash = hash(&[
+        i.cluster,
+        &i.group.to_string(),
+        &i.port.to_string(),
+        "alb",
+        "TCP",
+        i.check_port,
+        i.check_protocol.as_str(),
+    ]);
+    let first = TargetGroupName::new(group_name(i.group, &hash))?;
+    let second = second(&first, &[])?;
+    Ok((first, second))
+}
+
 /// The name of the security group in front of a group's load balancer.
 #[must_use]
 pub fn managed_security_group(cluster: &str, stack: &StackId) -> String {
@@ -78,6 +134,8 @@ pub fn service_security_group(cluster: &str, service: &ObjectName, service_uid: 
 pub struct ServiceTargetGroupIdentity<'a> {
     /// The cluster's name.
     pub cluster: &'a str,
+    /// The `metadata.uid` of the load balancer's Service where the target group is for another Service.
+    pub owner_uid: Option<&'a str>,
     /// The Service.
     pub service: &'a ObjectName,
     /// The Service's `metadata.uid`.
@@ -104,6 +162,7 @@ pub fn service_target_group(identity: ServiceTargetGroupIdentity<'_>) -> Result<
     let i = identity;
     let hash = hash(&[
         i.cluster,
+        i.owner_uid.unwrap_or_default(),
         i.service_uid,
         &i.port.to_string(),
         &i.service_port.to_string(),
@@ -233,6 +292,37 @@ mod tests {
             "k8s-platformsharededg-23ce7c9441"
         );
         assert_eq!(backend_security_group("prod-east"), "k8s-traffic-prodeast-5fb8fce783");
+    }
+
+    #[test]
+    fn what_stands_in_front_is_named_as_the_reference_says() {
+        let (edge, web) = (StackId::Group("platform.shared-edge".into()), web_frontend());
+        for (group, port, check_protocol, name) in [
+            (&web, 80, HealthCheckProtocol::Http, "k8s-shop-webfront-ee4b94cf05"),
+            (&edge, 443, HealthCheckProtocol::Https, "k8s-platformsharededg-11af9f2b44"),
+        ] {
+            let identity = FrontendTargetGroupIdentity {
+                cluster: "prod-east",
+                group,
+                port,
+                check_port: "traffic-port",
+                check_protocol,
+            };
+            let (first, second) = frontend_target_group(identity).unwrap();
+            assert_eq!(first.as_str(), name);
+            assert_ne!(second, first);
+        }
+        for (behind, name) in [
+            ("k8s-shop-webfront-f81084de68", "k8s-shop-webfront-f81084de68-nlb"),
+            ("k8s-platformsharededg-41e1529432", "k8s-platformsharededg-41e152-nlb"),
+            ("web", "web-nlb"),
+        ] {
+            let behind = LoadBalancerName::new(behind).unwrap();
+            assert_eq!(frontend(&behind), LoadBalancerName::new(name));
+            let second = |scheme| second_frontend(&behind, scheme).unwrap();
+            assert_ne!(second(Scheme::Internal), second(Scheme::InternetFacing));
+            assert!(second(Scheme::Internal).as_str().ends_with("-nlb"));
+        }
     }
 
     #[test]

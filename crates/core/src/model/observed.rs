@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, AddOn, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, KnownLimits, ListenerArn,
-    ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName,
-    ObjectReference, ObservedAddOns, ObservedNetworkSettings, ObservedPools, ResourceId, RuleArn, Scheme,
-    SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn, Transform, TrustStoreArn,
-    authentication::carry_over_secret,
+    Action, AddOn, Attributes, CertificateArn, Condition, Frontend, HealthCheck, IpAddressType, KnownLimits,
+    ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, LoadBalancerTarget,
+    MutualAuthentication, ObjectName, ObjectReference, ObservedAddOns, ObservedNetworkSettings, ObservedPools,
+    ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn,
+    Transform, TrustStoreArn, authentication::carry_over_secret,
 };
 
 /// The state of one stack in AWS and in the cluster.
@@ -20,6 +20,9 @@ pub struct ObservedStack {
     pub load_balancers: Vec<ObservedLoadBalancer>,
     /// The target groups with the stack's tags, sorted by ARN.
     pub target_groups: Vec<ObservedTargetGroup>,
+    /// The Network Load Balancers in front of the load balancers, with the stack's tags.
+    #[serde(skip_serializing_if = "ObservedFrontend::is_empty")]
+    pub frontend: ObservedFrontend,
     /// The security groups with the stack's tags, sorted by id.
     pub security_groups: Vec<ObservedSecurityGroup>,
     /// The TargetGroupBindings with the stack's labels.
@@ -138,8 +141,50 @@ impl ObservedStack {
     pub fn is_empty(&self) -> bool {
         self.load_balancers.is_empty()
             && self.target_groups.is_empty()
+            && self.frontend.is_empty()
             && self.security_groups.is_empty()
             && self.bindings.is_empty()
+    }
+}
+
+/// The Network Load Balancers in front of a stack's load balancers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedFrontend {
+    /// The Network Load Balancers; more than one only while one is being replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancers: Vec<ObservedLoadBalancer>,
+    /// Their target groups, sorted by ARN.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub target_groups: Vec<ObservedTargetGroup>,
+    /// The targets of each target group whose targets have been read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub targets: BTreeMap<TargetGroupArn, BTreeSet<LoadBalancerTarget>>,
+}
+
+impl ObservedFrontend {
+    /// Returns true if there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.load_balancers.is_empty() && self.target_groups.is_empty()
+    }
+
+    /// Returns the Network Load Balancer whose host name is published: the desired one, once it has all listeners and
+    /// serves, or another one that it replaces. A new one that replaces none has time until it serves.
+    #[must_use]
+    pub fn published<'a>(&'a self, wanted: &'a Frontend) -> Option<&'a ObservedLoadBalancer> {
+        let current = self.load_balancers.iter().find(|existing| wanted.load_balancer.can_be(existing));
+        let has_all =
+            |balancer: &&ObservedLoadBalancer| wanted.listeners.keys().all(|port| balancer.listener(*port).is_some());
+        let whole = current.filter(has_all);
+        let replaced = self.load_balancers.iter().find(|existing| !wanted.load_balancer.can_be(existing));
+        whole.filter(|balancer| balancer.is_active()).or(replaced).or(whole)
+    }
+
+    /// Returns true if a load balancer is a target, as far as targets have been read.
+    #[must_use]
+    pub fn leads_to(&self, load_balancer: &LoadBalancerArn) -> bool {
+        self.targets.values().flatten().any(|target| target.load_balancer == *load_balancer)
     }
 }
 

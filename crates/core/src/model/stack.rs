@@ -6,13 +6,14 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Action, AddOns, AddressPools, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck,
-    IpAddressType, ListenerProtocol, LoadBalancerKind, LoadBalancerName, MutualAuthentication, NetworkSettings,
-    ObjectReference, ProtocolVersion, ResourceId, Scheme, SecurityGroupId, SecurityGroupRule, SourceNatPrefix, StackId,
-    SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, Transform, TrustStoreArn, VpcId,
+    IpAddressType, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication,
+    NetworkSettings, ObjectReference, ProtocolVersion, ResourceId, Scheme, SecurityGroupId, SecurityGroupRule,
+    SourceNatPrefix, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType,
+    Transform, TrustStoreArn, VpcId,
 };
 
 /// A value that may be unknown until AWS or the cluster has answered.
@@ -57,6 +58,9 @@ pub struct Stack {
     pub target_groups: IndexMap<ResourceId, TargetGroup>,
     /// The listeners by port.
     pub listeners: BTreeMap<u16, Listener>,
+    /// The Network Load Balancer in front of the load balancer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frontend: Option<Box<Frontend>>,
     /// The frozen members of the group, whose resources the stack does not describe.
     pub frozen: FrozenMembers,
     /// The keys of tags that other parties manage (`--external-managed-tags`): they are never removed. Left out of
@@ -167,12 +171,66 @@ impl Stack {
             load_balancer: None,
             target_groups: IndexMap::new(),
             listeners: BTreeMap::new(),
+            frontend: None,
             frozen: FrozenMembers::default(),
             external_tags: BTreeSet::new(),
             unprotect: false,
             requesters: Requesters::default(),
         }
     }
+}
+
+/// A Network Load Balancer whose only target is the stack's Application Load Balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Frontend {
+    /// The load balancer.
+    pub load_balancer: LoadBalancer,
+    /// The name of the load balancer if another of the stack has the first one: one that is being replaced.
+    pub second_name: Value<LoadBalancerName>,
+    /// The listeners by port.
+    pub listeners: BTreeMap<u16, FrontendListener>,
+}
+
+/// A TCP listener of a [`Frontend`] with its target group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FrontendListener {
+    /// The port of the Application Load Balancer that it leads to.
+    pub target_port: u16,
+    /// All tags of the listener.
+    pub tags: Tags,
+    /// The target group.
+    pub target_group: FrontendTargetGroup,
+    /// The cause.
+    pub cause: Cause,
+}
+
+/// A target group of the type `alb`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FrontendTargetGroup {
+    /// The id in the stack.
+    pub resource: ResourceId,
+    /// The name, used only at creation.
+    pub name: Value<TargetGroupName>,
+    /// The name if another target group of the stack has the first one: AWS takes one target in each, so that another target
+    /// needs another target group.
+    pub second_name: Value<TargetGroupName>,
+    /// The port, that of the listener.
+    pub port: u16,
+    /// The VPC.
+    pub vpc: Value<VpcId>,
+    /// The health check. It is changed in place.
+    pub health_check: HealthCheck,
+    /// All tags.
+    pub tags: Tags,
+}
+
+/// An Application Load Balancer as the target of a Network Load Balancer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LoadBalancerTarget {
+    /// The Application Load Balancer.
+    pub load_balancer: LoadBalancerArn,
+    /// The port of its listener.
+    pub port: u16,
 }
 
 /// A security group that the controller creates for the load balancer.

@@ -10,6 +10,9 @@ use super::{ObjectName, ObjectReference, PortReference, Tags, tags};
 const IMPLICIT_FINALIZER: &str = "ingress.k8s.aws/resources";
 const EXPLICIT_FINALIZER: &str = "group.ingress.k8s.aws/";
 
+/// The id of the Network Load Balancer in front of an Application Load Balancer.
+const FRONTEND: &str = "FrontendNlb";
+
 /// The labels that name an Ingress that forms its own group: namespace and name.
 const INGRESS_LABELS: [&str; 2] = ["ingress.k8s.aws/stack-namespace", "ingress.k8s.aws/stack-name"];
 /// The labels that name a Service.
@@ -215,6 +218,30 @@ impl ResourceId {
         Self(format!("{port}:{priority}"))
     }
 
+    /// Returns the id of the Network Load Balancer in front of an Application Load Balancer.
+    #[must_use]
+    pub fn frontend() -> Self {
+        Self(FRONTEND.to_owned())
+    }
+
+    /// Returns the id of a listener of the Network Load Balancer in front, by its port.
+    #[must_use]
+    pub fn frontend_listener(port: u16) -> Self {
+        Self(format!("{FRONTEND}-ls-TCP-{port}"))
+    }
+
+    /// Returns the id of the target group behind a listener of the Network Load Balancer in front, by its port.
+    #[must_use]
+    pub fn frontend_target_group(port: u16) -> Self {
+        Self(format!("{FRONTEND}-tg-TCP-{port}"))
+    }
+
+    /// Returns true if the resource is the Network Load Balancer in front of another, or belongs to it.
+    #[must_use]
+    pub fn is_of_frontend(&self) -> bool {
+        self.0.strip_prefix(FRONTEND).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+
     /// Returns the id of the target group that connects an Ingress to a Service, with the port as the Ingress writes
     /// it.
     #[must_use]
@@ -292,7 +319,7 @@ mod tests {
         stacks
     }
 
-    fn resources() -> [ResourceId; 7] {
+    fn resources() -> [ResourceId; 10] {
         let web = ObjectName::new("shop", "web");
         [
             ResourceId::load_balancer(),
@@ -302,6 +329,9 @@ mod tests {
             ResourceId::ingress_target_group(&web, "api", &PortReference::Number(80)),
             ResourceId::ingress_target_group(&web, "api", &PortReference::Name("http".to_owned())),
             ResourceId::service_target_group(&web, 80),
+            ResourceId::frontend(),
+            ResourceId::frontend_listener(8080),
+            ResourceId::frontend_target_group(8080),
         ]
     }
 
@@ -346,12 +376,17 @@ mod tests {
             "shop/web-api:80",
             "shop/web-api:http",
             "shop/web:80",
+            "FrontendNlb",
+            "FrontendNlb-ls-TCP-8080",
+            "FrontendNlb-tg-TCP-8080",
         ];
         assert_eq!(ids, written);
+        let of_frontend: Vec<bool> = resources().iter().map(ResourceId::is_of_frontend).collect();
+        assert_eq!(of_frontend, [false, false, false, false, false, false, false, true, true, true]);
         let web = ObjectName::new("shop", "web");
         let (web, service) = (ObjectReference::ingress(&web), ObjectReference::service(&web));
         let of_ingress: Vec<bool> = resources().iter().map(|id| id.ingress("api").as_ref() == Some(&web)).collect();
-        assert_eq!(of_ingress, [false, false, false, false, true, true, false]);
+        assert_eq!(of_ingress, [false, false, false, false, true, true, false, false, false, false]);
         let may_be: Vec<bool> = resources().iter().map(|id| id.may_be_of(&web)).collect();
         assert_eq!(may_be, of_ingress);
         assert!(resources().iter().all(|id| !id.may_be_of(&service)));

@@ -9,8 +9,9 @@ use std::{
 use super::step::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
 use crate::model::tags::CLUSTER;
 use crate::model::{
-    Action, Authentication, CapacityUnits, Condition, IpAddressType, Listener, LoadBalancer, SecurityGroupReference,
-    SecurityGroupRule, SubnetMapping, Tags, TargetGroup, TargetGroupReference, Transform, Value,
+    Action, Authentication, CapacityUnits, Condition, IpAddressType, Listener, LoadBalancer, LoadBalancerTarget,
+    SecurityGroupReference, SecurityGroupRule, SubnetMapping, Tags, TargetGroup, TargetGroupReference, Transform,
+    Value,
 };
 
 /// Returns how many steps of which kind a plan has: `7 to create, 1 to change, 2 to delete`. A change of what the same plan
@@ -23,6 +24,8 @@ pub fn summary(plan: &Plan) -> String {
             action if action.is_destructive() => delete += 1,
             StepAction::CreateSecurityGroup(_)
             | StepAction::CreateTargetGroup(_)
+            | StepAction::CreateFrontendTargetGroup(_)
+            | StepAction::RegisterLoadBalancer { .. }
             | StepAction::CreateBinding(_)
             | StepAction::CreateLoadBalancer(_)
             | StepAction::CreateListener { .. }
@@ -449,6 +452,20 @@ impl fmt::Display for StepAction {
             Self::RevokeIngress { group, rules } => write!(f, "close security group {group}: {}", listed(rules)),
             Self::DeleteSecurityGroup(id) => write!(f, "delete security group {id}"),
             Self::CreateTargetGroup(group) => write!(f, "create target group {} for {}", group.name, group.resource),
+            Self::CreateFrontendTargetGroup(group) => {
+                write!(f, "create target group {} for {}", group.name, group.resource)
+            }
+            Self::RegisterLoadBalancer { name, target, .. } => {
+                write!(
+                    f,
+                    "register port {} of load balancer {} in target group {name}",
+                    target.port, target.load_balancer
+                )
+            }
+            Self::DeregisterLoadBalancer { name, target, .. } => {
+                let LoadBalancerTarget { load_balancer, port } = target;
+                write!(f, "deregister port {port} of load balancer {load_balancer} from target group {name}")
+            }
             Self::ModifyTargetGroup { resource, .. } => write!(f, "change the health check of target group {resource}"),
             Self::DeleteTargetGroup { name, .. } => write!(f, "delete target group {name}"),
             Self::CreateBinding(group) => {

@@ -27,6 +27,7 @@ use crate::plan::{
 mod add_ons;
 mod attributes;
 mod certificates;
+mod frontend;
 mod generations;
 mod listener;
 mod load_balancer;
@@ -38,6 +39,7 @@ mod retained;
 mod room;
 mod target_group;
 
+pub(super) use self::frontend::add_tag_keys;
 pub use self::member_resources::member_resources;
 pub(super) use self::pending::{PARKED, is_parking};
 
@@ -45,6 +47,31 @@ pub(super) use self::pending::{PARKED, is_parking};
 /// first.
 #[must_use]
 pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
+    let front = match frontend::of(stack, observed) {
+        Ok(front) => front,
+        Err(reads) => return Planned::Need(*reads),
+    };
+    let mut plan = Plan::empty();
+    if !frontend::goes_first(stack, observed) {
+        plan = match planned(Part::LoadBalancer, stack, &front.found_behind(observed)) {
+            Planned::Ready(plan) => plan,
+            need @ Planned::Need(_) => return need,
+        };
+    }
+    front.around(&mut plan);
+    Planned::Ready(plan)
+}
+
+/// The part of a stack that is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All but what stands in front.
+    LoadBalancer,
+    /// The load balancer in front, with its listeners.
+    Frontend,
+}
+
+fn planned(part: Part, stack: &Stack, observed: &ObservedStack) -> Planned {
     let reads = reads::reads(stack, observed);
     if !reads.is_empty() {
         return Planned::Need(reads);
@@ -62,6 +89,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
     let retained = retained::of(stack, observed);
     let retained_ports = retained.ports.union(&pending.led_to).copied().collect();
     let mut planner = Planner {
+        part,
         stack,
         observed,
         matched,
@@ -83,6 +111,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
 }
 
 struct Planner<'a> {
+    part: Part,
     stack: &'a Stack,
     observed: &'a ObservedStack,
     /// The existing target group of each wanted one that has one.
@@ -215,6 +244,22 @@ impl<'a> Planner<'a> {
         self.removals();
         let untagged = std::mem::take(&mut self.untagged);
         self.plan.steps.extend(untagged);
+    }
+
+    /// Returns the id of the load balancer.
+    fn load_balancer_id(&self) -> ResourceId {
+        match self.part {
+            Part::LoadBalancer => ResourceId::load_balancer(),
+            Part::Frontend => ResourceId::frontend(),
+        }
+    }
+
+    /// Returns the id of the listener on a port.
+    fn listener_id(&self, port: u16) -> ResourceId {
+        match self.part {
+            Part::LoadBalancer => ResourceId::listener(port),
+            Part::Frontend => ResourceId::frontend_listener(port),
+        }
     }
 
     fn push(&mut self, action: StepAction, cause: &Cause) {

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Action, AddOn, Attributes, Authentication, CapacityUnits, Cause, CertificateArn, HealthCheck, IpAddressType,
-    IpamPoolId, Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup,
-    MutualAuthentication, ObjectName, ObjectReference, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId,
-    SecurityGroupReference, SecurityGroupRule, Source, SubnetMapping, TargetGroup, TargetGroupArn,
-    TargetGroupReference, TrustStoreArn, Value, WebAclArn,
+    Action, AddOn, Attributes, Authentication, CapacityUnits, Cause, CertificateArn, FrontendTargetGroup, HealthCheck,
+    IpAddressType, IpamPoolId, Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn,
+    LoadBalancerTarget, ManagedSecurityGroup, MutualAuthentication, ObjectName, ObjectReference, ObservedBinding,
+    ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source, SubnetMapping,
+    TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value, WebAclArn,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -239,6 +239,8 @@ pub struct Reads {
     pub listeners: Vec<ListenerArn>,
     /// The attributes of these target groups.
     pub target_groups: Vec<TargetGroupArn>,
+    /// The targets of these target groups of the type `alb`.
+    pub targets: BTreeSet<TargetGroupArn>,
     /// The add-ons of load balancers.
     pub add_ons: BTreeSet<(AddOn, LoadBalancerArn)>,
     /// The health of the targets of these target groups.
@@ -255,6 +257,7 @@ impl Reads {
             && self.load_balancer.is_none()
             && self.listeners.is_empty()
             && self.target_groups.is_empty()
+            && self.targets.is_empty()
             && self.add_ons.is_empty()
             && self.health.is_empty()
             && !self.states
@@ -318,6 +321,26 @@ pub enum StepAction {
     DeleteSecurityGroup(SecurityGroupId),
     /// ELB v2 CreateTargetGroup, with tags.
     CreateTargetGroup(Box<TargetGroup>),
+    /// ELB v2 CreateTargetGroup of the type `alb`, with tags.
+    CreateFrontendTargetGroup(Box<FrontendTargetGroup>),
+    /// ELB v2 RegisterTargets: an Application Load Balancer, the only target of the target group.
+    RegisterLoadBalancer {
+        /// The target group.
+        arn: TargetGroupArn,
+        /// Its name, for people.
+        name: String,
+        /// The target.
+        target: LoadBalancerTarget,
+    },
+    /// ELB v2 DeregisterTargets
+    DeregisterLoadBalancer {
+        /// The target group.
+        arn: TargetGroupArn,
+        /// Its name, for people.
+        name: String,
+        /// The target.
+        target: LoadBalancerTarget,
+    },
     /// ELB v2 ModifyTargetGroup: the whole health check.
     ModifyTargetGroup {
         /// The target group.
@@ -557,6 +580,9 @@ impl StepAction {
             Self::RevokeIngress { .. } => "RevokeIngress",
             Self::DeleteSecurityGroup(_) => "DeleteSecurityGroup",
             Self::CreateTargetGroup(_) => "CreateTargetGroup",
+            Self::CreateFrontendTargetGroup(_) => "CreateFrontendTargetGroup",
+            Self::RegisterLoadBalancer { .. } => "RegisterLoadBalancer",
+            Self::DeregisterLoadBalancer { .. } => "DeregisterLoadBalancer",
             Self::ModifyTargetGroup { .. } => "ModifyTargetGroup",
             Self::DeleteTargetGroup { .. } => "DeleteTargetGroup",
             Self::CreateBinding(_) => "CreateBinding",
@@ -650,6 +676,7 @@ impl StepAction {
             self,
             Self::DeleteSecurityGroup(_)
                 | Self::DeleteTargetGroup { .. }
+                | Self::DeregisterLoadBalancer { .. }
                 | Self::DeleteBinding(_)
                 | Self::DeleteLoadBalancer { .. }
                 | Self::DeleteListener { .. }

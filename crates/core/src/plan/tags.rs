@@ -56,6 +56,9 @@ pub fn tag_keys(stack: &Stack, observed: &ObservedStack) -> TagKeys {
     if let Some(balancer) = &stack.load_balancer {
         keys.add(&ResourceId::load_balancer(), own(&balancer.tags));
     }
+    if let Some(frontend) = &stack.frontend {
+        super::stack::add_tag_keys(frontend, &mut keys, own);
+    }
     if let Some(group) = &stack.security_group {
         keys.add(&ResourceId::managed_security_group(), own(&group.tags));
     }

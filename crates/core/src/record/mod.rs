@@ -17,7 +17,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     model::{
-        MemberResources, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TagKeys, TargetGroupArn,
+        MemberResources, ObservedFrontend, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TagKeys,
+        TargetGroupArn,
     },
     plan::Wait,
 };
@@ -115,6 +116,9 @@ pub struct Clean {
     pub load_balancers: Vec<ObservedLoadBalancer>,
     /// All target groups with its tags: their tags and attributes.
     pub target_groups: Vec<ObservedTargetGroup>,
+    /// What stands in front of the load balancers.
+    #[serde(default, skip_serializing_if = "ObservedFrontend::is_empty")]
+    pub frontend: ObservedFrontend,
     /// The resources of each member of a group within its load balancer.
     #[serde(rename = "holdings", default, skip_serializing_if = "Vec::is_empty")]
     pub member_resources: Vec<MemberResources>,
@@ -127,14 +131,16 @@ impl Clean {
         Self {
             load_balancers: observed.load_balancers.clone(),
             target_groups: observed.target_groups.clone(),
+            frontend: observed.frontend.clone(),
             member_resources: observed.member_resources.clone(),
         }
     }
 
     /// The ARNs of all that it names.
     pub fn arns(&self) -> impl Iterator<Item = &str> {
-        let balancers = self.load_balancers.iter().map(|balancer| balancer.arn.as_str());
-        balancers.chain(self.target_groups.iter().map(|group| group.arn.as_str()))
+        let balancers = self.load_balancers.iter().chain(&self.frontend.load_balancers);
+        let groups = self.target_groups.iter().chain(&self.frontend.target_groups);
+        balancers.map(|balancer| balancer.arn.as_str()).chain(groups.map(|group| group.arn.as_str()))
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{LoadBalancerArn, ObjectName, ObjectReference};
+use crate::model::{LoadBalancerArn, ObjectName, ObjectReference, ObservedFrontend};
 
 fn header(holder: &str) -> Header {
     Header {
@@ -32,7 +32,12 @@ fn record() -> StackRecord {
     };
     StackRecord {
         stack: web(),
-        clean: Some(Clean { load_balancers: Vec::new(), target_groups: vec![group], member_resources: Vec::new() }),
+        clean: Some(Clean {
+            load_balancers: Vec::new(),
+            target_groups: vec![group],
+            frontend: ObservedFrontend::default(),
+            member_resources: Vec::new(),
+        }),
         tag_keys: None,
         waits: Vec::new(),
     }

@@ -236,6 +236,11 @@ impl Session<'_> {
             let message = format!("Load balancer '{arn}' cannot be deleted because deletion protection is enabled");
             return Err(refusal("OperationNotPermitted", message));
         }
+        let mut targets = self.account.target_groups.values().flat_map(|group| group.targets.keys());
+        if targets.any(|(id, _)| id == arn) {
+            let message = format!("Load balancer '{arn}' cannot be deleted because it is registered as a target");
+            return Err(refusal("ResourceInUse", message));
+        }
         let until = self.now + Duration::from_secs(self.random.below_u64(LINGERING));
         self.account.lingering.retain(|(_, until)| *until > self.now);
         self.account.lingering.push((balancer.security_groups.clone(), until));

@@ -120,6 +120,11 @@ impl Account {
         self.target_groups.get(arn).map_or(arn, |group| &group.name).to_owned()
     }
 
+    /// Returns the name of a load balancer that is a target, and the id of another target.
+    fn target_name<'t>(&'t self, id: &'t str) -> &'t str {
+        self.balancers.get(id).map_or(id, |balancer| &balancer.name)
+    }
+
     fn security_group_name(&self, id: &str) -> String {
         self.security_groups.get(id).map_or(id, |group| &group.name).to_owned()
     }
@@ -208,7 +213,7 @@ impl Account {
             health_check,
             attributes: attributes::changed(&group.attributes, &defaults),
             tags: group.tags.clone(),
-            targets: group.targets.keys().map(|(id, port)| format!("{id}:{port}")).collect(),
+            targets: group.targets.keys().map(|(id, port)| format!("{}:{port}", self.target_name(id))).collect(),
             used_by: self.users(&group.arn).map(|balancer| balancer.name.clone()).collect(),
         }
     }

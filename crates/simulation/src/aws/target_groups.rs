@@ -137,7 +137,10 @@ impl Session<'_> {
         let port: u16 = request.number("Port")?.ok_or_else(|| invalid("A port must be specified"))?;
         let vpc = request.need("VpcId")?;
         let tags = self.wanted_tags()?;
-        if !matches!(target_type.as_str(), "instance" | "ip") {
+        if target_type == "alb" && protocol != "TCP" {
+            return Err(invalid(format!("The protocol '{protocol}' is not supported with the target type 'alb'")));
+        }
+        if !matches!(target_type.as_str(), "instance" | "ip" | "alb") {
             return Err(not_simulated(format!("target groups of type '{target_type}'")));
         }
         if !is_web(&protocol) && !matches!(protocol.as_str(), "TCP" | "TLS" | "UDP" | "TCP_UDP") {
@@ -159,7 +162,8 @@ impl Session<'_> {
             return Err(invalid("The protocol version does not go with the protocol"));
         }
         let protocol_version = version.or(is_web(&protocol).then_some("HTTP1")).map(str::to_owned);
-        let check = self.wanted_check(&protocol, None, protocol_version.as_deref())?;
+        let checked = if target_type == "alb" { "HTTP" } else { &protocol };
+        let check = self.wanted_check(checked, None, protocol_version.as_deref())?;
         if let Some(old) = self.account.target_groups.values().find(|group| group.name == name) {
             let kind = (&old.target_type, &old.ip_address_type) == (&target_type, &ip_address_type);
             let same = (&old.protocol, &old.protocol_version, old.port, &old.check)
@@ -232,7 +236,8 @@ impl Session<'_> {
     pub(super) fn modify_target_group(&mut self) -> Answer {
         let arn = self.request.need("TargetGroupArn")?;
         let group = self.target_group(arn)?.clone();
-        let check = self.wanted_check(&group.protocol, Some(&group.check), group.protocol_version.as_deref())?;
+        let checked = if group.target_type == "alb" { "HTTP" } else { &group.protocol };
+        let check = self.wanted_check(checked, Some(&group.check), group.protocol_version.as_deref())?;
         self.target_group(arn)?.check = check.clone();
         Ok(members("TargetGroups", [self.target_group_xml(&TargetGroup { check, ..group })]))
     }
@@ -268,6 +273,17 @@ impl Session<'_> {
         self.request.items("Targets").into_iter().map(zone).collect()
     }
 
+    /// Returns true if a load balancer may become the target of a target group: an active Application Load Balancer with a
+    /// listener on the port, and the only target.
+    fn may_be_target(&self, group: &str, id: &str, port: u16) -> bool {
+        let balancer = self.account.balancers.get(id).filter(|balancer| balancer.is_application());
+        let serves = balancer.is_some_and(|balancer| {
+            !self.is_provisioning(balancer) && balancer.listeners.values().any(|listener| listener.port == port)
+        });
+        let targets = self.account.target_groups.get(group).map(|group| &group.targets);
+        serves && targets.is_some_and(|targets| targets.keys().all(|target| *target == (id.to_owned(), port)))
+    }
+
     pub(super) fn register_targets(&mut self) -> Answer {
         let now = self.now;
         let arn = self.request.need("TargetGroupArn")?;
@@ -283,6 +299,7 @@ impl Session<'_> {
             }
             let is_good = match target_type.as_str() {
                 "ip" => id.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == of_ipv6),
+                "alb" => self.may_be_target(arn, id, *port),
                 _ => network.instances.contains_key(id),
             };
             if !is_good || *port == 0 {

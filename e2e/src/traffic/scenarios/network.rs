@@ -96,6 +96,51 @@ pub(super) async fn scheme(stage: &Stage) -> Result<()> {
         .await
 }
 
+/// An Ingress with a Network Load Balancer in front.
+fn with_front() -> Ingress {
+    ingress().with("enable-frontend-nlb", "true").with("frontend-nlb-healthcheck-interval-seconds", "10")
+}
+
+/// The load balancer behind is replaced; clients of the one in front notice nothing.
+pub(super) async fn scheme_behind(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 2)]).await?;
+    stage.apply(&[with_front().object()]).await?;
+    stage.start(vec![Client::http_in_front("shop", "/").each_new().then(pods(&["web"]))]).await?;
+    let internal = with_front().with("scheme", "internal");
+    stage
+        .change_until(
+            async || stage.apply(&[internal.object()]).await,
+            async || stage.behind()?.all_balancers("being internal", |balancer| !balancer.public),
+        )
+        .await
+}
+
+pub(super) async fn scheme_in_front(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 2)]).await?;
+    stage.apply(&[with_front().object()]).await?;
+    let client = Client::http_in_front("shop", "/").kept_for(stage.settings.dns_ttl);
+    stage.start(vec![client.then(pods(&["web"]))]).await?;
+    let public = with_front().with("frontend-nlb-scheme", "internet-facing");
+    stage
+        .change_until(
+            async || stage.apply(&[public.object()]).await,
+            async || stage.behind()?.all_balancers("being public", |balancer| balancer.public),
+        )
+        .await
+}
+
+/// The listener in front leads to another port behind, by another target group.
+pub(super) async fn port_behind(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 2)]).await?;
+    let with = |mapping: &str| {
+        let ports = r#"[{"HTTP":80},{"HTTP":8080}]"#;
+        with_front().with("listen-ports", ports).with("frontend-nlb-listener-port-mapping", mapping).object()
+    };
+    stage.apply(&[with("80=80")]).await?;
+    stage.start(vec![Client::http_in_front("shop", "/").each_new().then(pods(&["web"]))]).await?;
+    stage.change(async || stage.apply(&[with("80=8080")]).await).await
+}
+
 pub(super) async fn class_params(stage: &Stage) -> Result<()> {
     let name = &stage.namespace;
     let params = |kind: &str| {

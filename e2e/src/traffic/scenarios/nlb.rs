@@ -6,7 +6,7 @@ use albatross_fabric::account::TargetType;
 use anyhow::Result;
 
 use super::tls::import;
-use crate::traffic::client::{Client, Expect, SILENT};
+use crate::traffic::client::{Client, Expect, SILENT, pods};
 use crate::traffic::manifests::Balanced;
 use crate::traffic::stage::Stage;
 
@@ -74,4 +74,38 @@ pub(super) async fn scheme(stage: &Stage) -> Result<()> {
             async || stage.behind()?.all_balancers("being internal", |balancer| !balancer.public),
         )
         .await
+}
+
+/// The Service `direct` with pods of `web`, whose listener forwards to it and to others by these weights.
+fn forwarding(own: u32, others: &[(&str, u32)]) -> Balanced {
+    let group =
+        |(name, weight): &(&str, u32)| format!(r#"{{"serviceName":"{name}","servicePort":80,"weight":{weight}}}"#);
+    let groups: Vec<String> = others.iter().map(group).collect();
+    let groups = groups.join(",");
+    let action =
+        format!(r#"{{"type":"forward","forwardConfig":{{"baseServiceWeight":{own},"targetGroups":[{groups}]}}}}"#);
+    service().port(7000, "TCP").with_action("TCP-7000", &action)
+}
+
+fn client() -> Client {
+    // A connection that is open stays where it is.
+    Client::http_of_service("direct", 7000).each_new()
+}
+
+pub(super) async fn weights(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 2), stage.app("green", 2)]).await?;
+    let with = |own, green| forwarding(own, &[("green", green)]).object();
+    stage.apply(&[with(100, 0)]).await?;
+    let client = client().then(pods(&["web"])).then(pods(&["web", "green"])).then(pods(&["green"]));
+    stage.start(vec![client]).await?;
+    stage.change(async || stage.apply(&[with(50, 50)]).await).await?;
+    stage.change(async || stage.apply(&[with(0, 100)]).await).await
+}
+
+/// One backend goes, and one comes that was never used before.
+pub(super) async fn backend_swapped(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 2), stage.app("blue", 2), stage.app("green", 2)]).await?;
+    stage.apply(&[forwarding(0, &[("blue", 1)]).object()]).await?;
+    stage.start(vec![client().then(pods(&["blue"])).then(pods(&["green"]))]).await?;
+    stage.change(async || stage.apply(&[forwarding(0, &[("green", 1)]).object()]).await).await
 }

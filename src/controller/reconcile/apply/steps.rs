@@ -4,9 +4,10 @@ use super::{Applier, StepError, created_resources::CreatedResources};
 use albatross_aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, NewRule, ResourceName, Tagging};
 use albatross_core::{
     model::{
-        Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
-        ObservedAddOns, ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, ResourceId,
-        Rule, SecurityGroupReference, StackId, Tags, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
+        Action, Attributes, FrontendTargetGroup, Listener, LoadBalancer, LoadBalancerArn, LoadBalancerTarget,
+        ManagedSecurityGroup, MutualAuthentication, ObservedAddOns, ObservedListener, ObservedLoadBalancer,
+        ObservedSecurityGroup, ObservedTargetGroup, Registration, ResourceId, Rule, SecurityGroupReference, StackId,
+        Tags, Target, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
     },
     plan::{AttributesOf, ListenerChange, ListenerReference, Reads, StepAction, TaggedResource, defaults},
 };
@@ -14,6 +15,10 @@ use albatross_core::{
 /// Returns the error for a plan of files that names a target group whose ARN was not read from AWS.
 pub(crate) fn unresolved(name: &str) -> StepError {
     StepError::Unresolved(format!("the ARN of the target group `{name}`"))
+}
+
+fn registration(LoadBalancerTarget { load_balancer, port }: &LoadBalancerTarget) -> Registration {
+    Target { id: load_balancer.to_string(), port: *port }.into()
 }
 
 fn known<'a, T>(value: &'a Value<T>, what: &str) -> Result<&'a T, StepError> {
@@ -34,6 +39,9 @@ pub(crate) fn possibly_created(action: &StepAction) -> Option<ResourceName> {
             wanted.name.known().map(|name| ResourceName::LoadBalancer(name.to_string()))
         }
         StepAction::CreateTargetGroup(wanted) => {
+            wanted.name.known().map(|name| ResourceName::TargetGroup(name.to_string()))
+        }
+        StepAction::CreateFrontendTargetGroup(wanted) => {
             wanted.name.known().map(|name| ResourceName::TargetGroup(name.to_string()))
         }
         StepAction::CreateSecurityGroup(wanted) => wanted.name.known().cloned().map(ResourceName::SecurityGroup),
@@ -86,6 +94,17 @@ impl Applier {
                 inventory.record_security_group_deleted(id);
             }
             StepAction::CreateTargetGroup(wanted) => self.create_target_group(group, wanted, resources).await?,
+            StepAction::CreateFrontendTargetGroup(wanted) => self.create_frontend_target_group(group, wanted).await?,
+            StepAction::RegisterLoadBalancer { arn, target, .. } => {
+                let targets = [registration(target)];
+                aws.register_targets(arn, &targets).await.map_err(StepError::Aws)?;
+                inventory.record_registered(arn, &targets);
+            }
+            StepAction::DeregisterLoadBalancer { arn, target, .. } => {
+                let targets = [registration(target)];
+                deleted(aws.deregister_targets(arn, &targets).await)?;
+                inventory.record_deregistered(arn, &targets);
+            }
             StepAction::ModifyTargetGroup { arn, health_check, .. } => {
                 aws.modify_target_group(arn, health_check).await.map_err(StepError::Aws)?;
                 inventory.record_health_check(arn, health_check);
@@ -329,6 +348,27 @@ impl Applier {
             attributes: Some(defaults::target_group(wanted.protocol)),
             ..created
         });
+        Ok(())
+    }
+
+    async fn create_frontend_target_group(
+        &self,
+        stack: &StackId,
+        wanted: &FrontendTargetGroup,
+    ) -> Result<(), StepError> {
+        let kind = "target group";
+        let name = known(&wanted.name, "target group's name")?;
+        let created = self.aws.create_frontend_target_group(wanted, name, known(&wanted.vpc, "VPC")?).await;
+        let created = match created {
+            Ok(created) => created,
+            Err(error) if error.code() == Some("DuplicateTargetGroupName") => {
+                let named = ResourceName::TargetGroup(name.to_string());
+                return Err(self.duplicate(kind, name.as_str(), named, stack).await);
+            }
+            Err(error) => return Err(StepError::Aws(error)),
+        };
+        self.check_created(kind, name.as_str(), created.arn.as_str(), stack)?;
+        self.inventory.record_target_group(created);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 mod add_ons;
 mod authentication;
 mod bindings;
+mod frontend;
 mod network;
 mod security_groups;
 mod transforms;

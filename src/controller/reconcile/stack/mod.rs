@@ -217,6 +217,7 @@ impl Controller {
                 observed.shown.insert(former.clone());
             }
         }
+        observed.shown.extend(self.with_snapshot(|s| whereabouts::shown_in_front(membership, stack, s, &observed)));
         if refused.is_empty() {
             self.step_history.begin(stack);
         }

@@ -62,6 +62,12 @@ impl Controller {
             false => Published::Former,
         };
         let hostname = balancer.dns_name.to_lowercase();
+        let front = match &stack.frontend {
+            Some(front) => observed.frontend.published(front),
+            // It may be a frozen member's.
+            None => observed.frontend.load_balancers.first().filter(|_| !stack.frozen.is_empty()),
+        };
+        let front = front.map(|balancer| balancer.dns_name.to_lowercase());
         let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
         let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
         let is_exposed = observed.is_exposed(wanted);
@@ -74,7 +80,7 @@ impl Controller {
                 Publication::Later => {}
                 Publication::Everywhere if self.waits.runs(&stack.id, &arrived) => drop(arriving.insert(arrived)),
                 Publication::Now | Publication::Everywhere => {
-                    self.write_member_status(stack, name, &hostname, &ports).await?
+                    self.write_member_status(stack, name, (hostname.as_str(), front.as_deref()), &ports).await?
                 }
             }
         }
@@ -85,28 +91,29 @@ impl Controller {
         &self,
         stack: &Stack,
         name: &ObjectName,
-        hostname: &str,
+        hostnames: (&str, Option<&str>),
         ports: &BTreeSet<u16>,
     ) -> Result<(), KubernetesError> {
         match stack.id {
-            StackId::Group(_) | StackId::Ingress(_) => self.write_ingress_status(name, hostname, ports).await,
-            StackId::Service(_) => self.write_service_status(name, hostname).await,
+            StackId::Group(_) | StackId::Ingress(_) => self.write_ingress_status(name, hostnames, ports).await,
+            StackId::Service(_) => self.write_service_status(name, hostnames.0).await,
         }
     }
 
-    /// Publishes the load balancer's host name on an Ingress.
+    /// Publishes the load balancer's host name on an Ingress, and that of what stands in front of it.
     async fn write_ingress_status(
         &self,
         name: &ObjectName,
-        hostname: &str,
+        (hostname, front): (&str, Option<&str>),
         ports: &BTreeSet<u16>,
     ) -> Result<(), KubernetesError> {
         let current = self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
-        let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
-            && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
-        if !same {
+        let shown: Vec<&str> = current.iter().map(|entry| entry.hostname.as_str()).collect();
+        let wanted: Vec<&str> = std::iter::once(hostname).chain(front).collect();
+        let shown_ports: BTreeSet<i32> = current.iter().take(1).flat_map(|entry| entry.ports.iter().copied()).collect();
+        if shown != wanted || shown_ports != ports.iter().map(|port| i32::from(*port)).collect() {
             let ports: Vec<u16> = ports.iter().copied().collect();
-            self.kubernetes.write_ingress_status(name, hostname, &ports).await?;
+            self.kubernetes.write_ingress_status(name, hostname, &ports, front).await?;
         }
         Ok(())
     }
@@ -202,8 +209,10 @@ impl Controller {
             self.release(group, membership, stack, &observed).await?;
         } else if !membership.leaving.is_empty() {
             if !observed.is_empty() {
-                // The watch queues the stack again when a binding is deleted; everything else is deleted already.
-                return Ok(if observed.bindings.is_empty() {
+                // The watch queues the stack again when a binding is deleted; everything else is deleted already, or is now that
+                // what stands in front is.
+                let front_is_gone = observed.frontend.is_empty() && !change.observed.frontend.is_empty();
+                return Ok(if observed.bindings.is_empty() || front_is_gone || !observed.frontend.is_empty() {
                     Outcome::Again(Duration::from_secs(1))
                 } else {
                     Outcome::Done

@@ -1,6 +1,6 @@
 //! The load balancers that members publish, and the decision which one they come to publish.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use albatross_core::{
     desired::{self, Membership},
@@ -86,6 +86,20 @@ impl Whereabouts {
     pub(crate) fn is_elsewhere(&self) -> bool {
         matches!(self, Self::Former(_) | Self::Elsewhere)
     }
+}
+
+/// Returns the Network Load Balancers in front that the status of a member names although another one replaces them.
+pub(crate) fn shown_in_front(
+    membership: &Membership,
+    stack: &Stack,
+    snapshot: &Snapshot,
+    observed: &ObservedStack,
+) -> BTreeSet<LoadBalancerArn> {
+    let Some(wanted) = &stack.frontend else { return BTreeSet::new() };
+    let entries = membership.served().flat_map(|name| desired::published(snapshot, &stack.id, name));
+    let hosts: BTreeSet<String> = entries.map(|entry| entry.hostname.to_lowercase()).collect();
+    let replaced = observed.frontend.load_balancers.iter().filter(|other| !wanted.load_balancer.can_be(other));
+    replaced.filter(|old| hosts.contains(&old.dns_name.to_lowercase())).map(|old| old.arn.clone()).collect()
 }
 
 /// The load balancer whose name a stack publishes.

@@ -67,7 +67,7 @@ pub struct BuildFlags {
     /// Let Shield Advanced protect the load balancers for which Ingresses ask for it; `false` leaves protections as they are, and who asks gets a warning
     #[arg(long, env = "ENABLE_SHIELD", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_shield: bool,
-    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, LBCapacityReservation, ListenerRulesTagging, NLBSecurityGroup, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability and SubnetsClusterTagCheck have an effect
+    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, LBCapacityReservation, ListenerRulesTagging, NLBSecurityGroup, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability, SubnetsClusterTagCheck and WeightedTargetGroups have an effect
     #[arg(long, env = "FEATURE_GATES", default_value = "")]
     pub feature_gates: String,
 }
@@ -107,7 +107,7 @@ const GATES: [Gate; 23] = [
     gate("ServiceTypeLoadBalancerOnly", false, true),
     gate("SubnetDiscoveryByReachability", true, true),
     gate("SubnetsClusterTagCheck", true, true),
-    gate("WeightedTargetGroups", true, false),
+    gate("WeightedTargetGroups", true, true),
 ];
 
 fn tag_map(flag: &'static str, text: &str) -> Result<Tags, FlagError> {
@@ -177,6 +177,7 @@ impl BuildFlags {
             enable_services: gate("EnableServiceController"),
             nlb_security_groups: gate("NLBSecurityGroup"),
             capacity_reservation: gate("LBCapacityReservation"),
+            weighted_target_groups: gate("WeightedTargetGroups"),
             subnets: Gates {
                 cluster_tag_check: gate("SubnetsClusterTagCheck"),
                 by_reachability: gate("SubnetDiscoveryByReachability"),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::json::Document;
 use super::{
-    Action, CognitoProvider, JwtValidation, MutualAuthentication, OidcProvider, choice, parse_action,
+    Action, CognitoProvider, JwtValidation, MutualAuthentication, NetworkForward, OidcProvider, choice, parse_action,
     parse_cognito_provider, parse_conditions, parse_jwt_validation, parse_listen_ports, parse_mutual_authentication,
-    parse_oidc_provider, parse_transforms, values,
+    parse_network_action, parse_oidc_provider, parse_transforms, values,
 };
 use crate::model::{Condition, ListenerProtocol, Transform};
 
@@ -87,10 +87,7 @@ impl JsonShape {
             Self::JwtValidation => Parsed::JwtValidation(parse_jwt_validation(value)?),
             Self::MutualAuthentication => Parsed::MutualAuthentication(parse_mutual_authentication(value)?),
             Self::Plan => Document::parse(value).map(|_| Parsed::Unread)?,
-            Self::NetworkAction => match Document::parse(value)? {
-                Document::Object(_) | Document::Null => Parsed::Unread,
-                _ => return Err("it is not a JSON object".into()),
-            },
+            Self::NetworkAction => Parsed::NetworkAction(parse_network_action(value)?),
         })
     }
 }
@@ -107,6 +104,7 @@ pub(super) enum Parsed<'v> {
     Word(&'static str),
     ListenPorts(BTreeMap<u16, ListenerProtocol>),
     Action(Action),
+    NetworkAction(NetworkForward),
     Conditions(Vec<Condition>),
     Transforms(Vec<Transform>),
     CognitoProvider(CognitoProvider),

@@ -11,6 +11,7 @@ mod grammar;
 pub mod json;
 mod listen_ports;
 mod markdown;
+mod network_actions;
 mod reader;
 pub mod registry;
 mod transforms;
@@ -26,6 +27,7 @@ pub use conditions::parse_conditions;
 pub use grammar::{Fix, Grammar, JsonShape};
 pub use listen_ports::parse_listen_ports;
 pub use markdown::render_markdown;
+pub use network_actions::{NetworkBackend, NetworkForward, NetworkForwardTarget, parse_network_action};
 pub use reader::{AnnotationError, Annotations, Origin};
 pub use registry::{
     ANNOTATIONS, Annotation, Group, INGRESS_CLASS, INGRESS_PREFIX, Key, ObjectKind, Parameter, SERVICE_PREFIX, Status,

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::registry::{INGRESS_CLASS, ObjectKind, WrittenKey, find, ingress};
+use super::registry::{INGRESS_CLASS, ObjectKind, WrittenKey, find, ingress, service};
 use super::{
-    Action, CognitoProvider, Fix, Grammar, JsonShape, JwtValidation, MutualAuthentication, OidcProvider,
-    grammar::Parsed, shorten,
+    Action, CognitoProvider, Fix, Grammar, JsonShape, JwtValidation, MutualAuthentication, NetworkForward,
+    OidcProvider, grammar::Parsed, shorten,
 };
 use crate::model::{Condition, ListenerProtocol, Transform};
 
@@ -183,6 +183,13 @@ impl<'a> Annotations<'a> {
     pub fn action(&self, name: &str) -> Result<Option<Action>, AnnotationError> {
         self.read(ingress::ACTIONS.with(name), Grammar::Json(JsonShape::Action), |parsed| {
             if let Parsed::Action(value) = parsed { Some(value) } else { None }
+        })
+    }
+
+    /// Returns the value of `actions.<PROTOCOL>-<port>` of a Service.
+    pub fn network_action(&self, listener: &str) -> Result<Option<NetworkForward>, AnnotationError> {
+        self.read(service::ACTIONS.with(listener), Grammar::Json(JsonShape::NetworkAction), |parsed| {
+            if let Parsed::NetworkAction(value) = parsed { Some(value) } else { None }
         })
     }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{Planner, attributes::Causes, certificates::missing_certificates, pending::serving_rules};
 use crate::model::{
     Action, Attributes, Cause, CertificateArn, FrozenMembers, Listener, ListenerProtocol, MutualAuthentication,
-    ObservedListener, ObservedLoadBalancer, ObservedRule, ProtocolVersion, ResourceId, Rule, TargetGroup,
-    TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
+    ObservedListener, ObservedLoadBalancer, ObservedRule, ProtocolVersion, Rule, TargetGroup, TargetGroupArn,
+    TargetGroupReference, TrustStoreArn, Value,
 };
 use crate::plan::{
     authentication, defaults,
@@ -109,13 +109,7 @@ impl Planner<'_> {
         let reference = ListenerReference::Existing(existing.arn.clone());
         let name = format!("listener {}", wanted.port);
         let resource = TaggedResource::Elb(existing.arn.to_string());
-        self.shared_tags(
-            resource,
-            name,
-            ResourceId::listener(wanted.port),
-            (&wanted.tags, &existing.tags),
-            &wanted.cause,
-        );
+        self.shared_tags(resource, name, self.listener_id(wanted.port), (&wanted.tags, &existing.tags), &wanted.cause);
 
         // Certificates: add, change the default, remove.
         let is_same_protocol = existing.protocol == Some(wanted.protocol);

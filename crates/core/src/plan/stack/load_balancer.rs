@@ -53,7 +53,7 @@ impl<'a> Planner<'a> {
         self.ipam_pool(wanted, existing);
         let name = format!("load balancer {}", existing.name);
         let resource = TaggedResource::Elb(existing.arn.to_string());
-        self.shared_tags(resource, name, ResourceId::load_balancer(), (&wanted.tags, &existing.tags), &wanted.cause);
+        self.shared_tags(resource, name, self.load_balancer_id(), (&wanted.tags, &existing.tags), &wanted.cause);
         self.addresses(wanted, existing);
         if let Some(known) = &existing.attributes {
             let name = format!("load balancer {}", existing.name);

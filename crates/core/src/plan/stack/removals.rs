@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Planner;
+use super::{Part, Planner};
 use crate::model::{
     Attributes, Cause, DELETION_PROTECTION, LoadBalancer, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
     TargetGroupArn,
@@ -37,7 +37,8 @@ impl<'a> Planner<'a> {
         let is_protected = observed.current(wanted).is_some_and(|current| !wanted.lacks_web_acl(current));
         // A member that still shows the old one is published after its rules are everywhere.
         let none_waits = self.frozen_resources.none_frozen() && self.pending.is_empty() && is_protected;
-        let is_whole = |old: &ObservedLoadBalancer| none_waits && !observed.shown.contains(&old.arn);
+        let is_led_to = |old: &ObservedLoadBalancer| observed.frontend.leads_to(&old.arn);
+        let is_whole = |old: &ObservedLoadBalancer| none_waits && !observed.shown.contains(&old.arn) && !is_led_to(old);
         let due = |old: &ObservedLoadBalancer| serves && is_whole(old) && observed.expired.contains(&old.arn);
         let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotect;
         let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
@@ -107,7 +108,12 @@ impl<'a> Planner<'a> {
             |arn: &&TargetGroupArn| !matched.contains(arn) && (retained.contains(arn) || !self.pending.is_empty());
         let staying = wanted.iter().copied().filter(stays_for_now);
         self.plan.passed_over = replaced.iter().copied().chain(waiting).chain(staying).cloned().collect();
-        if self.stack.security_group.is_none() && self.plan.waits.is_empty() && self.frozen_resources.none_frozen() {
+        let is_owner = self.part == Part::LoadBalancer;
+        if is_owner
+            && self.stack.security_group.is_none()
+            && self.plan.waits.is_empty()
+            && self.frozen_resources.none_frozen()
+        {
             for group in self.managed_security_groups() {
                 self.push(StepAction::DeleteSecurityGroup(group.id.clone()), &cause);
             }

@@ -123,7 +123,8 @@ impl Aws {
     /// Plans as a controller does that has just started: it reads what the plan needs, and nothing twice.
     fn planned(&self, stack: &Stack) -> Plan {
         let mut seen = self.observed.clone();
-        for balancer in &mut seen.load_balancers {
+        seen.frontend.targets.clear();
+        for balancer in seen.load_balancers.iter_mut().chain(&mut seen.frontend.load_balancers) {
             balancer.attributes = None;
             balancer.listeners = None;
             balancer.add_ons = ObservedAddOns::default();
@@ -143,7 +144,12 @@ impl Aws {
     }
 
     fn answer(&self, reads: &Reads, seen: &mut ObservedStack) {
-        for (balancer, known) in seen.load_balancers.iter_mut().zip(&self.observed.load_balancers) {
+        seen.states_are_read |= reads.states;
+        for arn in &reads.targets {
+            seen.frontend.targets.insert(arn.clone(), self.observed.frontend.targets[arn].clone());
+        }
+        let front = seen.frontend.load_balancers.iter_mut().zip(&self.observed.frontend.load_balancers);
+        for (balancer, known) in seen.load_balancers.iter_mut().zip(&self.observed.load_balancers).chain(front) {
             if reads.listeners_of.contains(&balancer.arn) {
                 balancer.listeners.clone_from(&known.listeners);
                 let listeners = balancer.listeners.iter_mut().flat_map(BTreeMap::values_mut);
@@ -343,7 +349,17 @@ impl Aws {
     /// Runs one step, or says why it is refused. A refused step changes nothing, except through its earlier calls.
     pub(super) fn apply(&mut self, stack: &Stack, action: &StepAction) -> Outcome {
         let before = self.clone();
-        let result = self.call(stack, action).and_then(|()| {
+        let is_of_front = self.is_of_front(stack, action);
+        let result = if is_of_front {
+            let front = stack.frontend.as_ref().map(|front| front.load_balancer.clone());
+            self.swap_front();
+            let result = self.call(&Stack { load_balancer: front, ..stack.clone() }, action);
+            self.swap_front();
+            result
+        } else {
+            self.call(stack, action)
+        };
+        let result = result.and_then(|()| {
             let most = self.most.target_groups;
             let too_many =
                 self.observed.load_balancers.iter().any(|b| b.target_groups().collect::<BTreeSet<_>>().len() > most);
@@ -359,6 +375,45 @@ impl Aws {
             *self = before;
         }
         result
+    }
+
+    /// Returns true if a step is about what stands in front.
+    fn is_of_front(&self, stack: &Stack, action: &StepAction) -> bool {
+        let front = &self.observed.frontend;
+        let is_balancer = |arn: &LoadBalancerArn| front.load_balancers.iter().any(|balancer| balancer.arn == *arn);
+        let is_listener = |arn: &ListenerArn| {
+            let mut listeners = front.load_balancers.iter().flat_map(ObservedLoadBalancer::known_listeners);
+            listeners.any(|listener| listener.arn == *arn)
+        };
+        let is_group = |arn: &TargetGroupArn| front.target_groups.iter().any(|group| group.arn == *arn);
+        match action {
+            StepAction::CreateLoadBalancer(balancer) => {
+                stack.frontend.is_some() && balancer.kind == LoadBalancerKind::Network
+            }
+            StepAction::CreateListener { load_balancer, listener } => {
+                load_balancer.as_ref().is_some_and(is_balancer)
+                    || listener.protocol == ListenerProtocol::Tcp && stack.frontend.is_some()
+            }
+            StepAction::ModifyListener { arn, .. } | StepAction::DeleteListener { arn, .. } => is_listener(arn),
+            StepAction::DeleteLoadBalancer { arn, .. }
+            | StepAction::SetSecurityGroups { arn, .. }
+            | StepAction::SetSubnets { arn, .. } => is_balancer(arn),
+            StepAction::ModifyTargetGroup { arn, .. } | StepAction::DeleteTargetGroup { arn, .. } => is_group(arn),
+            StepAction::CreateFrontendTargetGroup(_) => true,
+            StepAction::AddTags { resource: TaggedResource::Elb(arn), .. }
+            | StepAction::RemoveTags { resource: TaggedResource::Elb(arn), .. } => {
+                is_balancer(&LoadBalancerArn::new(arn))
+                    || is_listener(&ListenerArn::new(arn))
+                    || is_group(&TargetGroupArn::new(arn))
+            }
+            _ => false,
+        }
+    }
+
+    fn swap_front(&mut self) {
+        let ObservedStack { load_balancers, target_groups, frontend, .. } = &mut self.observed;
+        std::mem::swap(load_balancers, &mut frontend.load_balancers);
+        std::mem::swap(target_groups, &mut frontend.target_groups);
     }
 
     #[allow(clippy::too_many_lines, reason = "one arm a step")]
@@ -431,6 +486,38 @@ impl Aws {
                 });
                 self.observed.target_groups.sort_by(|a, b| a.arn.cmp(&b.arn));
             }
+            StepAction::CreateFrontendTargetGroup(group) => {
+                let name = group.name.known().ok_or("the name is not known")?.to_string();
+                let duplicate = self.observed.target_groups.iter().any(|g| g.name == name);
+                refuse(duplicate, || "DuplicateTargetGroupName".to_owned())?;
+                let arn = TargetGroupArn::new(format!("arn:targetgroup/{name}/{number}"));
+                self.observed.frontend.targets.insert(arn.clone(), BTreeSet::new());
+                self.observed.target_groups.push(ObservedTargetGroup {
+                    arn,
+                    name,
+                    target_type: "alb".to_owned(),
+                    protocol: "TCP".to_owned(),
+                    protocol_version: None,
+                    ip_address_type: IpAddressType::Ipv4,
+                    health_check: Some(group.health_check.clone()),
+                    attributes: None,
+                    tags: group.tags.clone(),
+                });
+            }
+            StepAction::RegisterLoadBalancer { arn, target, .. } => {
+                let balancer = self.observed.load_balancers.iter().find(|b| b.arn == target.load_balancer);
+                let is_ready = balancer.is_some_and(|b| b.is_active() && b.listener(target.port).is_some());
+                refuse(!is_ready, || "InvalidTarget".to_owned())?;
+                let targets = self.observed.frontend.targets.get_mut(arn).ok_or("TargetGroupNotFound")?;
+                refuse(!targets.insert(target.clone()) || targets.len() > 1, || "TooManyTargets".to_owned())?;
+            }
+            StepAction::DeregisterLoadBalancer { arn, target, .. } => {
+                let front = &self.observed.frontend;
+                let serves = front.load_balancers.iter().any(|b| b.target_groups().any(|named| named == arn));
+                refuse(serves, || "its target would be deregistered while it serves".to_owned())?;
+                let targets = self.observed.frontend.targets.get_mut(arn).ok_or("TargetGroupNotFound")?;
+                refuse(!targets.remove(target), || "InvalidTarget".to_owned())?;
+            }
             StepAction::ModifyTargetGroup { arn, health_check, .. } => {
                 let group = self.observed.target_groups.iter_mut().find(|g| g.arn == *arn);
                 group.ok_or("TargetGroupNotFound")?.health_check = Some(health_check.clone());
@@ -441,6 +528,7 @@ impl Aws {
                 let bound = self.observed.bindings.iter().any(|b| b.target_group == *arn);
                 refuse(bound, || "targets of a binding are still registered".to_owned())?;
                 self.observed.target_groups.retain(|g| g.arn != *arn);
+                self.observed.frontend.targets.remove(arn);
                 refuse(self.observed.target_groups.len() == before, || "TargetGroupNotFound".to_owned())?;
             }
             StepAction::CreateBinding(group) => {
@@ -620,6 +708,7 @@ impl Aws {
                 known.get_or_insert_default().extend(attributes.clone());
             }
             StepAction::DeleteLoadBalancer { arn, .. } => {
+                refuse(self.observed.frontend.leads_to(arn), || "ResourceInUse: it is a target".to_owned())?;
                 let before = self.observed.load_balancers.len();
                 self.observed.load_balancers.retain(|b| b.arn != *arn);
                 refuse(self.observed.load_balancers.len() == before, || "LoadBalancerNotFound".to_owned())?;

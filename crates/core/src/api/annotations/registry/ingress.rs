@@ -143,37 +143,37 @@ annotations! {
             "The port on which the targets of this Service port report to the load balancer how much they can take. It needs targets of type `ip`.";
     }
     "ingress §2.6", "alb.ingress.kubernetes.io/"; {
-        ENABLE_FRONTEND_NLB = "enable-frontend-nlb", Bool, INGRESS, Exclusive, BuiltFor(FALSE), "`false`",
+        ENABLE_FRONTEND_NLB = "enable-frontend-nlb", Bool, INGRESS, Exclusive, Built, "`false`",
             "Whether a Network Load Balancer stands before the Application Load Balancer.";
-        FRONTEND_NLB_SCHEME = "frontend-nlb-scheme", Enum(SCHEMES), INGRESS, Exclusive, Refused, "`internal`, or what `--default-load-balancer-scheme` says",
+        FRONTEND_NLB_SCHEME = "frontend-nlb-scheme", Enum(SCHEMES), INGRESS, Exclusive, Built, "`internal`, or what `--default-load-balancer-scheme` says",
             "Whether the Network Load Balancer in front has public addresses.";
-        FRONTEND_NLB_SUBNETS = "frontend-nlb-subnets", StringList, INGRESS, Exclusive, Refused, "discovered by their tags",
+        FRONTEND_NLB_SUBNETS = "frontend-nlb-subnets", StringList, INGRESS, Exclusive, Built, "discovered by their tags",
             "The subnets of the Network Load Balancer in front.";
-        FRONTEND_NLB_SECURITY_GROUPS = "frontend-nlb-security-groups", StringList, INGRESS, Exclusive, Refused, "those of the Application Load Balancer",
+        FRONTEND_NLB_SECURITY_GROUPS = "frontend-nlb-security-groups", StringList, INGRESS, Exclusive, Built, "those of the Application Load Balancer",
             "The security groups of the Network Load Balancer in front.";
-        FRONTEND_NLB_LISTENER_PORT_MAPPING = "frontend-nlb-listener-port-mapping", StringMap, INGRESS, UnitedByKey, Refused, "every port to the same port",
+        FRONTEND_NLB_LISTENER_PORT_MAPPING = "frontend-nlb-listener-port-mapping", StringMap, INGRESS, UnitedByKey, Built, "every port to the same port",
             "The ports of the Network Load Balancer in front and the ports they lead to, as `<port in front>=<port behind>`.";
-        FRONTEND_NLB_EIP_ALLOCATIONS = "frontend-nlb-eip-allocations", StringList, INGRESS, Exclusive, Refused, "none: addresses of Amazon",
+        FRONTEND_NLB_EIP_ALLOCATIONS = "frontend-nlb-eip-allocations", StringList, INGRESS, Exclusive, Built, "none: addresses of Amazon",
             "The elastic addresses of the Network Load Balancer in front, one to a subnet.";
-        FRONTEND_NLB_HEALTHCHECK_PORT = "frontend-nlb-healthcheck-port", HealthCheckPort { service_port_names: false }, INGRESS, Exclusive, Refused, "`traffic-port`",
+        FRONTEND_NLB_HEALTHCHECK_PORT = "frontend-nlb-healthcheck-port", HealthCheckPort { service_port_names: false }, INGRESS, Exclusive, Built, "`traffic-port`",
             "The port that the health checks of the Network Load Balancer in front go to.";
-        FRONTEND_NLB_HEALTHCHECK_PROTOCOL = "frontend-nlb-healthcheck-protocol", Enum(PROTOCOLS), INGRESS, Exclusive, Refused, "`HTTP`",
+        FRONTEND_NLB_HEALTHCHECK_PROTOCOL = "frontend-nlb-healthcheck-protocol", Enum(PROTOCOLS), INGRESS, Exclusive, Built, "`HTTP`",
             "The protocol of the health checks of the Network Load Balancer in front.";
-        FRONTEND_NLB_HEALTHCHECK_PATH = "frontend-nlb-healthcheck-path", String, INGRESS, Exclusive, Refused, "`/`",
+        FRONTEND_NLB_HEALTHCHECK_PATH = "frontend-nlb-healthcheck-path", String, INGRESS, Exclusive, Built, "`/`",
             "The path that the health checks of the Network Load Balancer in front ask for.";
-        FRONTEND_NLB_HEALTHCHECK_INTERVAL_SECONDS = "frontend-nlb-healthcheck-interval-seconds", ANY_INT32, INGRESS, Exclusive, Refused, "15",
+        FRONTEND_NLB_HEALTHCHECK_INTERVAL_SECONDS = "frontend-nlb-healthcheck-interval-seconds", ANY_INT32, INGRESS, Exclusive, Built, "15",
             "The time between two health checks of the Network Load Balancer in front, in seconds.";
-        FRONTEND_NLB_HEALTHCHECK_TIMEOUT_SECONDS = "frontend-nlb-healthcheck-timeout-seconds", ANY_INT32, INGRESS, Exclusive, Refused, "5",
+        FRONTEND_NLB_HEALTHCHECK_TIMEOUT_SECONDS = "frontend-nlb-healthcheck-timeout-seconds", ANY_INT32, INGRESS, Exclusive, Built, "5",
             "The time after which a health check of the Network Load Balancer in front has failed, in seconds.";
-        FRONTEND_NLB_HEALTHCHECK_HEALTHY_THRESHOLD_COUNT = "frontend-nlb-healthcheck-healthy-threshold-count", ANY_INT32, INGRESS, Exclusive, Refused, "2",
+        FRONTEND_NLB_HEALTHCHECK_HEALTHY_THRESHOLD_COUNT = "frontend-nlb-healthcheck-healthy-threshold-count", ANY_INT32, INGRESS, Exclusive, Built, "2",
             "How many health checks in a row must succeed before the Application Load Balancer is healthy.";
-        FRONTEND_NLB_HEALTHCHECK_UNHEALTHY_THRESHOLD_COUNT = "frontend-nlb-healthcheck-unhealthy-threshold-count", ANY_INT32, INGRESS, Exclusive, Refused, "2",
+        FRONTEND_NLB_HEALTHCHECK_UNHEALTHY_THRESHOLD_COUNT = "frontend-nlb-healthcheck-unhealthy-threshold-count", ANY_INT32, INGRESS, Exclusive, Built, "2",
             "How many health checks in a row must fail before the Application Load Balancer is unhealthy.";
-        FRONTEND_NLB_HEALTHCHECK_SUCCESS_CODES = "frontend-nlb-healthcheck-success-codes", String, INGRESS, Exclusive, Refused, "`200`",
+        FRONTEND_NLB_HEALTHCHECK_SUCCESS_CODES = "frontend-nlb-healthcheck-success-codes", String, INGRESS, Exclusive, Built, "`200`",
             "The status codes of a successful health check of the Network Load Balancer in front.";
-        FRONTEND_NLB_ATTRIBUTES = "frontend-nlb-attributes", StringMap, INGRESS, Exclusive, Refused, "none: attributes stay as they are",
+        FRONTEND_NLB_ATTRIBUTES = "frontend-nlb-attributes", StringMap, INGRESS, Exclusive, Built, "none: attributes stay as they are",
             "Attributes of the Network Load Balancer in front.";
-        FRONTEND_NLB_TAGS = "frontend-nlb-tags", StringMap, INGRESS, Exclusive, Refused, "those of the Application Load Balancer",
+        FRONTEND_NLB_TAGS = "frontend-nlb-tags", StringMap, INGRESS, Exclusive, Built, "those of the Application Load Balancer",
             "Tags of the Network Load Balancer in front, in place of those of the Application Load Balancer.";
     }
     "ingress §1.1", "kubernetes.io/"; {

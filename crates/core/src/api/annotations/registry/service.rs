@@ -71,8 +71,8 @@ annotations! {
             "Whether a TCP and a UDP port of the same number become one listener.";
         QUIC_ENABLED_PORTS = "aws-load-balancer-quic-enabled-ports", StringList, SERVICE, NotApplicable, Refused, "none",
             "The UDP ports that become QUIC listeners, by name or number.";
-        ACTIONS = "actions".NetworkListener, Json(NetworkAction), SERVICE, NotApplicable, Refused, "none",
-            "The weighted target groups of the listener with this protocol and port.";
+        ACTIONS = "actions".NetworkListener, Json(NetworkAction), SERVICE, NotApplicable, Built, "none: the Service's own targets",
+            "The weighted target groups of the listener with this protocol and port: the Service's own, ports of other Services in the namespace, and existing target groups.";
     }
     "service §4.4", "service.beta.kubernetes.io/"; {
         TARGET_GROUP_ATTRIBUTES = "aws-load-balancer-target-group-attributes", StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",

@@ -80,10 +80,13 @@ fn rules_of_groups() {
     for (rule, expected) in [
         (
             Exclusive,
-            "load-balancer-name scheme ip-address-type subnets customer-owned-ipv4-pool ipam-ipv4-pool-id wafv2-acl-arn wafv2-acl-name shield-advanced-protection security-groups manage-backend-security-group-rules ssl-redirect",
+            "load-balancer-name scheme ip-address-type subnets customer-owned-ipv4-pool ipam-ipv4-pool-id wafv2-acl-arn wafv2-acl-name shield-advanced-protection security-groups manage-backend-security-group-rules ssl-redirect enable-frontend-nlb frontend-nlb-scheme frontend-nlb-subnets frontend-nlb-security-groups frontend-nlb-eip-allocations frontend-nlb-healthcheck-port frontend-nlb-healthcheck-protocol frontend-nlb-healthcheck-path frontend-nlb-healthcheck-interval-seconds frontend-nlb-healthcheck-timeout-seconds frontend-nlb-healthcheck-healthy-threshold-count frontend-nlb-healthcheck-unhealthy-threshold-count frontend-nlb-healthcheck-success-codes frontend-nlb-attributes frontend-nlb-tags",
         ),
         (ExclusivePerPort, "security-group-prefix-lists inbound-cidrs ssl-policy mutual-authentication"),
-        (UnitedByKey, "load-balancer-attributes minimum-load-balancer-capacity tags listen-ports listener-attributes"),
+        (
+            UnitedByKey,
+            "load-balancer-attributes minimum-load-balancer-capacity tags listen-ports listener-attributes frontend-nlb-listener-port-mapping",
+        ),
         (United, "certificate-arn"),
     ] {
         assert_eq!(names(rule), expected, "{rule:?}");
@@ -103,10 +106,15 @@ fn what_is_built() {
         auth-type auth-idp-cognito auth-idp-oidc auth-on-unauthenticated-request auth-scope auth-session-cookie
         auth-session-timeout jwt-validation target-type backend-protocol backend-protocol-version
         target-group-attributes healthcheck-port healthcheck-protocol healthcheck-path healthcheck-interval-seconds
-        healthcheck-timeout-seconds healthy-threshold-count unhealthy-threshold-count success-codes target-node-labels";
+        healthcheck-timeout-seconds healthy-threshold-count unhealthy-threshold-count success-codes target-node-labels
+        enable-frontend-nlb frontend-nlb-scheme frontend-nlb-subnets frontend-nlb-security-groups frontend-nlb-listener-port-mapping
+        frontend-nlb-eip-allocations frontend-nlb-healthcheck-port frontend-nlb-healthcheck-protocol frontend-nlb-healthcheck-path
+        frontend-nlb-healthcheck-interval-seconds frontend-nlb-healthcheck-timeout-seconds
+        frontend-nlb-healthcheck-healthy-threshold-count frontend-nlb-healthcheck-unhealthy-threshold-count
+        frontend-nlb-healthcheck-success-codes frontend-nlb-attributes frontend-nlb-tags";
     let not_built = "
         aws-load-balancer-quic-enabled-ports
-        actions.<PROTOCOL>-<port> aws-load-balancer-multi-cluster-target-group aws-load-balancer-extra-security-groups
+        aws-load-balancer-multi-cluster-target-group aws-load-balancer-extra-security-groups
         aws-load-balancer-connection-draining-enabled aws-load-balancer-connection-draining-timeout
         aws-load-balancer-connection-idle-timeout aws-load-balancer-access-log-emit-interval";
     let not_built: BTreeSet<&str> = not_built.split_whitespace().collect();

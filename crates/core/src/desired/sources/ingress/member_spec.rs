@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Builder, Failed, Member,
+    frontend::FrontendSpec,
     listeners::ListenerContext,
     settings::{FieldRef, Sourced, SubnetSelection},
 };
@@ -47,6 +48,7 @@ pub(super) struct MemberSpec<'a> {
     /// The allowed sources, where it names some.
     pub(super) sources: Option<Sourced<Vec<Source>>>,
     pub(super) ports: BTreeMap<u16, PortSpec>,
+    pub(super) frontend: FrontendSpec,
 }
 
 /// The settings that a member requests on one listener.
@@ -134,6 +136,7 @@ impl<'a> Builder<'a> {
                 .unwrap_or_default();
         }
         let attributes = attributes.unwrap_or_default();
+        let frontend = self.requested_frontend(member, &ports)?;
         Ok(MemberSpec {
             member,
             name,
@@ -153,6 +156,7 @@ impl<'a> Builder<'a> {
             redirect,
             sources,
             ports,
+            frontend,
         })
     }
 

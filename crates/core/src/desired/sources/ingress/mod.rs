@@ -12,6 +12,7 @@ mod certificates;
 pub mod class;
 mod conditions;
 mod forward;
+mod frontend;
 mod group;
 mod listeners;
 mod load_balancer;

@@ -131,6 +131,10 @@ impl<'a> Builder<'a> {
             Some(self.managed_security_group(first, rules, &user_tags))
         });
         load_balancer.security_groups = access.security_groups;
+        let frontend = match merged.frontend.take() {
+            Some(requested) => Some(Box::new(self.frontend(requested, &load_balancer, &user_tags).ok()?)),
+            None => None,
+        };
         let mut target_groups = IndexMap::new();
         for routes in routes {
             target_groups.extend(routes.target_groups);
@@ -140,6 +144,7 @@ impl<'a> Builder<'a> {
             security_group: security_group.flatten(),
             target_groups,
             listeners,
+            frontend,
             requesters,
             ..Stack::empty(self.group.clone())
         })

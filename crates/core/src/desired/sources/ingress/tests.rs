@@ -6,6 +6,7 @@ mod authentication;
 mod classes;
 mod conditions;
 mod forwards;
+mod frontend;
 mod groups;
 mod listeners;
 mod messages;

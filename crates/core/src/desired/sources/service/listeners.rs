@@ -9,7 +9,7 @@ use crate::{
     diagnostics::Code,
     model::{
         Action, Attributes, CertificateArn, Listener, ListenerProtocol, ResourceId, Tags, TargetGroupProtocol,
-        TargetGroupReference, WeightedTargetGroup,
+        TargetGroupReference,
     },
     snapshot::ServicePort,
 };
@@ -33,6 +33,11 @@ pub(super) struct ListenerPort<'a> {
 impl ListenerPort<'_> {
     pub(super) fn field(&self) -> String {
         format!("spec.ports[{}]", self.index)
+    }
+
+    /// Protocol and port, as annotations for one listener have them: `TCP-80`.
+    pub(super) fn parameter(&self) -> String {
+        format!("{}-{}", self.listener, self.port.port)
     }
 }
 
@@ -91,7 +96,7 @@ impl<'a> Builder<'a> {
             listener_ports.push(listener_port);
         }
         if !failed && tls.is_ok() {
-            self.warn_of_unused_attributes(&listener_ports);
+            self.warn_of_unused_annotations(&listener_ports);
             return (listener_ports, Ok(()));
         }
         (listener_ports, Err(Failed))
@@ -201,6 +206,7 @@ impl<'a> Builder<'a> {
     pub(super) fn listeners(
         &mut self,
         listener_ports: &[ListenerPort<'a>],
+        actions: Option<BTreeMap<u16, Action<TargetGroupReference>>>,
         user_tags: Option<&Tags>,
     ) -> Result<BTreeMap<u16, Listener>, Failed> {
         let secure = listener_ports.iter().any(|listener_port| listener_port.listener.is_secure());
@@ -217,6 +223,7 @@ impl<'a> Builder<'a> {
         let attributes: Vec<Result<Attributes, Failed>> =
             listener_ports.iter().map(|listener_port| self.listener_attributes(listener_port)).collect();
         let (policy, alpn, user_tags) = (policy?, alpn?, user_tags.ok_or(Failed)?);
+        let mut actions = actions.ok_or(Failed)?;
         let policy = policy.unwrap_or_else(|| self.config.default_ssl_policy.clone());
         let mut listeners = BTreeMap::new();
         for (listener_port, attributes) in listener_ports.iter().zip(attributes) {
@@ -228,14 +235,11 @@ impl<'a> Builder<'a> {
                 .filter(|arn| secure && Some(*arn) != default_certificate.as_ref())
                 .cloned()
                 .collect();
-            let group = TargetGroupReference::Own(ResourceId::service_target_group(&self.service.name, port));
+            let default_action = actions.remove(&port).ok_or(Failed)?;
             let listener = Listener {
                 port,
                 protocol: listener_port.listener,
-                default_action: Action::Forward {
-                    target_groups: vec![WeightedTargetGroup { group, weight: None }],
-                    stickiness: None,
-                },
+                default_action,
                 default_authentication: None,
                 default_certificate,
                 certificates: others,
@@ -256,7 +260,7 @@ impl<'a> Builder<'a> {
     }
 
     fn listener_attributes(&mut self, listener_port: &ListenerPort<'_>) -> Result<Attributes, Failed> {
-        let name = format!("{}-{}", listener_port.listener, listener_port.port.port);
+        let name = listener_port.parameter();
         let written = LISTENER_ATTRIBUTES.with(&name);
         let attributes = self.value(self.annotations.string_map(written))?.unwrap_or_default();
         if listener_port.listener == ListenerProtocol::Tls && !attributes.is_empty() {
@@ -269,14 +273,11 @@ impl<'a> Builder<'a> {
 
     /// Annotations for listeners that the Service does not have, most often because of TLS: they name the listener's
     /// protocol, not the port's.
-    fn warn_of_unused_attributes(&mut self, listener_ports: &[ListenerPort<'_>]) {
-        let start = format!("{}.", LISTENER_ATTRIBUTES.as_str());
-        let names: Vec<String> = listener_ports
-            .iter()
-            .map(|listener_port| format!("{}-{}", listener_port.listener, listener_port.port.port))
-            .collect();
+    fn warn_of_unused_annotations(&mut self, listener_ports: &[ListenerPort<'_>]) {
+        let names: Vec<String> = listener_ports.iter().map(ListenerPort::parameter).collect();
+        let starts = [LISTENER_ATTRIBUTES, keys::ACTIONS].map(|key| format!("{}.", key.as_str()));
         for written in self.service.annotations.keys() {
-            if let Some(parameter) = written.strip_prefix(&start)
+            if let Some(parameter) = starts.iter().find_map(|start| written.strip_prefix(start))
                 && !names.is_empty()
                 && !names.iter().any(|name| name == parameter)
             {

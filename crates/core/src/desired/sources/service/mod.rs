@@ -5,19 +5,19 @@ mod listeners;
 mod load_balancer;
 mod security_group;
 mod target_group;
+mod weighted;
 
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeSet, fmt};
 
-use indexmap::IndexMap;
-
+use self::weighted::Settings;
 use crate::{
     api::annotations::{AnnotationError, Annotations, Key, WrittenKey, registry::service as keys},
     facts::Facts,
     model::{Cause, ObjectName, ObjectReference, ResourceId, Stack, StackId, Tags, Value},
-    snapshot::{Scope, Service, Snapshot},
+    snapshot::{Service, Snapshot},
 };
 use crate::{
     desired::{
@@ -190,7 +190,7 @@ pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &Ob
         return DiagnosticSink::default().built(None);
     };
     let mut builder = Builder {
-        scope: snapshot.scope,
+        snapshot,
         config,
         facts,
         service,
@@ -214,7 +214,7 @@ fn key<'k>(key: impl Into<WrittenKey<'k>>) -> String {
 }
 
 struct Builder<'a> {
-    scope: Scope,
+    snapshot: &'a Snapshot,
     config: &'a BuildConfig,
     facts: &'a Facts,
     service: &'a Service,
@@ -239,27 +239,20 @@ impl<'a> Builder<'a> {
         };
         let (listener_ports, complete) = self.listener_ports();
         let translated = self.check_source_nat(&listener_ports, placement.as_ref().ok());
-        let mut target_groups = IndexMap::new();
-        let mut failed = false;
-        for listener_port in &listener_ports {
-            let group = self.target_group(
-                listener_port,
-                access.as_ref().ok(),
-                placement.as_ref().ok(),
-                user_tags.as_ref().ok(),
-            );
-            match group {
-                Ok(group) => drop(target_groups.insert(group.resource.clone(), group)),
-                Err(Failed) => failed = true,
-            }
-        }
-        let listeners = self.listeners(&listener_ports, user_tags.as_ref().ok());
+        let forwards = self.forwards(
+            &listener_ports,
+            Settings {
+                access: access.as_ref().ok(),
+                placement: placement.as_ref().ok(),
+                user_tags: user_tags.as_ref().ok(),
+            },
+        );
+        let (target_groups, actions) = forwards.map_or((None, None), |(groups, actions)| (Some(groups), Some(actions)));
+        let listeners = self.listeners(&listener_ports, actions, user_tags.as_ref().ok());
         let (load_balancer, security_group, listeners) = (load_balancer?, security_group?, listeners?);
         complete?;
         translated?;
-        if failed {
-            return Err(Failed);
-        }
+        let target_groups = target_groups.ok_or(Failed)?;
         let load_balancer = Some(load_balancer);
         let external_tags = self.config.external_managed_tags.clone();
         let empty = Stack::empty(self.id.clone());

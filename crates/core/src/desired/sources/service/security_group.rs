@@ -14,6 +14,7 @@ use crate::{
         IpAddressType, ManagedSecurityGroup, ResourceId, Scheme, SecurityGroupReference, SecurityGroupRule, Source,
         Tags, names,
     },
+    snapshot::Service,
 };
 
 const SECURITY_GROUPS: Key = keys::SECURITY_GROUPS;
@@ -161,11 +162,22 @@ impl Builder<'_> {
 
     /// The blocks that may connect, with where they are written: those of the spec, or else those of the annotation.
     pub(super) fn source_ranges(&mut self, address_type: IpAddressType) -> Result<(String, Vec<IpNet>), Failed> {
-        let (field, written) = if self.service.load_balancer_source_ranges.is_empty() {
+        self.source_ranges_of(self.service, address_type)
+    }
+
+    /// The blocks that may connect to the targets of a Service: its own, or else those of the load balancer.
+    pub(super) fn source_ranges_of(
+        &mut self,
+        service: &Service,
+        address_type: IpAddressType,
+    ) -> Result<(String, Vec<IpNet>), Failed> {
+        let ranges = &service.load_balancer_source_ranges;
+        let ranges = if ranges.is_empty() { &self.service.load_balancer_source_ranges } else { ranges };
+        let (field, written) = if ranges.is_empty() {
             let annotated = self.value(self.annotations.string_list(SOURCE_RANGES))?.unwrap_or_default();
             (key(SOURCE_RANGES), annotated)
         } else {
-            (SPEC_RANGES.to_owned(), self.service.load_balancer_source_ranges.clone())
+            (SPEC_RANGES.to_owned(), ranges.clone())
         };
         let mut blocks = Vec::new();
         let mut outcome = Ok(());

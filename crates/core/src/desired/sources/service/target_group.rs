@@ -1,8 +1,9 @@
 //! The target group of a port, with its health check, attributes and binding (reference: service §11, §12).
 
+use std::collections::BTreeSet;
+
 use super::{
     Builder, TARGET_TYPE, TYPE, key,
-    listeners::ListenerPort,
     load_balancer::Placement,
     security_group::{Access, EVERYWHERE, EVERYWHERE_IPV6, TargetAccess},
 };
@@ -22,6 +23,7 @@ use crate::{
         NetworkingPort, NetworkingRule, PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupName,
         TargetGroupProtocol, TargetType, Value, names,
     },
+    snapshot::{Service, ServicePort},
 };
 
 const CHECK_PORT: Key = keys::HEALTHCHECK_PORT;
@@ -32,35 +34,59 @@ const PROXY_ATTRIBUTE: &str = "proxy_protocol_v2.enabled";
 const PRESERVE_ATTRIBUTE: &str = "preserve_client_ip.enabled";
 const CHECK_NODE_PORT: &str = "the port for health checks that the API server gives the Service";
 
-impl<'a> Builder<'a> {
+/// The port of a Service that a target group leads to: the load balancer's own Service, or another of its namespace. The
+/// settings of the target group are in the annotations of the load balancer's Service in both cases.
+pub(super) struct Backend<'b> {
+    pub(super) service: &'b Service,
+    pub(super) port: &'b ServicePort,
+    pub(super) protocol: TargetGroupProtocol,
+    /// The field that requests it: a port of the load balancer's Service, or an annotation.
+    pub(super) field: String,
+    /// True if an annotation names it.
+    pub(super) is_named: bool,
+}
+
+impl Backend<'_> {
+    /// The field of a part of the port, or the annotation that names it.
+    fn part(&self, part: &str) -> String {
+        if self.is_named { self.field.clone() } else { format!("{}.{part}", self.field) }
+    }
+
+    /// The name of the Service behind the word, where an annotation names it.
+    fn of(&self) -> String {
+        if self.is_named { format!(" `{}`", self.service.name) } else { String::new() }
+    }
+}
+
+impl Builder<'_> {
     pub(super) fn target_group(
         &mut self,
-        listener_port: &ListenerPort<'a>,
+        backend: &Backend<'_>,
         access: Option<&Access>,
         placement: Option<&Placement>,
         user_tags: Option<&Tags>,
     ) -> Result<TargetGroup, Failed> {
         let target_type = self.target_type();
-        let resource = ResourceId::service_target_group(&self.service.name, listener_port.port.port);
-        let port = self.traffic_port(listener_port, target_type);
-        let health_check = self.health_check(target_type);
-        let attributes = self.group_attributes(listener_port.port.port);
+        let resource = ResourceId::service_target_group(&backend.service.name, backend.port.port);
+        let port = self.traffic_port(backend, target_type);
+        let health_check = self.health_check(backend, target_type);
+        let attributes = self.group_attributes(backend.port.port);
         let labels = self.value(self.annotations.string_map(keys::TARGET_NODE_LABELS));
-        let address_type = self.target_addresses(placement);
+        let address_type = self.target_addresses(backend, placement);
         let (port, health_check, attributes) = (port?, health_check?, attributes?);
         let node_labels = labels?.filter(|_| target_type == TargetType::Instance).unwrap_or_default();
         let address_type = address_type?;
         let (access, placement, user_tags) =
             (access.ok_or(Failed)?, placement.ok_or(Failed)?, user_tags.ok_or(Failed)?);
-        let traffic = target_groups::opened_port(self.service, listener_port.port, target_type, &port);
+        let traffic = target_groups::opened_port(backend.service, backend.port, target_type, &port);
         let target = TargetPort { traffic: &traffic, target_type, address_type };
-        let networking = self.networking(listener_port, &target, &health_check, &attributes, access, placement)?;
-        let (name, second_name) = self.group_names(listener_port, &target, &port, &health_check, placement.scheme)?;
+        let networking = self.networking(backend, &target, &health_check, &attributes, access, placement)?;
+        let (name, second_name) = self.group_names(backend, &target, &port, &health_check, placement.scheme)?;
         Ok(TargetGroup {
             second_name,
             name,
             target_type,
-            protocol: listener_port.target_group,
+            protocol: backend.protocol,
             protocol_version: None,
             ip_address_type: address_type,
             port,
@@ -71,35 +97,38 @@ impl<'a> Builder<'a> {
             binding: Binding {
                 namespace: self.service.name.namespace.clone(),
                 labels: self.id.binding_labels(),
-                service: self.service.name.name.clone(),
-                service_port: PortReference::Number(listener_port.port.port),
+                service: backend.service.name.name.clone(),
+                service_port: PortReference::Number(backend.port.port),
                 node_labels,
                 networking,
             },
             resource,
-            cause: self.cause(listener_port.field()),
+            cause: self.cause(&backend.field),
         })
     }
 
     /// The name of the target group, and the one where another of the stack has that.
     fn group_names(
         &mut self,
-        listener_port: &ListenerPort<'a>,
+        backend: &Backend<'_>,
         target: &TargetPort<'_>,
         port: &Value<u16>,
         health_check: &HealthCheck,
         scheme: Scheme,
     ) -> Result<(Value<TargetGroupName>, Value<TargetGroupName>), Failed> {
         let hashed = port.known().copied().unwrap_or_default();
-        let both = self.named(|cluster, service_uid| {
+        let (own, other) = (&self.service.uid, &backend.service.uid);
+        let is_other = backend.service.name != self.service.name;
+        let both = self.named(|cluster, owner_uid| {
             let first = names::service_target_group(names::ServiceTargetGroupIdentity {
                 cluster,
-                service: &self.service.name,
-                service_uid,
+                owner_uid: is_other.then_some(owner_uid),
+                service: &backend.service.name,
+                service_uid: if is_other { other } else { own },
                 port: hashed,
-                service_port: listener_port.port.port,
+                service_port: backend.port.port,
                 target_type: target.target_type,
-                protocol: listener_port.target_group,
+                protocol: backend.protocol,
                 check_protocol: health_check.protocol,
                 check_interval: health_check.interval_seconds,
             })?;
@@ -109,9 +138,10 @@ impl<'a> Builder<'a> {
         let both = shared::names::valid(both).map_err(|invalid| {
             self.error(Code::InvalidValue, "metadata.name", &invalid.to_string(), "rename the Service")
         })?;
-        Ok(shared::names::unzip(match both {
-            Value::Known(_) if port.known().is_none() => Value::AfterApply("named after the Service's node port"),
-            both => both,
+        Ok(shared::names::unzip(match (both, shared::names::of_service(other)) {
+            (Value::Known(_), Value::AfterApply(why)) => Value::AfterApply(why),
+            (Value::Known(_), _) if port.known().is_none() => Value::AfterApply("named after the Service's node port"),
+            (both, _) => both,
         }))
     }
 
@@ -131,40 +161,51 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Returns the family of the targets' addresses: IPv6 where the Service has any, also in addition to others.
-    fn target_addresses(&mut self, placement: Option<&Placement>) -> Result<IpAddressType, Failed> {
-        if !self.service.ipv6 {
+    /// Returns the family of the targets' addresses: IPv6 where their Service has any, also in addition to others.
+    fn target_addresses(
+        &mut self,
+        backend: &Backend<'_>,
+        placement: Option<&Placement>,
+    ) -> Result<IpAddressType, Failed> {
+        if !backend.service.ipv6 {
             return Ok(IpAddressType::Ipv4);
         }
         if placement.ok_or(Failed)?.address_type.has_ipv6() {
             return Ok(IpAddressType::Ipv6);
         }
-        let message = "the Service has IPv6 addresses, and its load balancer has only IPv4 addresses";
+        let message =
+            format!("the Service{} has IPv6 addresses, and its load balancer has only IPv4 addresses", backend.of());
         let fix = format!("write `dualstack` in `{}`, or set `spec.ipFamilies: [IPv4]`", key(keys::IP_ADDRESS_TYPE));
-        Err(self.error(Code::Unsupported, "spec.ipFamilies", message, &fix))
+        let field = if backend.is_named { &backend.field } else { "spec.ipFamilies" };
+        Err(self.error(Code::Unsupported, field, &message, &fix))
     }
 
     /// The port that targets get traffic on. For a named port of pods it is 1: each target is registered with its own.
-    fn traffic_port(
-        &mut self,
-        listener_port: &ListenerPort<'_>,
-        target_type: TargetType,
-    ) -> Result<Value<u16>, Failed> {
-        let port = listener_port.port;
-        if target_type == TargetType::Ip && port.target_port == PortReference::Number(0) {
-            let field = format!("{}.targetPort", listener_port.field());
-            let fix = "write 1 to 65535, or a port's name";
-            return Err(self.error(Code::InvalidValue, &field, "0 is not a valid port of a pod", fix));
+    fn traffic_port(&mut self, backend: &Backend<'_>, target_type: TargetType) -> Result<Value<u16>, Failed> {
+        let Backend { service, port, .. } = backend;
+        let of = backend.of();
+        // The port of an assumed Service is not known.
+        if target_type == TargetType::Ip && port.target_port == PortReference::Number(0) && !service.assumed {
+            let mut message = "0 is not a valid port of a pod".to_owned();
+            if backend.is_named {
+                message = format!("port {} of the Service{of} leads to port 0 of its pods: {message}", port.port);
+            }
+            let field = backend.part("targetPort");
+            return Err(self.error(Code::InvalidValue, &field, &message, "write 1 to 65535, or a port's name"));
         }
-        target_groups::traffic_port(self.scope, self.service, port, target_type).map_err(|NoNodePort| {
-            let field = format!("{}.nodePort", listener_port.field());
+        target_groups::traffic_port(self.snapshot.scope, service, port, target_type).map_err(|NoNodePort| {
+            let field = backend.part("nodePort");
             let message = format!(
-                "port {} of the Service of type {} has no node port, but its targets are instances",
-                port.port, self.service.kind
+                "port {} of the Service{of} of type {} has no node port, but its targets are instances",
+                port.port, service.kind
             );
-            let otherwise = if self.service.kind == "ClusterIP" || self.service.kind == "ExternalName" {
-                "make the Service of type LoadBalancer"
-            } else if self.service.allocate_load_balancer_node_ports {
+            let otherwise = if service.kind == "ClusterIP" || service.kind == "ExternalName" {
+                if backend.is_named {
+                    "make that Service of type NodePort"
+                } else {
+                    "make the Service of type LoadBalancer"
+                }
+            } else if service.allocate_load_balancer_node_ports {
                 "write the node port that the API server has given it"
             } else {
                 "set `spec.allocateLoadBalancerNodePorts: true`"
@@ -174,11 +215,11 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn health_check(&mut self, target_type: TargetType) -> Result<HealthCheck, Failed> {
-        let service = self.service;
+    fn health_check(&mut self, backend: &Backend<'_>, target_type: TargetType) -> Result<HealthCheck, Failed> {
+        let service = backend.service;
         let local = target_type == TargetType::Instance && service.local_traffic && service.kind == "LoadBalancer";
         let word = self.value(self.annotations.string(keys::HEALTHCHECK_PROTOCOL));
-        let port = self.check_port(target_type, local);
+        let port = self.check_port(backend, target_type, local);
         let path = self.value(self.annotations.string(keys::HEALTHCHECK_PATH));
         let numbers = CheckNumbers {
             interval_seconds: keys::HEALTHCHECK_INTERVAL,
@@ -214,24 +255,28 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn check_port(&mut self, target_type: TargetType, local: bool) -> Result<String, Failed> {
+    fn check_port(&mut self, backend: &Backend<'_>, target_type: TargetType, local: bool) -> Result<String, Failed> {
         let field = key(CHECK_PORT);
+        let (service, scope) = (backend.service, self.snapshot.scope);
         let Some(written) = self.value(self.annotations.string(CHECK_PORT))? else {
-            return match (local, self.service.health_check_node_port) {
+            return match (local, service.health_check_node_port) {
                 (false, _) => Ok(TRAFFIC_PORT.to_owned()),
                 (true, Some(port)) => Ok(port.to_string()),
-                (true, None) if target_groups::gets_node_port(self.scope, self.service) => {
+                (true, None) if target_groups::gets_node_port(scope, service) => {
                     Ok(Value::<u16>::AfterApply(CHECK_NODE_PORT).to_string())
                 }
                 (true, None) => {
-                    let message = "the traffic policy is `Local`, and the Service has no port for health checks";
+                    let at = if backend.is_named { &backend.field } else { "spec.healthCheckNodePort" };
+                    let of = backend.of();
+                    let message =
+                        format!("the traffic policy is `Local`, and the Service{of} has no port for health checks");
                     let fix = format!("write the port that the API server has given it, or one in `{field}`");
-                    Err(self.error(Code::MissingPort, "spec.healthCheckNodePort", message, &fix))
+                    Err(self.error(Code::MissingPort, at, &message, &fix))
                 }
             };
         };
-        target_groups::check_port(self.scope, self.service, target_type, &written).map_err(|error| {
-            let (message, fix) = error.explain(&written, None);
+        target_groups::check_port(scope, service, target_type, &written).map_err(|error| {
+            let (message, fix) = error.explain(&written, backend.is_named.then_some(&service.name));
             self.error(Code::InvalidValue, &field, &message, fix)
         })
     }
@@ -277,7 +322,9 @@ impl<'a> Builder<'a> {
     }
 
     fn warn_of_unknown_ports(&mut self) {
-        let has = |text: &str| self.service.ports.iter().any(|port| port.port.to_string() == text);
+        let own = self.service.ports.iter().map(|port| port.port);
+        let known: BTreeSet<String> = own.chain(self.ports_of_others()).map(|port| port.to_string()).collect();
+        let has = |text: &str| known.contains(text);
         let start = format!("{}.", keys::PORT_TARGET_GROUP_ATTRIBUTES.as_str());
         let by_key =
             self.service.annotations.keys().filter_map(|written| Some((written, written.strip_prefix(&start)?)));
@@ -295,7 +342,7 @@ impl<'a> Builder<'a> {
     /// Returns the peers that can reach the targets, and the ports.
     fn networking(
         &mut self,
-        listener_port: &ListenerPort<'_>,
+        backend: &Backend<'_>,
         target: &TargetPort<'_>,
         health_check: &HealthCheck,
         attributes: &Attributes,
@@ -310,10 +357,10 @@ impl<'a> Builder<'a> {
             TargetAccess::NotManaged => Ok(None),
             TargetAccess::Group(source) => Ok(Some(vec![NetworkingRule {
                 from: vec![NetworkingPeer::SecurityGroup(source.clone())],
-                ports: self.ports_from_group(listener_port.target_group, target.traffic, health_check),
+                ports: self.ports_from_group(backend.protocol, target.traffic, health_check),
             }])),
             TargetAccess::Addresses => {
-                self.rules_from_addresses(listener_port, target, health_check, preserved, placement).map(Some)
+                self.rules_from_addresses(backend, target, health_check, preserved, placement).map(Some)
             }
         }
     }
@@ -344,13 +391,13 @@ impl<'a> Builder<'a> {
     /// balancer's own.
     fn rules_from_addresses(
         &mut self,
-        listener_port: &ListenerPort<'_>,
+        backend: &Backend<'_>,
         target: &TargetPort<'_>,
         health_check: &HealthCheck,
         preserved: bool,
         placement: &Placement,
     ) -> Result<Vec<NetworkingRule>, Failed> {
-        let protocol = listener_port.target_group;
+        let protocol = backend.protocol;
         let preserved = preserved || protocol.has_udp();
         let (traffic, six) = (target.traffic, target.address_type == IpAddressType::Ipv6);
         let of_family = |subnet: &Subnet| if six { subnet.ipv6_blocks.clone() } else { subnet.ipv4_blocks.clone() };
@@ -358,7 +405,7 @@ impl<'a> Builder<'a> {
             Value::Known(subnets) => subnets.iter().flat_map(of_family).collect(),
             Value::AfterApply(why) => after_apply(why),
         };
-        let (field, ranges) = self.source_ranges(placement.address_type)?;
+        let (field, ranges) = self.source_ranges_of(backend.service, placement.address_type)?;
         let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
         if !preserved && !ranges.is_empty() {
             let message = "it has no effect: the load balancer is in no security group, and its targets do not see clients' addresses";

@@ -4,6 +4,7 @@ mod dualstack;
 mod messages;
 mod ownership;
 mod properties;
+mod weighted;
 mod whole;
 mod wrong_values;
 
@@ -15,7 +16,7 @@ use crate::{
     diagnostics::Severity,
     facts::{ExistingLoadBalancer, Fact, Facts, Subnet, SubnetQuery},
     model::*,
-    snapshot::{Loaded, Snapshot, from_documents},
+    snapshot::{Loaded, Scope, Snapshot, from_documents},
 };
 
 /// The beginning of most tests' specs: of the controller's class, one port.

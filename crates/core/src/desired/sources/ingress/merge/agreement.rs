@@ -122,7 +122,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Returns the union of the maps of all members. All members that set an entry must agree on its value.
-    pub(super) fn merge_by_key<K: Clone + Ord, V: Clone + PartialEq + Display>(
+    pub(in super::super) fn merge_by_key<K: Clone + Ord, V: Clone + PartialEq + Display>(
         &mut self,
         specs: &[MemberSpec<'a>],
         key: UnitedKey<'_>,

@@ -18,6 +18,7 @@ use super::{
     access::Access,
     cause,
     class::{Ownership, ownership},
+    frontend::MergedFrontend,
     member_spec::MemberSpec,
 };
 use crate::{
@@ -62,6 +63,7 @@ pub(super) struct Merged {
     /// The HTTPS port that all HTTP listeners redirect to.
     pub(super) redirect: Option<u16>,
     pub(super) ports: BTreeMap<u16, MergedPort>,
+    pub(super) frontend: Option<MergedFrontend>,
 }
 
 /// The merged request of the group for one listener.
@@ -179,8 +181,10 @@ impl<'a> Builder<'a> {
             Err(Unmerged::Failed) => None,
             Err(unmerged) => return Err(unmerged),
         };
-        let (subnets, attributes, add_ons, pools) = (subnets?, attributes?, add_ons?, pools?);
-        Ok(Merged { name, scheme, subnets, access, attributes, add_ons, pools, tags, redirect, ports })
+        let is_managed = access.as_ref().is_some_and(Access::is_managed);
+        let frontend = self.merge_frontend(specs, &ports.keys().copied().collect(), is_managed);
+        let (subnets, attributes, add_ons, pools, frontend) = (subnets?, attributes?, add_ons?, pools?, frontend?);
+        Ok(Merged { name, scheme, subnets, access, attributes, add_ons, pools, tags, redirect, ports, frontend })
     }
 
     /// Returns the frozen members; `None` for each one whose class cannot be read.

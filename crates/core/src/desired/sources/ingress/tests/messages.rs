@@ -48,16 +48,6 @@ fn actions() {
 }
 
 #[test]
-fn what_asks_for_access_control_is_refused_and_not_served_without_it() {
-    for key in ["enable-frontend-nlb", "customer-owned-ipv4-pool"] {
-        let built = built(&ingress(&[("target-type", "ip"), (key, "oidc")], &everything()));
-        assert_eq!(built.stack, None, "{key}");
-    }
-    insta::assert_snapshot!(reported(&[("enable-frontend-nlb", "true")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/enable-frontend-nlb` with the value `true` is known but not built yet, only `false` is; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that");
-    insta::assert_snapshot!(reported(&[("enable-frontend-nlb", "false")], &everything()), @"");
-}
-
-#[test]
 fn what_has_no_effect_is_served_with_a_warning() {
     let ended = ingress(&[("target-type", "ip"), ("web-acl-id", "edge")], &everything());
     assert!(built(&ended).stack.is_some());

@@ -37,6 +37,7 @@ fn values() -> impl Strategy<Value = String> {
         "HTTP2Only",
         "preserve_client_ip.enabled=true",
         "proxy_protocol_v2.enabled=",
+        r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"other","servicePort":80}]}}"#,
     ];
     prop_oneof![6 => select(likely).prop_map(str::to_owned), 1 => any::<String>()]
 }
