@@ -395,10 +395,9 @@ impl Aws {
                     || listener.protocol == ListenerProtocol::Tcp && stack.frontend.is_some()
             }
             StepAction::ModifyListener { arn, .. } | StepAction::DeleteListener { arn, .. } => is_listener(arn),
-            StepAction::DeleteLoadBalancer { arn, .. }
-            | StepAction::SetSecurityGroups { arn, .. }
-            | StepAction::SetSubnets { arn, .. } => is_balancer(arn),
+            StepAction::DeleteLoadBalancer { arn, .. } | StepAction::SetSubnets { arn, .. } => is_balancer(arn),
             StepAction::ModifyTargetGroup { arn, .. } | StepAction::DeleteTargetGroup { arn, .. } => is_group(arn),
+            StepAction::SetSecurityGroups { load_balancer, .. } => load_balancer.as_ref().is_some_and(is_balancer),
             StepAction::CreateFrontendTargetGroup(_) => true,
             StepAction::AddTags { resource: TaggedResource::Elb(arn), .. }
             | StepAction::RemoveTags { resource: TaggedResource::Elb(arn), .. } => {

@@ -22,10 +22,10 @@ use crate::{
     diagnostics::Code,
     facts::{FactQuery, SubnetQuery},
     model::{
-        AddOns, Attributes, Cause, Frontend, FrontendListener, FrontendTargetGroup, HealthCheck, HealthCheckProtocol,
-        InvalidName, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, Matcher, ObjectReference,
-        ObservedLoadBalancer, ObservedStack, ResourceId, Scheme, SecurityGroupReference, SubnetMapping, Tags, Value,
-        names,
+        AddOns, AddressPools, Attributes, Cause, Frontend, FrontendListener, FrontendTargetGroup, HealthCheck,
+        HealthCheckProtocol, InvalidName, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, Matcher,
+        NetworkSettings, ObjectReference, ObservedLoadBalancer, ObservedStack, ResourceId, Scheme,
+        SecurityGroupReference, SubnetMapping, Tags, Value, names,
     },
 };
 
@@ -496,6 +496,8 @@ impl<'a> Builder<'a> {
             attributes,
             attribute_causes: BTreeMap::new(),
             add_ons: AddOns::default(),
+            network: NetworkSettings::default(),
+            pools: AddressPools::default(),
             tags: tagged(&ResourceId::frontend()),
             cause: cause.clone(),
         };

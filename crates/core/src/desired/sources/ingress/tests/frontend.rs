@@ -136,7 +136,8 @@ fn its_facts_are_asked_for_and_its_subnets_stay() {
     assert_eq!(built.wants, [FactQuery::Subnets(network(Scheme::Internal))].into());
     let subnets = ["subnet-x"].map(SubnetId::new).into();
     let kind = LoadBalancerKind::Network;
-    let existing = ExistingLoadBalancer { kind, scheme: Scheme::Internal, has_security_groups: true, subnets };
+    let scheme = Scheme::Internal;
+    let existing = ExistingLoadBalancer { kind, scheme, has_security_groups: true, subnets, customer_owned_pool: None };
     let facts = Facts { frontend: vec![existing], ..facts() };
     assert_eq!(built_of(&[ON], &facts).wants, [FactQuery::Subnets(named(&["subnet-x"]))].into());
 }
