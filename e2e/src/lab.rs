@@ -166,6 +166,11 @@ impl Lab {
         Controller::start_in(self, environment, extra_flags)
     }
 
+    /// Starts a proxy of its own in front of AWS, for a second controller.
+    pub async fn another_proxy(&self) -> Result<Proxy> {
+        Proxy::start(&self.moto.url).await
+    }
+
     /// Starts another program, whose output is appended to `NAME.log` in the lab's directory.
     pub fn spawn(
         &self,

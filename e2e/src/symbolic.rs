@@ -26,7 +26,8 @@ use crate::lab::Lab;
 pub struct Snapshot {
     /// By stack (`ingress:<namespace>/<name>`, `ingress:<group>`, `service:…`, `none`): kinds of resources by name.
     pub stacks: BTreeMap<String, Value>,
-    symbols: Symbols,
+    /// The symbols of all ids and ARNs.
+    pub symbols: Symbols,
     /// Symbolic names of the load balancers by their DNS names.
     load_balancers: BTreeMap<String, String>,
 }
@@ -39,8 +40,8 @@ impl Snapshot {
     }
 
     /// Returns the results of the objects of one namespace: the AWS resources of its stacks, the cluster's side of them, and the target
-    /// groups of other owners that are bound there.
-    pub async fn of_namespace(&self, lab: &Lab, namespace: &str) -> Result<Value> {
+    /// groups of other owners that are bound there, or that `others` names by their symbols.
+    pub async fn of_namespace(&self, lab: &Lab, namespace: &str, others: &BTreeSet<String>) -> Result<Value> {
         let of_namespace = |stack: &&String| {
             let owner = stack.strip_prefix("ingress:").or_else(|| stack.strip_prefix("service:"));
             let rest = owner.and_then(|owner| owner.strip_prefix(namespace));
@@ -53,7 +54,7 @@ impl Snapshot {
             .map(|(stack, state)| (stack.clone(), state.clone()))
             .collect();
         let kubernetes = kubernetes::read(lab, self, namespace).await?;
-        let external = self.external(&kubernetes);
+        let external = self.external(&kubernetes, others);
         let mut state = json!({"aws": stacks, "kubernetes": kubernetes});
         if !external.is_empty() {
             state["external"] = external.into();
@@ -61,8 +62,8 @@ impl Snapshot {
         Ok(state)
     }
 
-    /// The target groups that belong to no stack and that bindings of the namespace name.
-    fn external(&self, kubernetes: &Value) -> Map<String, Value> {
+    /// The target groups that belong to no stack and that bindings of the namespace, or `others`, name.
+    fn external(&self, kubernetes: &Value, others: &BTreeSet<String>) -> Map<String, Value> {
         let bound: BTreeSet<&str> = kubernetes
             .as_object()
             .into_iter()
@@ -70,7 +71,8 @@ impl Snapshot {
             .filter_map(|object| object.pointer("/spec/targetGroupARN").and_then(Value::as_str))
             .collect();
         let all = self.stacks.get("none").and_then(|stack| stack["targetGroups"].as_object());
-        let bound = all.into_iter().flatten().filter(|(symbol, _)| bound.contains(symbol.as_str()));
+        let bound =
+            all.into_iter().flatten().filter(|(symbol, _)| bound.contains(symbol.as_str()) || others.contains(*symbol));
         bound.map(|(symbol, state)| (symbol.clone(), state.clone())).collect()
     }
 }

@@ -40,7 +40,7 @@ use albatross_aws::{Inventory, Priority, WritePermit, current_priority, with_urg
 use albatross_core::dependents::{self, Key};
 use albatross_core::{
     desired::{self, BuildConfig},
-    model::{ObjectKind, ObjectName, StackId, TargetGroupArn},
+    model::{ObjectKind, ObjectName, StackId},
     snapshot::Snapshot,
 };
 pub use runtime::start::{StartError, run};
@@ -323,12 +323,7 @@ impl Controller {
     async fn invalidate(&self, key: &Key) {
         match key {
             Key::Stack(stack) => self.inventory.invalidate(stack),
-            Key::Binding(name) => {
-                let arn = self.with_snapshot(|s| s.target_group_bindings.get(name)?.spec.target_group_arn.clone());
-                if let Some(arn) = arn {
-                    self.inventory.invalidate_targets(&TargetGroupArn::new(arn));
-                }
-            }
+            Key::Binding(name) => self.targets.invalidate_binding(name),
             Key::NodeRules => self.targets.invalidate_node_rules().await,
             Key::BackendSecurityGroup => self.facts.invalidate(),
         }

@@ -283,7 +283,7 @@ async fn what_an_object_has_to_be_corrected_for_is_not_tried_again_and_again() {
     let mut snapshot = manifests();
     let binding = ObjectName::new("shop", "k8s-shop-front");
     let spec = &mut snapshot.target_group_bindings.get_mut(&binding).unwrap().spec;
-    spec.multi_cluster_target_group = Some(true);
+    spec.iam_role_arn_to_assume = Some("arn:aws:iam::1:role/x".to_owned());
     let is_refused = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let (_fake, controller) = controller(snapshot, None, move |call| {
         let is_status = call.action.ends_with("/targetgroupbindings/k8s-shop-front/status");
@@ -297,13 +297,13 @@ async fn what_an_object_has_to_be_corrected_for_is_not_tried_again_and_again() {
     assert!(matches!(&outcome, Outcome::Failed(_)), "nothing else has its status written: {outcome:?}");
     let outcome = controller.reconcile(&Key::Binding(binding.clone())).await;
     assert!(
-        matches!(&outcome, Outcome::NeedsCorrection(message) if message.contains("multiClusterTargetGroup")),
+        matches!(&outcome, Outcome::NeedsCorrection(message) if message.contains("iamRoleArnToAssume")),
         "{outcome:?}"
     );
     {
         let mut snapshot = controller.snapshot.write().unwrap();
         let spec = &mut snapshot.target_group_bindings.get_mut(&binding).unwrap().spec;
-        (spec.multi_cluster_target_group, spec.target_group_arn) = (None, None);
+        (spec.iam_role_arn_to_assume, spec.target_group_arn) = (None, None);
         spec.networking = Some(albatross_core::api::crd::Networking::default());
     }
     let outcome = controller.reconcile(&Key::NodeRules).await;

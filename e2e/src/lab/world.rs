@@ -230,6 +230,7 @@ impl World {
             ("ext-peered", TargetTypeEnum::Ip),
             ("ext-vpc", TargetTypeEnum::Ip),
             ("ext-ghost", TargetTypeEnum::Ip),
+            ("ext-multi", TargetTypeEnum::Ip),
         ] {
             let vpc = if name == "ext-peered" { self.other_vpcs.get("peered") } else { Some(&self.vpc) };
             let made = aws

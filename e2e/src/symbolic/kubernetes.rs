@@ -25,6 +25,15 @@ pub(super) async fn read(lab: &Lab, snapshot: &Snapshot, namespace: &str) -> Res
             }
         }
     }
+    for map in lab.cluster.list("v1", "ConfigMap", Some(namespace)).await? {
+        let name = text(&map, "/metadata/name");
+        if name.starts_with("aws-lbc-targets-") {
+            let mut targets: Vec<&str> = text(&map, "/data/targets").split(',').filter(|it| !it.is_empty()).collect();
+            targets.sort_unstable();
+            let key = format!("configmap/{}", without_hash(name));
+            state.insert(key, json!({"targets": targets}));
+        }
+    }
     for binding in lab.cluster.list("elbv2.k8s.aws/v1beta1", "TargetGroupBinding", Some(namespace)).await? {
         let spec = snapshot.symbols.value(&binding["spec"]);
         let labels = binding.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));

@@ -73,6 +73,11 @@ impl Symbols {
         self.known.get(text).map_or(text, String::as_str)
     }
 
+    /// The text that has a symbol.
+    pub fn id_of(&self, symbol: &str) -> Option<&str> {
+        self.known.iter().find(|(_, known)| *known == symbol).map(|(id, _)| id.as_str())
+    }
+
     /// The symbol of a number, or the number.
     pub(super) fn number(&self, number: i64) -> Value {
         self.known.get(&number.to_string()).map_or_else(|| number.into(), |symbol| symbol.as_str().into())

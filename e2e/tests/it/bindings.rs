@@ -18,19 +18,19 @@ use crate::support::{
     warning, warnings_are, warnings_become,
 };
 
-const BINDING: (&str, &str) = ("elbv2.k8s.aws/v1beta1", "TargetGroupBinding");
+pub(crate) const BINDING: (&str, &str) = ("elbv2.k8s.aws/v1beta1", "TargetGroupBinding");
 /// The description of the rules that let load balancers reach the nodes.
 const NODE_RULE: &str = "elbv2.k8s.aws/targetGroupBinding=shared";
 /// The condition of a binding without errors.
 const RECONCILED: (&str, &str, &str) =
     ("True", "Reconciled", "the endpoints of the Service are registered in the target group");
 
-fn binding(name: &str, spec: &Value) -> Value {
+pub(crate) fn binding(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": BINDING.0, "kind": BINDING.1, "metadata": {"name": name}, "spec": spec})
 }
 
 /// A target group as Terraform makes it. The check that the account is empty ignores groups whose names begin with `ext-`.
-async fn target_group(stage: &Stage, name: &str, kind: TargetTypeEnum) -> Result<String> {
+pub(crate) async fn target_group(stage: &Stage, name: &str, kind: TargetTypeEnum) -> Result<String> {
     let tag = Tag::builder().key("made-by").value("terraform").build();
     let request = stage.aws.elb.create_target_group().name(name).protocol(ProtocolEnum::Http).port(80).tags(tag);
     let made = request.vpc_id(&stage.world.vpc).target_type(kind).send().await?;
@@ -47,7 +47,7 @@ async fn description(stage: &Stage, arn: &str) -> Result<String> {
     Ok(format!("{:?} {:?} {:?}", group.target_groups(), attributes.attributes(), tags.tag_descriptions()))
 }
 
-async fn targets_become(stage: &Stage, arn: &str, expected: &BTreeSet<String>) -> Result<()> {
+pub(crate) async fn targets_become(stage: &Stage, arn: &str, expected: &BTreeSet<String>) -> Result<()> {
     wait_until(SOON, &format!("the targets to be {expected:?}"), async || {
         let found = targets(stage, arn).await?;
         ensure!(found == *expected, "they are {found:?}");
@@ -57,7 +57,7 @@ async fn targets_become(stage: &Stage, arn: &str, expected: &BTreeSet<String>) -
 }
 
 /// The targets of the group that are not on their way out.
-async fn targets(stage: &Stage, arn: &str) -> Result<BTreeSet<String>> {
+pub(crate) async fn targets(stage: &Stage, arn: &str) -> Result<BTreeSet<String>> {
     let health = stage.aws.elb.describe_target_health().target_group_arn(arn).send().await?;
     let state = |it: &aws_sdk_elasticloadbalancingv2::types::TargetHealthDescription| {
         it.target_health().and_then(|health| health.state()).cloned()
@@ -69,7 +69,7 @@ async fn targets(stage: &Stage, arn: &str) -> Result<BTreeSet<String>> {
 }
 
 /// Waits until there are `count` pods with this label `app`, and gives their addresses with the port.
-async fn pods(stage: &Stage, namespace: &str, app: &str, count: usize) -> Result<BTreeSet<String>> {
+pub(crate) async fn pods(stage: &Stage, namespace: &str, app: &str, count: usize) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     wait_until(SOON, &format!("{count} pods of {app}"), async || {
         let pods = stage.cluster.list("v1", "Pod", Some(namespace)).await?;
@@ -113,7 +113,7 @@ async fn rules_become(stage: &Stage, expected: &[String]) -> Result<()> {
 }
 
 /// Deletes a binding, and waits until it is gone.
-async fn delete(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
+pub(crate) async fn delete(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
     stage.cluster.delete(BINDING.0, BINDING.1, Some(namespace), name).await?;
     gone(stage, BINDING.0, BINDING.1, Some(namespace), name).await
 }
@@ -309,7 +309,7 @@ fn of_two_bindings_of_one_target_group_the_older_has_it() {
         .await?;
         apply(&stage, namespace, &[younger]).await?;
         let problem = format!(
-            "the target group {arn} already has the TargetGroupBinding binding-twice/second, and each would deregister the targets of the other; delete one of the two, or give each a target group of its own"
+            "the target group {arn} already has the TargetGroupBinding binding-twice/second, and each would deregister the targets of the other; delete one of the two, give each a target group of its own, or set spec.multiClusterTargetGroup on both"
         );
         ready_becomes(&stage, namespace, "first", ("False", "FailedReconcile", &problem)).await?;
         let event = warning(&stage, namespace, "TargetGroupBinding/first", "already has").await?;

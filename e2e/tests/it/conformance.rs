@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use aws_sdk_elasticloadbalancingv2::types::Tag;
+use aws_sdk_elasticloadbalancingv2::types::{Tag, TargetDescription};
 use e2e::lab::cluster::{documents, items, put_in_namespace, text};
 use e2e::lab::proxy::is_read;
 use e2e::lab::{Lab, wait_until, workspace};
@@ -191,6 +191,10 @@ async fn apply(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<()> {
         lab.cluster.namespace(namespace).await?;
         let manifest = lab.world.substitute(&fs::read_to_string(manifest(case, step))?)?;
         for mut object in documents(&manifest).with_context(|| format!("in case {namespace}"))? {
+            if let Some(group) = object.get("register").and_then(Value::as_str) {
+                register(lab, group, items(&object, "/targets")).await?;
+                continue;
+            }
             if let Some(deletion) = object.get("delete").and_then(Value::as_str) {
                 deletions.push((namespace, deletion.to_owned()));
                 continue;
@@ -229,6 +233,30 @@ async fn apply(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<()> {
         lab.cluster.delete(api_version, kind, Some(namespace), name).await?;
     }
     lab.cluster.apply(&ingresses).await
+}
+
+/// Registers targets in the target group with this symbol, as another cluster does.
+async fn register(lab: &Lab, group: &str, targets: &[Value]) -> Result<()> {
+    let snapshot = Snapshot::take(lab).await?;
+    let arn = snapshot.symbols.id_of(group).with_context(|| format!("there is no target group `{group}`"))?;
+    let mut request = lab.aws.elb.register_targets().target_group_arn(arn);
+    for target in targets {
+        let port = target["Port"].as_i64().context("a target without a port")?.try_into()?;
+        request = request.targets(TargetDescription::builder().id(text(target, "/Id")).port(port).build());
+    }
+    request.send().await?;
+    Ok(())
+}
+
+/// The target groups in which the steps of a case, up to this one, register targets of another cluster.
+fn fed_by_others(case: &Path, step: usize) -> Result<BTreeSet<String>> {
+    let mut groups = BTreeSet::new();
+    for step in 1..=step {
+        let objects = documents(&fs::read_to_string(manifest(case, step))?)?;
+        let named = objects.iter().filter_map(|object| object.get("register").and_then(Value::as_str));
+        groups.extend(named.map(str::to_owned));
+    }
+    Ok(groups)
 }
 
 /// Returns true if each Service's EndpointSlices have the addresses of exactly the pods that it selects.
@@ -284,7 +312,7 @@ async fn differences(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<Vec<(
         let file = case.join(format!("expected.step{step}.json"));
         let expected = fs::read(&file).with_context(|| file.display().to_string())?;
         let expected: Value = serde_json::from_slice(&expected)?;
-        let actual = snapshot.of_namespace(lab, name(case)).await?;
+        let actual = snapshot.of_namespace(lab, name(case), &fed_by_others(case, step)?).await?;
         let lines = diff(&expected, &json!(actual));
         if !lines.is_empty() {
             wrong.push((name(case).to_owned(), lines));

@@ -1,6 +1,8 @@
 //! The guarantees over the life of an Ingress: the controller follows what it depends on, reports errors, survives
 //! what AWS does, and leaves nothing behind. Every test ends by deleting its namespace and finding the account empty.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, ensure};
 use e2e::lab::proxy::{Calls, Faults, is_read};
 use e2e::lab::wait_until;
@@ -69,7 +71,7 @@ fn a_restart_on_an_unchanged_cluster_writes_nothing() {
         targets_are_the_pods(&stage, namespace, "web", 2).await?;
         targets_are_the_pods(&stage, namespace, "api", 1).await?;
         stage.settle(QUIET, SOON).await?;
-        let before = Snapshot::take(&stage).await?.of_namespace(&stage, namespace).await?;
+        let before = Snapshot::take(&stage).await?.of_namespace(&stage, namespace, &BTreeSet::new()).await?;
 
         stage.stop_controller().await?;
         stage.proxy.reset();
@@ -86,7 +88,7 @@ fn a_restart_on_an_unchanged_cluster_writes_nothing() {
         apply(&stage, namespace, &[ingress("one", &[], &["web", "api"])]).await?;
         rules_become(&stage, namespace, "one", &["/web forward", "/api forward"]).await?;
         targets_are_the_pods(&stage, namespace, "api", 1).await?;
-        let after = Snapshot::take(&stage).await?.of_namespace(&stage, namespace).await?;
+        let after = Snapshot::take(&stage).await?.of_namespace(&stage, namespace, &BTreeSet::new()).await?;
         let lines = e2e::symbolic::diff(&before, &after);
         ensure!(lines.is_empty(), "an edit there and back left differences:\n{}", lines.join("\n"));
         finish(stage, namespace).await

@@ -22,6 +22,7 @@ mod leadership;
 mod lifecycle;
 mod log_and_traces;
 mod migration;
+mod multi_cluster;
 mod network_paths;
 mod outside;
 mod program;

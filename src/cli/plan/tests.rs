@@ -202,12 +202,6 @@ fn a_binding_that_the_controller_refuses_is_an_error() {
             "{{apiVersion: elbv2.k8s.aws/v1beta1, kind: TargetGroupBinding, metadata: {{name: web, namespace: shop}}, spec: {{serviceRef: {{name: web, port: 80}}, {spec}}}}}"
         )
     };
-    insta::assert_snapshot!(report(&binding("multiClusterTargetGroup: true")), @r"
-    TargetGroupBinding shop/web (shop.yaml:1)
-      error: TargetGroupBinding shop/web: spec.multiClusterTargetGroup: it is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
-      no changes until the errors are fixed
-    exit 1
-    ");
     insta::assert_snapshot!(report(&binding("iamRoleArnToAssume: 'arn:aws:iam::111122223333:role/x'")), @r"
     TargetGroupBinding shop/web (shop.yaml:1)
       error: TargetGroupBinding shop/web: spec.iamRoleArnToAssume: it is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller

@@ -370,20 +370,18 @@ mod tests {
         let binding = |name: &str, spec: Value| object("TargetGroupBinding", "shop", name, &spec);
         let spec = |field: &str, value: Value| json!({"serviceRef": {"name": "web", "port": 80}, field: value});
         let mut bindings = vec![
-            binding("plain", spec("multiClusterTargetGroup", false.into())),
             binding("shared", spec("multiClusterTargetGroup", true.into())),
             binding("elsewhere", spec("iamRoleArnToAssume", "arn:aws:iam::111122223333:role/x".into())),
         ];
         let path = "/apis/elbv2.k8s.aws/v1beta1/targetgroupbindings";
         let lists = BTreeMap::from([(path, bindings.clone())]);
         insta::assert_snapshot!(unserved(&client(lists, 404), "").await.join("\n"), @r"
-        TargetGroupBinding shop/shared: spec.multiClusterTargetGroup is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
         TargetGroupBinding shop/elsewhere: spec.iamRoleArnToAssume is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
         ");
-        bindings.extend((0..30).map(|i| binding(&format!("n{i}"), spec("multiClusterTargetGroup", true.into()))));
+        bindings.extend((0..30).map(|i| binding(&format!("n{i}"), spec("iamRoleArnToAssume", "arn".into()))));
         let reported = unserved(&client(BTreeMap::from([(path, bindings)]), 404), "").await;
         assert_eq!(reported.len(), MAX_BINDINGS + 1);
-        assert!(reported[MAX_BINDINGS].starts_with("12 more TargetGroupBindings"), "{}", reported[MAX_BINDINGS]);
+        assert!(reported[MAX_BINDINGS].starts_with("11 more TargetGroupBindings"), "{}", reported[MAX_BINDINGS]);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Shape, World,
-    compare::{compared, is_made, made_of, names, text_of},
+    compare::{compared, is_made, made_of, names, record_of, text_of},
     objects,
 };
 use albatross_simulation::{
@@ -107,7 +107,8 @@ impl World {
         }
         let writes = self.calls[calls..].iter().filter(|call| call.is_write).map(|call| call.to_string());
         // A new process puts its name on the records.
-        let apart = |r: &Request| r.path.ends_with("/events") || r.path.contains("/configmaps");
+        let of_process = |r: &Request| r.path.contains("/configmaps") && record_of(&r.body).is_none();
+        let apart = |r: &Request| r.path.ends_with("/events") || of_process(r);
         let requests = self.requests.iter().filter(|r| r.at >= begun && r.is_write() && !apart(r));
         let writes: Vec<String> =
             writes.chain(requests.map(|r| format!("{} {} {}", r.method, r.path, r.body))).collect();
@@ -123,15 +124,16 @@ impl World {
         self.settle().await?;
         let before = World::new(self.seed, self.shape.clone());
         let mut known = before.aws.state();
-        // A binding takes its target group over whole, and leaves it empty.
+        // A binding that does not share its target group takes it over whole, and leaves it empty.
         for (name, group) in &mut known.target_groups {
-            if name.starts_with("others") {
+            if name.starts_with("others") && !self.shares_groups() {
                 group.targets.clear();
             }
         }
         compared("what AWS has after all was deleted", &text_of(&self.aws.state()), &text_of(&known))?;
-        for plural in ["ingresses", "targetgroupbindings"] {
-            let left = self.cluster.list(plural);
+        for plural in ["ingresses", "targetgroupbindings", "configmaps"] {
+            let mut left = self.cluster.list(plural);
+            left.retain(|object| plural != "configmaps" || record_of(object).is_some());
             if !left.is_empty() {
                 return Err(format!("{plural} are left after all was deleted: {left:?}"));
             }

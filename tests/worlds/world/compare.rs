@@ -87,7 +87,26 @@ pub(crate) fn made_of(cluster: &SimulatedCluster, names: &Names) -> String {
         }
         made.insert(plural.to_owned(), Value::Object(of_kind));
     }
+    made.insert("own targets".to_owned(), own_targets(cluster));
     text(renamed(Value::Object(made), names))
+}
+
+/// Returns the binding whose own targets a ConfigMap records; `None` if it is another one.
+pub(crate) fn record_of(map: &Value) -> Option<&str> {
+    map["metadata"]["name"].as_str()?.strip_prefix("aws-lbc-targets-")
+}
+
+/// Returns the records of the targets that are the bindings' own, by the names of the target groups.
+fn own_targets(cluster: &SimulatedCluster) -> Value {
+    let mut own = Map::new();
+    let bindings = cluster.list("targetgroupbindings");
+    for map in cluster.list("configmaps") {
+        let Some(name) = record_of(&map) else { continue };
+        let binding = bindings.iter().find(|binding| binding["metadata"]["name"] == name);
+        let group = binding.and_then(|binding| binding["spec"]["targetGroupARN"].as_str()?.split('/').nth(1));
+        own.insert(group.unwrap_or(name).to_owned(), map["data"]["targets"].clone());
+    }
+    Value::Object(own)
 }
 
 pub(crate) fn compared(what: &str, is: &str, shall_be: &str) -> Result<(), String> {

@@ -6,7 +6,7 @@ use super::{
     World,
     objects::{
         NAMESPACE, backend_service, balanced_service, break_object, edit_ingress, edit_service, forwards_to, ingress,
-        mend_object, own_binding, regroup,
+        mend_object, own_binding, regroup, without_other_clusters,
     },
 };
 
@@ -25,6 +25,10 @@ impl World {
 
     fn create_ingress(&mut self, at: usize) {
         let mut object = ingress(&self.ingresses[at], &mut self.random, self.shape.backends);
+        // A target that is registered by hand would be another cluster's.
+        if self.shape.tampered {
+            without_other_clusters(&mut object);
+        }
         if self.is_grouped() {
             regroup(&mut object, &mut self.random);
         }
@@ -43,7 +47,8 @@ impl World {
     }
 
     fn create_binding(&mut self, at: usize) {
-        let object = own_binding(&self.bindings[at], &self.foreign[at], self.shape.backends, &mut self.random);
+        let (shared, backends) = (self.shares_groups(), self.shape.backends);
+        let object = own_binding(&self.bindings[at], &self.foreign[at], shared, backends, &mut self.random);
         self.create(object);
     }
 
@@ -209,7 +214,7 @@ impl World {
         }
     }
 
-    /// A binding takes its target group over whole, so one that has been there has had an effect: it must be there.
+    /// A binding may take its target group over whole, so one that has been there has had an effect: it must be there.
     pub(crate) fn create_bindings(&mut self) {
         for at in 0..self.bindings.len() {
             if self.cluster.get("targetgroupbindings", NAMESPACE, &self.bindings[at]).is_none() {

@@ -160,6 +160,11 @@ impl World {
         }
     }
 
+    /// Returns true if the bindings that users write leave their target groups' other targets alone.
+    pub(crate) fn shares_groups(&self) -> bool {
+        Random::new(self.seed).fork(13).chance(0.5)
+    }
+
     fn tell(&mut self, what: impl Into<String>) {
         self.reported.push((Instant::now(), what.into()));
     }

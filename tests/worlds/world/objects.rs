@@ -179,11 +179,20 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
             annotations[alb(annotation)] = json!(value(annotation, &mut of_front));
         }
     }
+    // It stays: where it comes or goes while pods do, what is registered depends on the past.
+    if random.fork(38).chance(0.2) {
+        annotations[alb("multi-cluster-target-group")] = json!("true");
+    }
     let mut spec = json!({ "ingressClassName": "alb", "rules": rules(random, backends) });
     if random.chance(0.2) {
         spec["defaultBackend"] = backend(random, backends);
     }
     json!({ "kind": "Ingress", "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations }, "spec": spec })
+}
+
+/// Makes an Ingress the only user of its target groups.
+pub(crate) fn without_other_clusters(object: &mut Value) {
+    object["metadata"]["annotations"].as_object_mut().unwrap().remove(&alb("multi-cluster-target-group"));
 }
 
 /// Puts an Ingress in a group, in another one or in none, and removes from it what members could differ about: the member that came
@@ -282,13 +291,14 @@ fn service_port(number: usize, port: usize) -> Value {
     })
 }
 
-/// A binding that a user writes for a target group of another owner.
-pub(crate) fn own_binding(name: &str, target_group: &str, backends: usize, random: &mut Random) -> Value {
+/// A binding that a user writes for a target group of another owner, who may have targets in it too.
+pub(crate) fn own_binding(name: &str, target_group: &str, shared: bool, backends: usize, random: &mut Random) -> Value {
     json!({
         "kind": "TargetGroupBinding",
         "metadata": { "name": name, "namespace": NAMESPACE },
         "spec": {
             "targetGroupARN": target_group, "targetType": "ip", "ipAddressType": "ipv4",
+            "multiClusterTargetGroup": shared,
             "serviceRef": { "name": backend_name(random.below(backends)), "port": 80 },
         },
     })

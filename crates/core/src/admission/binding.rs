@@ -11,6 +11,7 @@ use crate::{
     desired::BuildConfig,
     model::{ObjectName, StackId, Value},
     snapshot::{Snapshot, TargetGroupBinding},
+    targets::shared::is_shared,
 };
 
 pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig) -> AdmissionResponse {
@@ -126,9 +127,9 @@ fn taken(snapshot: &Snapshot, name: &ObjectName, new: &TargetGroupBinding) -> Op
     }
     let arn = given(new.spec.target_group_arn.as_ref());
     let group = arn.or_else(|| given(new.spec.target_group_name.as_ref()))?;
-    let shares = |binding: &TargetGroupBinding| binding.spec.multi_cluster_target_group == Some(true);
     let other = snapshot.target_group_bindings.values().find(|other| {
-        other.name != *name && !other.deleting && names_same(&new.spec, &other.spec) && !(shares(new) && shares(other))
+        let share = is_shared(&new.spec) && is_shared(&other.spec);
+        other.name != *name && !other.deleting && names_same(&new.spec, &other.spec) && !share
     })?;
     Some(format!(
         "the target group {group} already has the TargetGroupBinding {}; delete that first, or bind another",

@@ -14,6 +14,13 @@ pub const BACKEND_GROUP_DESCRIPTION: &str = "[k8s] Shared Backend SecurityGroup 
 /// The description of the controller's rules on the security groups of nodes; only rules with this text are ever revoked.
 pub const NODE_RULE_DESCRIPTION: &str = "elbv2.k8s.aws/targetGroupBinding=shared";
 
+/// The name of the ConfigMap in a binding's namespace with the targets that are the binding's own, where other clusters have
+/// targets in the same group.
+#[must_use]
+pub fn own_targets(binding: &str) -> String {
+    format!("aws-lbc-targets-{binding}")
+}
+
 /// Lower-case hexadecimal SHA-256 of the parts, one behind the other without separators.
 fn hash(parts: &[&str]) -> String {
     let mut digest = Sha256::new();

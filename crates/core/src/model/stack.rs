@@ -481,6 +481,8 @@ pub struct Binding {
     pub service_port: PortReference,
     /// The labels that nodes need to be targets: `spec.nodeSelector.matchLabels`. Empty selects all nodes.
     pub node_labels: BTreeMap<String, String>,
+    /// True if other clusters register targets in the same group: `spec.multiClusterTargetGroup`.
+    pub multi_cluster: bool,
     /// The peers that can reach the targets; `None` if the controller does not manage the rules for nodes and pods.
     pub networking: Option<Vec<NetworkingRule>>,
 }

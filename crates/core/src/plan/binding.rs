@@ -87,6 +87,7 @@ pub fn spec(
             TargetGroupProtocol::Udp => crd::TargetGroupProtocol::Udp,
             TargetGroupProtocol::TcpUdp => crd::TargetGroupProtocol::TcpUdp,
         }),
+        multi_cluster_target_group: binding.multi_cluster.then_some(true),
         service_ref: crd::ServiceReference { name: binding.service.clone(), port: port(&binding.service_port) },
         networking,
         node_selector: (!binding.node_labels.is_empty())

@@ -157,6 +157,21 @@ pub fn of_targets<T: std::fmt::Display>(group: &TargetGroupArn, targets: impl In
     hashed(&format!("{FORMAT} {group} {}", targets.into_iter().collect::<Vec<_>>().join(" ")))
 }
 
+/// The beginning of the texts of [`of_shared_targets`].
+const SHARED: &str = "shared:";
+
+/// The same as [`of_targets`] for a target group that other clusters use too, so that a change of that is no steady state.
+#[must_use]
+pub fn of_shared_targets<T: std::fmt::Display>(group: &TargetGroupArn, targets: impl IntoIterator<Item = T>) -> String {
+    format!("{SHARED}{}", of_targets(group, targets))
+}
+
+/// Returns true if a checkpoint is about a target group that other clusters used too.
+#[must_use]
+pub fn was_shared(checkpoint: &str) -> bool {
+    checkpoint.split_once(' ').is_some_and(|(_, digest)| digest.starts_with(SHARED))
+}
+
 /// Returns the value of [`CHECKPOINT`] for a term of the lease and the text of [`of_targets`].
 #[must_use]
 pub fn in_term(term: i32, targets: &str) -> String {

@@ -8,8 +8,7 @@ use crate::{
     snapshot::{Snapshot, TargetGroupBinding},
 };
 
-use super::TargetGroupKey;
-use super::status;
+use super::{TargetGroupKey, shared::is_shared, status};
 
 /// The reason why a binding does not get the target group that it names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,7 +132,7 @@ impl<'a> Bindings<'a> {
     }
 
     /// Returns why a binding may not use the target group, if it may not: the group belongs to a stack, and only the stack's
-    /// binding may use it, or another binding has it by [`precedence`].
+    /// binding may use it, or another binding has it by [`precedence`] and the two do not share it.
     pub fn denied(&self, binding: &TargetGroupBinding, owner: Option<&Owner>) -> Option<Denied> {
         let arn = self.arn;
         if let Some(owner) = owner {
@@ -143,7 +142,8 @@ impl<'a> Bindings<'a> {
             return (holder != binding.name).then(|| Denied::OfStack { arn: arn.clone(), object, holder });
         }
         let first = self.others(&binding.name).min_by(|a, b| precedence(a, arn).cmp(&precedence(b, arn)))?;
-        let taken = precedence(first, arn) < precedence(binding, arn);
+        let share = is_shared(&first.spec) && is_shared(&binding.spec);
+        let taken = !share && precedence(first, arn) < precedence(binding, arn);
         taken.then(|| Denied::Taken { arn: arn.clone(), holder: first.name.clone() })
     }
 }

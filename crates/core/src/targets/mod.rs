@@ -6,6 +6,7 @@ pub mod endpoints;
 pub mod node_rules;
 pub mod plan;
 pub mod readiness;
+pub mod shared;
 pub mod status;
 
 pub use binding_owners::{group_of, holder};

@@ -101,6 +101,7 @@ fn target_group(target_type: TargetType) -> TargetGroup {
             service: "api".to_owned(),
             service_port: albatross_core::model::PortReference::Number(80),
             node_labels: Tags::new(),
+            multi_cluster: false,
             networking: None,
         },
         cause: albatross_core::model::Cause {

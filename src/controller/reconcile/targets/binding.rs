@@ -24,6 +24,7 @@ use albatross_core::{
 use super::{
     Cloud, Cluster, Departed, Problem, Stage, Subject, Targets, TargetsError,
     registering::{BoundTargetGroup, Registering, names_targets},
+    shared::{OwnTargets, digest},
     zones::{ZoneSource, zone},
 };
 use albatross_core::targets::{
@@ -31,6 +32,7 @@ use albatross_core::targets::{
     endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target_state},
     plan::{TargetPlan, TargetState, Unregistered, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
+    shared::is_shared,
     status::{self, Report},
 };
 
@@ -114,13 +116,17 @@ struct Resolved {
     resolution: Resolution,
 }
 
+/// The registered targets of a group.
+struct Registered {
+    /// Those that the binding decides about.
+    present: BTreeMap<Target, TargetHealth>,
+    /// The targets that the binding may deregister, if it does not decide about all.
+    own: Option<OwnTargets>,
+}
+
 /// Returns the field of a spec that is not supported yet.
 pub(crate) fn unsupported(spec: &TargetGroupBindingSpec) -> Option<&'static str> {
-    if spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()) {
-        Some("iamRoleArnToAssume")
-    } else {
-        (spec.multi_cluster_target_group == Some(true)).then_some("multiClusterTargetGroup")
-    }
+    spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()).then_some("iamRoleArnToAssume")
 }
 
 impl TargetsError {
@@ -235,6 +241,18 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         known.map(|facts| with_facts(binding.clone(), &facts)).transpose()
     }
 
+    /// Invalidates the cached targets of a binding's group and the record of its own targets, so that the next pass finds
+    /// what others have changed.
+    pub fn invalidate_binding(&self, name: &ObjectName) {
+        let Some(binding) = self.snapshot().target_group_bindings.get(name).cloned() else { return };
+        if let Ok(Some((_, arn))) = self.completed(&binding) {
+            self.cloud.invalidate_targets(&arn);
+        }
+        if let Some(memory) = self.memory().get_mut(name) {
+            memory.recorded = None;
+        }
+    }
+
     /// Invalidates the cached state of a target group that AWS does not find any more.
     fn invalidate(&self, arn: &TargetGroupArn) {
         self.cloud.invalidate_targets(arn);
@@ -250,40 +268,56 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     /// Registers and deregisters the targets of a binding's target group, and updates the readiness gates of its pods.
     async fn sync_targets(&self, binding: &TargetGroupBinding) -> Result<BindingOutcome, Failure> {
-        let Resolved { binding, arn, resolution } = self.resolved(binding).await?;
-        let digest = match &resolution {
-            Resolution::Targets { targets, .. } => Some(record::of_targets(&arn, targets.keys())),
+        let resolved = self.resolved(binding).await?;
+        let Resolved { binding, arn, resolution } = &resolved;
+        let digest = match resolution {
+            Resolution::Targets { targets, .. } => Some(digest(binding, arn, targets.keys())),
             Resolution::BackendMissing { .. } => None,
         };
-        let checkpoint = self.checkpoint(&binding);
+        let checkpoint = self.checkpoint(binding);
         let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
         let counts = digest.as_ref().is_some_and(|digest| self.counts(checkpoint.as_deref(), digest));
-        if held && counts && self.cloud.checkpoint_is_trusted(&arn).await.map_err(Problem::from)? {
-            self.report(&binding, &Report::reconciled(), Some(&arn)).await?;
+        if held && counts && self.cloud.checkpoint_is_trusted(arn).await.map_err(Problem::from)? {
+            self.report(binding, &Report::reconciled(), Some(arn)).await?;
             let mut outcome = BindingOutcome::default();
-            if let Resolution::Targets { targets, .. } = &resolution {
+            if let Resolution::Targets { targets, .. } = resolution {
                 outcome.targets = Some(targets.len());
-                self.update_readiness_gates(&binding, &arn, targets, &mut outcome).await?;
+                self.update_readiness_gates(binding, arn, targets, &mut outcome).await?;
             }
             return Ok(outcome);
         }
-        let present = self.present_targets(&arn).await?;
-        let serves_none = !matches!(&resolution, Resolution::Targets { targets, .. } if !targets.is_empty());
-        if serves_none && present.values().any(|health| !is_draining(health)) {
-            self.prove_nothing(&binding, &resolution).await?;
+        let mut present = self.present_targets(arn).await?;
+        let own = self.own_targets(binding, arn).await?;
+        if let Some(own) = &own {
+            own.restrict(&desired(resolution), &mut present);
         }
-        let backend_missing = matches!(resolution, Resolution::BackendMissing { .. });
-        let (owners, missing) = desired_targets(&binding.name, resolution);
-        let wanted: BTreeSet<Target> = owners.keys().cloned().collect();
-        let plan = plan(&wanted, &present, self.settings.max_targets);
+        if desired(resolution).is_empty() && present.values().any(|health| !is_draining(health)) {
+            self.prove_nothing(binding, resolution).await?;
+        }
         if !held {
             self.permit.check("RegisterTargets")?;
-            let added = self.cluster.set_finalizer(&binding, true).await;
+            let added = self.cluster.set_finalizer(binding, true).await;
             added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
         }
+        self.change_targets(resolved, Registered { present, own }, digest, checkpoint).await
+    }
+
+    /// Makes the target group have the desired targets, and writes the status and the checkpoint.
+    async fn change_targets(
+        &self,
+        resolved: Resolved,
+        registered: Registered,
+        digest: Option<String>,
+        checkpoint: Option<String>,
+    ) -> Result<BindingOutcome, Failure> {
+        let Resolved { binding, arn, resolution } = resolved;
+        let backend_missing = matches!(resolution, Resolution::BackendMissing { .. });
+        let wanted = desired(&resolution);
+        let (owners, missing) = desired_targets(&binding.name, resolution);
+        let plan = plan(&wanted, &registered.present, self.max_targets(&binding));
         let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
         let targets = owners.len() - plan.left_out.len();
-        let left_out = (!complete).then(|| left_out(plan.left_out.len(), self.settings.max_targets));
+        let left_out = (!complete).then(|| self.left_out(&binding, plan.left_out.len()));
         let mut outcome = BindingOutcome::default();
         let problems = missing.iter().chain(&left_out);
         outcome
@@ -296,7 +330,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             self.write_checkpoint(&binding, None).await?;
         }
         let bound = BoundTargetGroup { binding: &binding, arn: &arn, owners: &owners };
-        let carried = self.carry_out(bound, plan, &present, &mut outcome).await;
+        let carried = self.carry_out_recorded(bound, plan, &registered, &wanted, &mut outcome).await;
         // A problem with some targets must not delay the pods of the others.
         let gates = match &carried {
             Err(Failure(_, Problem::TargetGroupMissing(_))) => Ok(()),
@@ -318,6 +352,24 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             self.write_checkpoint(&binding, digest).await?;
         }
         Ok(outcome)
+    }
+
+    /// Makes the calls of a plan. If other clusters use the target group too, the targets are recorded before they are
+    /// registered, and forgotten after they are deregistered.
+    async fn carry_out_recorded(
+        &self,
+        bound: BoundTargetGroup<'_>,
+        plan: TargetPlan,
+        registered: &Registered,
+        wanted: &BTreeSet<Target>,
+        outcome: &mut BindingOutcome,
+    ) -> Result<(), Failure> {
+        let Registered { present, own } = registered;
+        let Some(own) = own else { return self.carry_out(bound, plan, present, outcome).await };
+        let record = self.record_before(bound.binding, own, &plan, wanted).await?;
+        let carried = self.carry_out(bound, plan, present, outcome).await;
+        let recorded = self.record_after(bound.binding, record, &outcome.deregistered).await;
+        carried.and(recorded)
     }
 
     /// Returns the completed binding with its target group and its endpoints. Returns an error for a binding that does
@@ -370,12 +422,23 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
+    /// Returns the report on targets that exceed the maximum number.
+    fn left_out(&self, binding: &TargetGroupBinding, count: usize) -> Report {
+        let most = self.max_targets(binding).unwrap_or_default();
+        let message = if self.settings.max_targets == Some(most) {
+            format!("{count} targets are left out: --max-targets-per-target-group allows {most}")
+        } else {
+            format!("{count} targets are left out: a binding with spec.multiClusterTargetGroup has at most {most}")
+        };
+        Report { ready: false, reason: "FailedReconcile", message }
+    }
+
     fn counts(&self, checkpoint: Option<&str>, digest: &str) -> bool {
         checkpoint.is_some_and(|checkpoint| record::counts(checkpoint, &self.terms(), digest))
     }
 
     /// Returns the checkpoint of a binding. The watch may lag behind the last write.
-    fn checkpoint(&self, binding: &TargetGroupBinding) -> Option<String> {
+    pub(crate) fn checkpoint(&self, binding: &TargetGroupBinding) -> Option<String> {
         let written = self.memory().get(&binding.name).and_then(|memory| memory.checkpoint.clone());
         let written = written.filter(|(uid, _)| *uid == binding.uid);
         written.map_or_else(|| binding.checkpoint.clone(), |(_, checkpoint)| checkpoint)
@@ -512,7 +575,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     outcome.unblocked = bindings.others(&binding.name).map(|other| other.name.clone()).collect();
                     match &owner {
                         Some(owner) => bindings.holder(owner).is_some_and(|holder| holder.name == binding.name),
-                        None => outcome.unblocked.is_empty(),
+                        // Of a shared group, each releases the targets that are its own.
+                        None => outcome.unblocked.is_empty() || is_shared(&binding.spec),
                     }
                 };
                 if holds {
@@ -523,6 +587,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
             Err(problem) => return Err(problem.into()),
         }
+        self.delete_record(binding).await?;
         self.open_gates(&binding.name, OpenGateReason::BindingDeleted, &mut outcome).await?;
         self.permit.check("DeregisterTargets")?;
         let removed = self.cluster.set_finalizer(binding, false).await;
@@ -546,6 +611,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         outcome: &mut BindingOutcome,
     ) -> Result<(), Failure> {
         let trusted_targets = self.trusted_targets(binding, arn).await?;
+        let own = self.own_targets_at_the_end(binding, arn, trusted_targets.as_ref()).await?;
         // Only AWS knows the zone with which a target outside the VPC was registered, and deregistration requires that
         // zone.
         let zoned = match &trusted_targets {
@@ -566,16 +632,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 present => present.map_err(Problem::from)?,
             },
         };
-        // Other clusters may have targets in the same group; those of the binding's Service belong to this cluster.
-        if binding.spec.multi_cluster_target_group == Some(true) {
-            let resolution = resolve(&self.snapshot(), binding).map_err(Problem::from)?;
-            let ours = match resolution {
-                Resolution::Targets { targets, .. } => targets,
-                Resolution::BackendMissing { .. } => return Ok(()),
-            };
-            present.retain(|target, _| {
-                ours.contains_key(&albatross_core::targets::endpoints::target(&target.id, target.port))
-            });
+        if let Some(own) = own {
+            if !own.is_known() && present.values().any(|health| !is_draining(health)) {
+                outcome.notices.push(unrecorded(arn));
+            }
+            own.restrict(&BTreeSet::new(), &mut present);
         }
         let surplus = plan(&BTreeSet::new(), &present, None).surplus;
         for batch in safe_to_deregister(surplus, Unregistered::default(), |_| TargetState::Gone) {
@@ -611,8 +672,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             Ok(Resolution::Targets { targets, .. }) => targets.into_keys().collect(),
             Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeSet::new(),
         };
-        let digest = |targets: &BTreeSet<Target>| self.counts(Some(&checkpoint), &record::of_targets(arn, targets));
-        Ok([BTreeSet::new(), of_service].into_iter().find(digest))
+        let is_of = |targets: &BTreeSet<Target>| self.counts(Some(&checkpoint), &digest(binding, arn, targets));
+        Ok([BTreeSet::new(), of_service].into_iter().find(is_of))
     }
 
     /// Records that the node rules must be computed again, if the binding's input to them has changed.
@@ -679,13 +740,20 @@ fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Ta
     }
 }
 
-/// Returns the report on targets that exceed the maximum number.
-fn left_out(count: usize, max_targets: Option<usize>) -> Report {
+/// Returns the notice about a deleted binding of a shared target group whose record is gone.
+fn unrecorded(arn: &TargetGroupArn) -> Notice {
     let message = format!(
-        "{count} targets are left out: --max-targets-per-target-group allows {}",
-        max_targets.unwrap_or_default()
+        "no record says which targets of {arn} are this binding's own, so none is deregistered; deregister those of this cluster by hand"
     );
-    Report { ready: false, reason: "FailedReconcile", message }
+    Notice { reason: Stage::Cleanup.reason(), message }
+}
+
+/// Returns the desired targets.
+fn desired(resolution: &Resolution) -> BTreeSet<Target> {
+    match resolution {
+        Resolution::Targets { targets, .. } => targets.keys().cloned().collect(),
+        Resolution::BackendMissing { .. } => BTreeSet::new(),
+    }
 }
 
 /// Fills in the fields that a binding leaves out.

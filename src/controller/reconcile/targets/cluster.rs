@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    api::core::v1::ConfigMap,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
@@ -15,12 +19,15 @@ use albatross_core::{
         crd::{self, TargetGroupBindingStatus, target_group_binding::TargetType},
         kubernetes as wire,
     },
-    model::{ObjectName, tags::BINDING_FINALIZER},
+    model::{ObjectName, names, tags::BINDING_FINALIZER},
     record::{CHECKPOINT, FOREIGN_CHECKPOINTS},
     snapshot::{EndpointSlice, PodReference, Readiness, Service, TargetGroupBinding},
 };
 
-use albatross_core::targets::readiness::Change;
+use albatross_core::targets::{
+    readiness::Change,
+    shared::{BINDING_UID, TARGETS_KEY},
+};
 
 /// The number of times that a write is retried after another client's change.
 const TRIES: u32 = 5;
@@ -76,6 +83,19 @@ pub trait Cluster: Send + Sync + 'static {
         binding: &TargetGroupBinding,
         target_type: TargetType,
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Reads the text of the record of the targets that are a binding's own; `None` if there is none.
+    fn own_targets(
+        &self,
+        binding: &TargetGroupBinding,
+    ) -> impl Future<Output = Result<Option<String>, ClusterError>> + Send;
+    /// Writes that record whole, or creates it.
+    fn write_own_targets(
+        &self,
+        binding: &TargetGroupBinding,
+        text: &str,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Deletes the record of the binding of this name.
+    fn delete_own_targets(&self, binding: &ObjectName) -> impl Future<Output = Result<(), ClusterError>> + Send;
     /// Writes a binding's status.
     fn write_status(
         &self,
@@ -114,6 +134,10 @@ impl LiveCluster {
 
     fn bindings(&self, name: &ObjectName) -> Api<crd::TargetGroupBinding> {
         Api::namespaced(self.client.clone(), &name.namespace)
+    }
+
+    fn config_maps(&self, binding: &ObjectName) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), &binding.namespace)
     }
 }
 
@@ -193,6 +217,45 @@ impl Cluster for LiveCluster {
         let patch = json!({ "metadata": metadata, "spec": { "targetType": target_type } });
         let api = self.bindings(&binding.name);
         with_deadline(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        Ok(())
+    }
+
+    async fn own_targets(&self, binding: &TargetGroupBinding) -> Result<Option<String>, ClusterError> {
+        let api = self.config_maps(&binding.name);
+        let found = with_deadline(api.get_opt(&names::own_targets(&binding.name.name))).await?;
+        let of_binding = |found: &ConfigMap| {
+            let uid = found.metadata.annotations.as_ref().and_then(|annotations| annotations.get(BINDING_UID));
+            uid.is_none_or(|uid| *uid == binding.uid)
+        };
+        let data = found.filter(of_binding).and_then(|found| found.data);
+        Ok(data.and_then(|mut data| data.remove(TARGETS_KEY)))
+    }
+
+    async fn write_own_targets(&self, binding: &TargetGroupBinding, text: &str) -> Result<(), ClusterError> {
+        let api = self.config_maps(&binding.name);
+        let name = names::own_targets(&binding.name.name);
+        let map = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                annotations: Some(BTreeMap::from([(BINDING_UID.to_owned(), binding.uid.clone())])),
+                ..ObjectMeta::default()
+            },
+            data: Some(BTreeMap::from([(TARGETS_KEY.to_owned(), text.to_owned())])),
+            ..ConfigMap::default()
+        };
+        match with_deadline(api.replace(&name, &PostParams::default(), &map)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                with_deadline(api.create(&PostParams::default(), &map)).await?;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn delete_own_targets(&self, binding: &ObjectName) -> Result<(), ClusterError> {
+        let api = self.config_maps(binding);
+        with_deadline(api.delete(&names::own_targets(&binding.name), &DeleteParams::default())).await?;
         Ok(())
     }
 

@@ -28,8 +28,27 @@ pub enum Stage {
     UpdateStatus,
     /// Writing or removing the checkpoint.
     WriteCheckpoint,
+    /// Reading or writing the record of the targets that are the binding's own.
+    Record,
     /// Writing the condition of a pod that waits at a readiness gate.
     UpdatePodStatus,
+}
+
+impl Stage {
+    /// Returns the reason of the event about an error of this stage.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::AddFinalizer => "FailedAddFinalizer",
+            Self::RemoveFinalizer => "FailedRemoveFinalizer",
+            Self::Reconcile => "FailedReconcile",
+            Self::Network => "FailedNetworkReconcile",
+            Self::Cleanup => "FailedCleanup",
+            Self::UpdateStatus => "FailedUpdateStatus",
+            Self::WriteCheckpoint => "FailedWriteCheckpoint",
+            Self::Record => "FailedRecordTargets",
+            Self::UpdatePodStatus => "FailedUpdatePodStatus",
+        }
+    }
 }
 
 /// The object or resource of an error.
@@ -142,16 +161,7 @@ impl TargetsError {
     /// Returns the reason of the event, the same as in aws-load-balancer-controller.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        match self.stage {
-            Stage::AddFinalizer => "FailedAddFinalizer",
-            Stage::RemoveFinalizer => "FailedRemoveFinalizer",
-            Stage::Reconcile => "FailedReconcile",
-            Stage::Network => "FailedNetworkReconcile",
-            Stage::Cleanup => "FailedCleanup",
-            Stage::UpdateStatus => "FailedUpdateStatus",
-            Stage::WriteCheckpoint => "FailedWriteCheckpoint",
-            Stage::UpdatePodStatus => "FailedUpdatePodStatus",
-        }
+        self.stage.reason()
     }
 
     /// Returns the binding of the event, if there is one.
@@ -196,7 +206,7 @@ impl TargetsError {
             Problem::TargetGroupMissing(_) => Some("correct the name, or create the target group".to_owned()),
             Problem::TargetType { .. } => Some("bind a target group of type instance or ip".to_owned()),
             Problem::Denied(Denied::Taken { .. }) => {
-                Some("delete one of the two, or give each a target group of its own".to_owned())
+                Some("delete one of the two, give each a target group of its own, or set spec.multiClusterTargetGroup on both".to_owned())
             }
             Problem::Denied(Denied::OfStack { object, .. }) => {
                 Some(format!("bind a target group of your own, or route to the Service in {object}"))

@@ -168,10 +168,12 @@ pub(super) struct FakeCluster {
     pub others: Arc<Mutex<(bool, bool)>>,
     /// True if the watches show no writes.
     pub behind: bool,
-    /// The number of following writes of a status or checkpoint that take effect without an answer.
+    /// The number of following writes of a status, checkpoint or record that take effect without an answer.
     pub unanswered: Arc<Mutex<usize>>,
     /// The pods whose status cannot be written.
     pub unwritable: Arc<Mutex<BTreeSet<ObjectName>>>,
+    /// The records of bindings whose groups are shared.
+    pub records: Arc<Mutex<BTreeMap<ObjectName, String>>>,
     log: Log,
 }
 
@@ -224,6 +226,23 @@ impl Cluster for FakeCluster {
         self.log.lock().unwrap().push(format!("type {target_type:?}"));
         self.change(&binding.name, |binding| binding.spec.target_type = Some(target_type));
         Ok(())
+    }
+
+    async fn own_targets(&self, binding: &TargetGroupBinding) -> Result<Option<String>, ClusterError> {
+        self.log.lock().unwrap().push("read record".to_owned());
+        Ok(self.records.lock().unwrap().get(&binding.name).cloned())
+    }
+
+    async fn write_own_targets(&self, binding: &TargetGroupBinding, text: &str) -> Result<(), ClusterError> {
+        self.log.lock().unwrap().push(format!("record {text}"));
+        self.records.lock().unwrap().insert(binding.name.clone(), text.to_owned());
+        self.answer()
+    }
+
+    async fn delete_own_targets(&self, binding: &ObjectName) -> Result<(), ClusterError> {
+        self.log.lock().unwrap().push("record off".to_owned());
+        let was_there = self.records.lock().unwrap().remove(binding).is_some();
+        if was_there { self.answer() } else { Err(ClusterError::Gone) }
     }
 
     async fn write_status(

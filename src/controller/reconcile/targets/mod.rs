@@ -9,13 +9,14 @@ mod gates;
 mod network_interfaces;
 mod node_rule_state;
 mod registering;
+mod shared;
 mod zones;
 
 #[cfg(test)]
 mod fake;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
@@ -35,7 +36,7 @@ use albatross_aws::{AwsWriter, Inventory, WritePermit};
 use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
 use albatross_core::{
     api::crd::TargetGroupBindingStatus,
-    model::{ObjectName, Tags, VpcId},
+    model::{ObjectName, Tags, Target, VpcId},
     snapshot::{GateState, Snapshot},
 };
 
@@ -89,6 +90,8 @@ struct Memory {
     status: Option<(String, TargetGroupBindingStatus)>,
     /// The UID, and the last written or removed checkpoint.
     checkpoint: Option<(String, Option<String>)>,
+    /// The UID, and the last read or written record of a binding whose group is shared.
+    recorded: Option<(String, BTreeSet<Target>)>,
     /// The next query for the health of targets, while a pod waits for it.
     look: Option<Look>,
     /// The time since when each pod waits, also while it is no target in between, with its UID.

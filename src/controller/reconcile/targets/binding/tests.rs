@@ -6,6 +6,7 @@ use albatross_core::targets::binding_owners::Denied;
 mod binding_owners;
 mod checkpoint;
 mod gates;
+mod shared;
 mod zones;
 
 const READY: &str = "status 1 True Reconciled: the endpoints of the Service are registered in the target group";
@@ -161,10 +162,10 @@ async fn of_two_bindings_the_older_has_the_target_group() {
     });
     insta::assert_snapshot!(text(&reconcile(&lab, "a-younger").await.unwrap_err()), @"
     FailedReconcile: TargetGroupBinding shop/a-younger: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the TargetGroupBinding shop/tgb, and each would deregister the targets of the other
-    fix: delete one of the two, or give each a target group of its own
+    fix: delete one of the two, give each a target group of its own, or set spec.multiClusterTargetGroup on both
     transient: false
     ");
-    insta::assert_snapshot!(lab.log().join("\n"), @"status - False FailedReconcile: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the TargetGroupBinding shop/tgb, and each would deregister the targets of the other; delete one of the two, or give each a target group of its own");
+    insta::assert_snapshot!(lab.log().join("\n"), @"status - False FailedReconcile: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the TargetGroupBinding shop/tgb, and each would deregister the targets of the other; delete one of the two, give each a target group of its own, or set spec.multiClusterTargetGroup on both");
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", "register 10.0.0.1:8080", READY]);
     // When the older binding is deleted, the younger one decides about the targets.
@@ -480,35 +481,17 @@ async fn nothing_is_written_without_the_lease() {
 
 #[tokio::test]
 async fn what_cannot_be_honoured_is_refused() {
-    for (change, field) in [
-        (
-            (|spec| spec.multi_cluster_target_group = Some(true)) as fn(&mut TargetGroupBindingSpec),
-            "multiClusterTargetGroup",
-        ),
-        (|spec| spec.iam_role_arn_to_assume = Some("arn:aws:iam::1:role/x".into()), "iamRoleArnToAssume"),
-    ] {
-        let lab = lab(&["10.0.0.1"]);
-        lab.change(|snapshot| change(&mut snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().spec));
-        let error = reconcile(&lab, "tgb").await.unwrap_err();
-        assert_eq!((error.reason(), error.problem.clone()), ("FailedReconcile", Problem::Unsupported(field)));
-        let message =
-            format!("spec.{field} is not supported yet, so nothing is registered or deregistered; remove spec.{field}");
-        assert_eq!(lab.log(), [format!("status - False FailedReconcile: {message}")]);
-    }
-}
-
-#[tokio::test]
-async fn a_deleted_multi_cluster_binding_lets_go_of_its_own_targets_alone() {
     let lab = lab(&["10.0.0.1"]);
     lab.change(|snapshot| {
-        let bound = snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap();
-        bound.spec.multi_cluster_target_group = Some(true);
-        bound.finalizers = vec![BINDING_FINALIZER.to_owned()];
-        bound.deleting = true;
+        let spec = &mut snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().spec;
+        spec.iam_role_arn_to_assume = Some("arn:aws:iam::1:role/x".into());
     });
-    lab.aws.put_targets(ARN, &["10.0.0.1", "10.9.0.1"].map(|id| Target { id: id.into(), port: 8080 }.into()));
-    reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "finalizer off"]);
+    let field = "iamRoleArnToAssume";
+    let error = reconcile(&lab, "tgb").await.unwrap_err();
+    assert_eq!((error.reason(), error.problem.clone()), ("FailedReconcile", Problem::Unsupported(field)));
+    let message =
+        format!("spec.{field} is not supported yet, so nothing is registered or deregistered; remove spec.{field}");
+    assert_eq!(lab.log(), [format!("status - False FailedReconcile: {message}")]);
 }
 
 #[tokio::test]

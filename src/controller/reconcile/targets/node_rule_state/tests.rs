@@ -246,7 +246,7 @@ async fn a_binding_without_targets_is_proved_before_its_rules_go() {
 #[tokio::test]
 async fn what_a_refused_binding_lets_in_stays_as_it_is() {
     let mut refused = binding("refused", "sg-peer", 9090);
-    refused.spec.multi_cluster_target_group = Some(true);
+    refused.spec.iam_role_arn_to_assume = Some("arn:aws:iam::1:role/x".to_owned());
     let rules = [rule(7070, 7070, "sg-peer"), rule(1, 1, "sg-lb")];
     let lab = lab(&rules, vec![binding("a", "sg-lb", 8080), refused]);
     assert_eq!(reconcile(&lab).await, NOTHING);
@@ -361,7 +361,7 @@ async fn an_audit_does_not_forget_what_a_broken_binding_asked_for() {
 #[tokio::test]
 async fn in_a_full_group_a_wider_rule_takes_the_place_of_one_that_may_be_anothers() {
     let mut refused_binding = binding("refused", "sg-lb", 8080);
-    refused_binding.spec.multi_cluster_target_group = Some(true);
+    refused_binding.spec.iam_role_arn_to_assume = Some("arn:aws:iam::1:role/x".to_owned());
     let asks = vec![binding("a", "sg-lb", 8080), binding("b", "sg-lb", 9090), refused_binding];
     let lab = lab(&[rule(8080, 8080, "sg-lb"), rule(1, 1, "sg-lb")], asks);
     lab.refuse("AuthorizeSecurityGroupIngress", "RulesPerSecurityGroupLimitExceeded");

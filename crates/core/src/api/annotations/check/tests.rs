@@ -150,10 +150,6 @@ fn messages_on_a_service() {
         annotation `alb.ingress.kubernetes.io/target-types` is not known and has no effect
           fix: write `alb.ingress.kubernetes.io/target-type`, if that is what is meant
         "#);
-    assert_snapshot!(reported(ObjectKind::Service, &[("alb.ingress.kubernetes.io/multi-cluster-target-group", "true")]), @"
-    annotation `alb.ingress.kubernetes.io/multi-cluster-target-group` with the value `true` is known but not built yet, only `false` is; the object is refused, because without it access or routing would not be what it asks for
-      fix: write `false` or remove the annotation, if the object may be served like that
-    ");
     assert_snapshot!(reported(ObjectKind::Service, &[("service.beta.kubernetes.io/aws-load-balancer-schema", "internal")]), @r#"
         annotation `service.beta.kubernetes.io/aws-load-balancer-schema` is not known and has no effect
           fix: write `service.beta.kubernetes.io/aws-load-balancer-scheme`, if that is what is meant

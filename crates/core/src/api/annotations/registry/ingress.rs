@@ -137,8 +137,8 @@ annotations! {
             "The status codes of a successful health check, such as `200,301` or `200-299`.";
         TARGET_NODE_LABELS = "target-node-labels", StringMap, BOTH, PerIngress, Built, "all nodes",
             "With instance targets: the labels of the nodes to register.";
-        MULTI_CLUSTER_TARGET_GROUP = "multi-cluster-target-group", Bool, BOTH, PerIngress, BuiltFor(FALSE), "`false`",
-            "Whether other clusters register targets in the same target group.";
+        MULTI_CLUSTER_TARGET_GROUP = "multi-cluster-target-group", Bool, BOTH, PerIngress, Built, "`false`",
+            "Whether other clusters register targets in the same target group: then only those are deregistered that this cluster registered. `true` on the Ingress or on the Service is enough.";
         TARGET_CONTROL_PORT = "target-control-port".ServicePort, PORT, BOTH, PerIngress, Later, "none",
             "The port on which the targets of this Service port report to the load balancer how much they can take. It needs targets of type `ip`.";
     }

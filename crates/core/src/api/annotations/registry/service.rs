@@ -4,7 +4,6 @@ use super::{Annotation, Key, ObjectKind, Parameter, Status::*};
 use crate::api::annotations::{
     Grammar::{self, *},
     JsonShape::*,
-    values::FALSE,
 };
 
 const SERVICE: &[ObjectKind] = &[ObjectKind::Service];
@@ -101,8 +100,8 @@ annotations! {
             "The status codes of a successful health check over HTTP and HTTPS.";
         TARGET_NODE_LABELS = "aws-load-balancer-target-node-labels", StringMap, SERVICE, NotApplicable, Built, "all nodes",
             "With instance targets: the labels of the nodes to register.";
-        MULTI_CLUSTER_TARGET_GROUP = "aws-load-balancer-multi-cluster-target-group", Bool, SERVICE, NotApplicable, BuiltFor(FALSE), "`false`",
-            "Whether other clusters register targets in the same target groups.";
+        MULTI_CLUSTER_TARGET_GROUP = "aws-load-balancer-multi-cluster-target-group", Bool, SERVICE, NotApplicable, Built, "`false`",
+            "Whether other clusters register targets in the same target groups: then only those are deregistered that this cluster registered.";
     }
     "service §4.5", "service.beta.kubernetes.io/"; {
         LOAD_BALANCER_SOURCE_RANGES = "load-balancer-source-ranges", CidrList, SERVICE, NotApplicable, Built, "everywhere",

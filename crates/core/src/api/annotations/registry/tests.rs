@@ -107,14 +107,13 @@ fn what_is_built() {
         auth-session-timeout jwt-validation target-type backend-protocol backend-protocol-version
         target-group-attributes healthcheck-port healthcheck-protocol healthcheck-path healthcheck-interval-seconds
         healthcheck-timeout-seconds healthy-threshold-count unhealthy-threshold-count success-codes target-node-labels
-        enable-frontend-nlb frontend-nlb-scheme frontend-nlb-subnets frontend-nlb-security-groups frontend-nlb-listener-port-mapping
+        multi-cluster-target-group enable-frontend-nlb frontend-nlb-scheme frontend-nlb-subnets frontend-nlb-security-groups frontend-nlb-listener-port-mapping
         frontend-nlb-eip-allocations frontend-nlb-healthcheck-port frontend-nlb-healthcheck-protocol frontend-nlb-healthcheck-path
         frontend-nlb-healthcheck-interval-seconds frontend-nlb-healthcheck-timeout-seconds
         frontend-nlb-healthcheck-healthy-threshold-count frontend-nlb-healthcheck-unhealthy-threshold-count
         frontend-nlb-healthcheck-success-codes frontend-nlb-attributes frontend-nlb-tags";
     let not_built = "
-        aws-load-balancer-quic-enabled-ports
-        aws-load-balancer-multi-cluster-target-group aws-load-balancer-extra-security-groups
+        aws-load-balancer-quic-enabled-ports aws-load-balancer-extra-security-groups
         aws-load-balancer-connection-draining-enabled aws-load-balancer-connection-draining-timeout
         aws-load-balancer-connection-idle-timeout aws-load-balancer-access-log-emit-interval";
     let not_built: BTreeSet<&str> = not_built.split_whitespace().collect();

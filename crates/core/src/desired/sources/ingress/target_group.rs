@@ -25,6 +25,7 @@ struct Requested {
     version: ProtocolVersion,
     attributes: Attributes,
     node_labels: BTreeMap<String, String>,
+    multi_cluster: bool,
     user_tags: Tags,
     health_check: HealthCheck,
 }
@@ -79,6 +80,7 @@ impl<'a> Builder<'a> {
                 service: service.name.name.clone(),
                 service_port: written.clone(),
                 node_labels: requested.node_labels,
+                multi_cluster: requested.multi_cluster,
                 networking: self.networking(opened, &requested.health_check),
             },
             health_check: requested.health_check,
@@ -117,6 +119,7 @@ impl<'a> Builder<'a> {
         let user_tags = self.user_tags(member, Some(service));
         let attributes = self.value(ingress, Some(service), annotations.string_map(keys::TARGET_GROUP_ATTRIBUTES));
         let node_labels = self.value(ingress, Some(service), annotations.string_map(keys::TARGET_NODE_LABELS));
+        let multi_cluster = self.multi_cluster(member, service, &annotations);
         let target_type = target_type?.unwrap_or(self.config.default_target_type);
         if target_type == TargetType::Ip && !self.config.enable_ip_target_type {
             let message = format!(
@@ -138,6 +141,7 @@ impl<'a> Builder<'a> {
             return Err(Failed);
         };
         let (attributes, node_labels) = (attributes?.unwrap_or_default(), node_labels?);
+        let multi_cluster = multi_cluster?;
         Ok(Requested {
             target_type,
             protocol: backend_protocol,
@@ -145,9 +149,23 @@ impl<'a> Builder<'a> {
             attributes,
             // Only the Service selects pods.
             node_labels: node_labels.filter(|_| target_type == TargetType::Instance).unwrap_or_default(),
+            multi_cluster,
             user_tags,
             health_check,
         })
+    }
+
+    /// Returns true if other clusters register targets in the same group: the Ingress says so, or the Service.
+    fn multi_cluster(
+        &mut self,
+        member: Member<'a>,
+        service: &Service,
+        layered: &Annotations<'_>,
+    ) -> Result<bool, Failed> {
+        let key = keys::MULTI_CLUSTER_TARGET_GROUP;
+        let of_ingress = self.value(member.ingress, None, member.annotations.bool(key));
+        let of_both = self.value(member.ingress, Some(service), layered.bool(key));
+        Ok(of_ingress? == Some(true) || of_both? == Some(true))
     }
 
     /// The name of the target group, and the one where another of the stack has that.

@@ -72,9 +72,11 @@ impl Builder<'_> {
         let health_check = self.health_check(backend, target_type);
         let attributes = self.group_attributes(backend.port.port);
         let labels = self.value(self.annotations.string_map(keys::TARGET_NODE_LABELS));
+        let multi_cluster = self.value(self.annotations.bool(keys::MULTI_CLUSTER_TARGET_GROUP));
         let address_type = self.target_addresses(backend, placement);
         let (port, health_check, attributes) = (port?, health_check?, attributes?);
         let node_labels = labels?.filter(|_| target_type == TargetType::Instance).unwrap_or_default();
+        let multi_cluster = multi_cluster?.unwrap_or_default();
         let address_type = address_type?;
         let (access, placement, user_tags) =
             (access.ok_or(Failed)?, placement.ok_or(Failed)?, user_tags.ok_or(Failed)?);
@@ -100,6 +102,7 @@ impl Builder<'_> {
                 service: backend.service.name.name.clone(),
                 service_port: PortReference::Number(backend.port.port),
                 node_labels,
+                multi_cluster,
                 networking,
             },
             resource,

@@ -87,7 +87,7 @@ async fn the_binding_that_has_held_a_target_group_keeps_it() {
     lab.log();
     insta::assert_snapshot!(text(&reconcile(&lab, "a").await.unwrap_err()), @"
     FailedReconcile: TargetGroupBinding shop/a: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the TargetGroupBinding shop/tgb, and each would deregister the targets of the other
-    fix: delete one of the two, or give each a target group of its own
+    fix: delete one of the two, give each a target group of its own, or set spec.multiClusterTargetGroup on both
     transient: false
     ");
     lab.log();

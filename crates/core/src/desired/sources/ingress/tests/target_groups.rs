@@ -234,3 +234,26 @@ fn the_load_balancer_takes_the_name_that_it_is_given() {
     insta::assert_snapshot!(reported(""), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `` is not a valid name: it is empty; a name has 1 to 32 letters, digits and hyphens, neither starts nor ends with a hyphen, and does not start with `internal-`; choose another name");
     insta::assert_snapshot!(reported("a-name-that-is-longer-than-aws-takes"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/load-balancer-name` has the value `a-name-that-is-longer-than-aws-takes`; allowed: text of at most 32 characters");
 }
+
+#[test]
+fn a_target_group_is_shared_where_the_ingress_or_the_service_says_so() {
+    let key = "multi-cluster-target-group";
+    for (on_ingress, on_service, shared) in [
+        (None, None, [false, false]),
+        (Some("true"), None, [true, true]),
+        (None, Some("true"), [true, false]),
+        (Some("true"), Some("false"), [true, true]),
+        (Some("false"), Some("true"), [true, false]),
+        (Some("false"), Some("false"), [false, false]),
+    ] {
+        let annotation = |value: Option<&'static str>| value.map(|value| (key, value)).into_iter().collect::<Vec<_>>();
+        let paths = [("Exact", "/1", "web", "80"), ("Exact", "/2", "api", "http")];
+        let on_ingress = [annotation(on_ingress), vec![("target-type", "ip")]].concat();
+        let ingress = ingress(&on_ingress, &format!("  rules:\n{}", rules("", &paths)));
+        let stack = with_services(&annotation(on_service), &ingress).stack.unwrap();
+        let found: Vec<bool> = stack.target_groups.values().map(|group| group.binding.multi_cluster).collect();
+        assert_eq!(found, shared, "{on_ingress:?} {on_service:?}");
+    }
+    let wrong = ingress(&[("target-type", "ip"), (key, "yes")], &everything());
+    insta::assert_snapshot!(messages(&built(&wrong)), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/multi-cluster-target-group` has the value `yes`; allowed: `true` or `false`; write `true`");
+}

@@ -55,6 +55,7 @@ fn an_ingress_with_one_path_in_full() {
             service: "web".to_owned(),
             service_port: PortReference::Number(80),
             node_labels: BTreeMap::new(),
+            multi_cluster: false,
             networking: Some(vec![NetworkingRule {
                 from: vec![NetworkingPeer::SecurityGroup(SecurityGroupReference::SharedBackend(Value::Known(
                     SecurityGroupId::new("sg-shared"),

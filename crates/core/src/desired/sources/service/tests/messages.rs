@@ -30,14 +30,7 @@ fn annotations_of_classic_load_balancers() {
 
 #[test]
 fn what_is_not_built_and_must_not_be_ignored() {
-    let written =
-        [("aws-load-balancer-quic-enabled-ports", "443"), ("aws-load-balancer-multi-cluster-target-group", "true")];
-    insta::assert_snapshot!(reported(&written, PORT), @r"
-    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-multi-cluster-target-group` with the value `true` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that
-    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
-    ");
-    let harmless = [("aws-load-balancer-multi-cluster-target-group", "false")];
-    assert_eq!(reported(&harmless, PORT), "");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-quic-enabled-ports", "443")], PORT), @"Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
 }
 
 #[test]

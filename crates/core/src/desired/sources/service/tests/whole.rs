@@ -468,3 +468,12 @@ fn names_wait_for_the_uid_and_subnets_for_aws() {
     listener TCP 80 to Own(ResourceId("shop/web:80"))
     "#);
 }
+
+#[test]
+fn target_groups_that_other_clusters_use_too() {
+    for (value, shared) in [("true", true), ("false", false)] {
+        let stack = stack(&[("aws-load-balancer-multi-cluster-target-group", value)], PORT);
+        assert_eq!(stack.target_groups[0].binding.multi_cluster, shared);
+    }
+    assert!(!self::stack(&[], PORT).target_groups[0].binding.multi_cluster);
+}
