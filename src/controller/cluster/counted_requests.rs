@@ -13,12 +13,12 @@ use crate::controller::runtime::metrics::Metrics;
 
 /// The layer of a client that counts its requests.
 #[derive(Clone)]
-pub struct CountedRequests {
+pub(crate) struct CountedRequests {
     metrics: Arc<Metrics>,
 }
 
 impl CountedRequests {
-    pub fn new(metrics: &Arc<Metrics>) -> Self {
+    pub(crate) fn new(metrics: &Arc<Metrics>) -> Self {
         Self { metrics: Arc::clone(metrics) }
     }
 }
@@ -33,7 +33,7 @@ impl<S> Layer<S> for CountedRequests {
 
 /// A client whose requests are counted.
 #[derive(Clone)]
-pub struct CountedClient<S> {
+pub(crate) struct CountedClient<S> {
     inner: S,
     metrics: Arc<Metrics>,
 }

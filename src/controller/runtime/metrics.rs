@@ -698,7 +698,6 @@ impl Metrics {
 }
 
 /// A request that a webhook is answering. It counts as in flight until this is dropped.
-#[derive(Debug)]
 pub struct AnsweringWebhook<'m> {
     metrics: &'m Metrics,
     path: &'static str,

@@ -317,5 +317,5 @@ impl Controller {
 
 /// Returns the controller label of a stack in metrics.
 fn label(stack: &StackId) -> &'static str {
-    crate::controller::controller_label(&Key::Stack(stack.clone()))
+    crate::controller::metrics::controller_of(&Key::Stack(stack.clone()))
 }

@@ -2,7 +2,7 @@
 
 #[cfg(target_os = "linux")]
 use procfs::{
-    Current as _, ProcResult, WithCurrentSystemInfo as _,
+    CurrentSI as _, ProcResult, WithCurrentSystemInfo as _,
     process::{LimitValue, Process},
 };
 use prometheus_client::{

@@ -4,7 +4,6 @@ use super::{Annotation, Key, ObjectKind, Parameter, Status, Status::*};
 use crate::api::annotations::{
     Grammar::{self, *},
     JsonShape::*,
-    values::FALSE,
 };
 
 const INGRESS: &[ObjectKind] = &[ObjectKind::Ingress];
