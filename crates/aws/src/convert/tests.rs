@@ -348,3 +348,39 @@ fn an_empty_list_of_tags_is_not_sent() {
     assert_eq!(elb_tags(&to_elb_tags(&tags).unwrap()), tags);
     assert_eq!(ec2_tags(&to_ec2_tags(&tags)), tags);
 }
+
+#[test]
+fn network_settings_and_pools_are_read() {
+    let zone = |subnet: &str, prefix: Option<&str>| {
+        let prefixes = prefix.map(|prefix| vec![prefix.to_owned()]);
+        elb::AvailabilityZone::builder().subnet_id(subnet).set_source_nat_ipv6_prefixes(prefixes).build()
+    };
+    let answer = |source_nat: &str, rules: Option<&str>| {
+        elb::LoadBalancer::builder()
+            .load_balancer_arn("arn:b")
+            .load_balancer_name("b")
+            .scheme(elb::LoadBalancerSchemeEnum::Internal)
+            .r#type(elb::LoadBalancerTypeEnum::Network)
+            .ip_address_type(elb::IpAddressType::Dualstack)
+            .availability_zones(zone("subnet-1", Some("2001:db8::/80")))
+            .availability_zones(zone("subnet-2", None))
+            .enable_prefix_for_ipv6_source_nat(source_nat.into())
+            .set_enforce_security_group_inbound_rules_on_private_link_traffic(rules.map(str::to_owned))
+            .ipam_pools(elb::IpamPools::builder().ipv4_ipam_pool_id("ipam-pool-1").build())
+            .customer_owned_ipv4_pool("ipv4pool-coip-1")
+            .build()
+    };
+    let prefixes = || [(SubnetId::new("subnet-1"), "2001:db8::/80".to_owned())].into();
+    for (source_nat, rules, expected) in [
+        ("on", Some("off"), (true, Some(false))),
+        ("off", Some("on"), (false, Some(true))),
+        ("off", None, (false, None)),
+    ] {
+        let read = load_balancer(&answer(source_nat, rules)).unwrap();
+        let (ipv6_source_nat, private_link_rules) = expected;
+        let network = ObservedNetworkSettings { ipv6_source_nat, source_nat_prefixes: prefixes(), private_link_rules };
+        assert_eq!(read.network, network);
+        assert_eq!(read.pools.ipam.as_deref(), Some("ipam-pool-1"));
+        assert_eq!(read.pools.customer_owned.as_deref(), Some("ipv4pool-coip-1"));
+    }
+}

@@ -82,6 +82,12 @@ pub const ACTIONS: &[Action] = &[
     ),
     implied("ec2:DescribeAddresses", ANYTHING, &[ServiceLinkedRole], "the same, of Elastic IP addresses"),
     action("ec2:DescribeAvailabilityZones", ANYTHING, BALANCED, "the types of zones"),
+    implied(
+        "ec2:DescribeCoipPools",
+        ANYTHING,
+        &[Ingress],
+        "AWS looks for the pool of customer-owned addresses that an Ingress asks for",
+    ),
     action(
         "ec2:DescribeInstances",
         ANYTHING,
@@ -94,6 +100,7 @@ pub const ACTIONS: &[Action] = &[
         &[ServiceLinkedRole],
         "AWS checks for one when the first load balancer is internet-facing",
     ),
+    implied("ec2:DescribeIpamPools", ANYTHING, &[Ingress], "AWS looks for the IPAM pool that an Ingress asks for"),
     action("ec2:DescribeNetworkInterfaces", ANYTHING, BOUND, "the security groups of a pod"),
     action("ec2:DescribeRouteTables", ANYTHING, &[SubnetReachability], "the public subnets"),
     action(
@@ -109,6 +116,7 @@ pub const ACTIONS: &[Action] = &[
         &[Service, VpcDiscovery],
         "the VPC's blocks, which targets allow from a Network Load Balancer without security groups; --aws-vpc-tags",
     ),
+    implied("ec2:GetCoipPoolUsage", ANYTHING, &[Ingress], "the free addresses of a pool of customer-owned ones"),
     action("ec2:RevokeSecurityGroupIngress", ANYTHING, BOUND, "the opposite of ec2:AuthorizeSecurityGroupIngress"),
     action("elasticloadbalancing:AddListenerCertificates", ANYTHING, BALANCED, "further certificates of a listener"),
     action(

@@ -151,10 +151,14 @@ fn the_policy_has_what_the_code_calls_and_nothing_else_but_what_aws_asks_for() {
         [
             // ELB checks the user's permission for the pool's client.
             "cognito-idp:DescribeUserPoolClient",
-            // The first load balancer of an account makes ELB's own role, and ELB looks at these as the caller.
+            // The first load balancer of an account makes ELB's own role, and ELB looks at some of these as the caller.
             "ec2:DescribeAccountAttributes",
             "ec2:DescribeAddresses",
+            // ELB looks for pools of addresses as the caller.
+            "ec2:DescribeCoipPools",
             "ec2:DescribeInternetGateways",
+            "ec2:DescribeIpamPools",
+            "ec2:GetCoipPoolUsage",
             // WAF checks what it does with a load balancer as the caller.
             "elasticloadbalancing:SetWebAcl",
             "iam:CreateServiceLinkedRole",

@@ -115,6 +115,7 @@ async fn all_that_a_service_asks_for_is_sent() {
       Attributes.member.2.Value=true
       TargetGroupArn=arn:t/k8s-shop-web-afdbbbdbe8
     CreateLoadBalancer
+      EnablePrefixForIpv6SourceNat=off
       IpAddressType=ipv4
       Name=k8s-shop-web-ccc2b68921
       Scheme=internet-facing
@@ -206,6 +207,7 @@ async fn private_addresses_and_no_security_group_are_sent_as_such() {
       VpcId=vpc-1
       tags elbv2.k8s.aws/cluster=demo service.k8s.aws/resource=shop/web:514 service.k8s.aws/stack=shop/web
     CreateLoadBalancer
+      EnablePrefixForIpv6SourceNat=off
       IpAddressType=ipv4
       Name=k8s-shop-web-ef5f37364e
       Scheme=internal

@@ -217,7 +217,10 @@ fn the_pool_of_the_class_counts_whatever_annotations_say() {
     Warning no-effect on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.ipamConfiguration.ipv4IPAMPoolId: the load balancer is internal, and an IPAM pool gives only public addresses; remove the setting, or make the load balancer internet-facing
     Warning no-effect on IngressClassParams team: spec.ipamConfiguration.ipv4IPAMPoolId: the load balancer is internal, and an IPAM pool gives only public addresses; remove the setting, or make the load balancer internet-facing
     ");
-    insta::assert_snapshot!(pool("{ipamConfiguration: {ipv4IPAMPoolId: mine}}", &[facing]).0, @"");
+    insta::assert_snapshot!(pool("{ipamConfiguration: {ipv4IPAMPoolId: mine}}", &[facing]).0, @"
+    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.ipamConfiguration.ipv4IPAMPoolId: `mine` is not the id of an IPAM pool; write an id such as `ipam-pool-0123456789abcdef0`, or remove the setting
+    Error invalid-value on IngressClassParams team: spec.ipamConfiguration.ipv4IPAMPoolId: `mine` is not the id of an IPAM pool; write an id such as `ipam-pool-0123456789abcdef0`, or remove the setting
+    ");
 }
 
 #[test]
