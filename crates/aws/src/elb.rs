@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_elasticloadbalancingv2::{
-    operation::create_target_group::builders::CreateTargetGroupFluentBuilder, types as elb,
+    operation::create_target_group::{CreateTargetGroupOutput, builders::CreateTargetGroupFluentBuilder},
+    types as elb,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -682,7 +683,9 @@ impl AwsWriter {
             .set_port(new.port.known().map(|port| i32::from(*port)))
             .set_ip_address_type(of_six.then_some(elb::TargetGroupIpAddressTypeEnum::Ipv6))
             .target_type(elb::TargetTypeEnum::from(new.target_type.as_str()));
-        self.create_checked_target_group(call, name, vpc, &new.health_check, &new.tags).await
+        let call = with_settings(call, name, vpc, &new.health_check, &new.tags);
+        let answer = self.write("CreateTargetGroup", || call.clone().send()).await?;
+        created_target_group(&answer, &new.tags)
     }
 
     /// Creates a target group for an Application Load Balancer, which is still to be registered (CreateTargetGroup).
@@ -698,39 +701,9 @@ impl AwsWriter {
             .protocol(elb::ProtocolEnum::Tcp)
             .port(i32::from(new.port))
             .target_type(elb::TargetTypeEnum::Alb);
-        self.create_checked_target_group(call, name, vpc, &new.health_check, &new.tags).await
-    }
-
-    async fn create_checked_target_group(
-        &self,
-        call: CreateTargetGroupFluentBuilder,
-        name: &TargetGroupName,
-        vpc: &VpcId,
-        check: &HealthCheck,
-        tags: &Tags,
-    ) -> Result<ObservedTargetGroup, AwsError> {
-        let operation = "CreateTargetGroup";
-        let call = call
-            .name(name.as_str())
-            .vpc_id(vpc.as_str())
-            .health_check_enabled(true)
-            .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))
-            .health_check_port(&check.port)
-            .set_health_check_path(check.path.clone())
-            .health_check_interval_seconds(check.interval_seconds)
-            .health_check_timeout_seconds(check.timeout_seconds)
-            .healthy_threshold_count(check.healthy_threshold)
-            .unhealthy_threshold_count(check.unhealthy_threshold)
-            .set_matcher(check.matcher.as_ref().map(convert::to_matcher))
-            .set_tags(convert::to_elb_tags(tags));
-        let answer = self.write(operation, || call.clone().send()).await?;
-        let mut group = answer
-            .target_groups()
-            .first()
-            .and_then(convert::target_group)
-            .ok_or_else(|| AwsError::incomplete(operation, "target group"))?;
-        group.tags = tags.clone();
-        Ok(group)
+        let call = with_settings(call, name, vpc, &new.health_check, &new.tags);
+        let answer = self.write("CreateTargetGroup", || call.clone().send()).await?;
+        created_target_group(&answer, &new.tags)
     }
 
     /// Sets the whole health check of a target group (ModifyTargetGroup).
@@ -773,4 +746,32 @@ impl AwsWriter {
 /// Returns the security groups of each load balancer by its ARN. AWS may have added some to the requested ones.
 pub(super) fn security_groups_of(balancers: &[elb::LoadBalancer]) -> BTreeMap<String, BTreeSet<SecurityGroupId>> {
     balancers.iter().filter_map(|b| Some((b.load_balancer_arn()?.to_owned(), convert::security_groups(b)))).collect()
+}
+
+/// Returns the call that creates a target group, with what all of them have.
+fn with_settings(
+    call: CreateTargetGroupFluentBuilder,
+    name: &TargetGroupName,
+    vpc: &VpcId,
+    check: &HealthCheck,
+    tags: &Tags,
+) -> CreateTargetGroupFluentBuilder {
+    call.name(name.as_str())
+        .vpc_id(vpc.as_str())
+        .health_check_enabled(true)
+        .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))
+        .health_check_port(&check.port)
+        .set_health_check_path(check.path.clone())
+        .health_check_interval_seconds(check.interval_seconds)
+        .health_check_timeout_seconds(check.timeout_seconds)
+        .healthy_threshold_count(check.healthy_threshold)
+        .unhealthy_threshold_count(check.unhealthy_threshold)
+        .set_matcher(check.matcher.as_ref().map(convert::to_matcher))
+        .set_tags(convert::to_elb_tags(tags))
+}
+
+fn created_target_group(answer: &CreateTargetGroupOutput, tags: &Tags) -> Result<ObservedTargetGroup, AwsError> {
+    let group = answer.target_groups().first().and_then(convert::target_group);
+    let group = group.ok_or_else(|| AwsError::incomplete("CreateTargetGroup", "target group"))?;
+    Ok(ObservedTargetGroup { tags: tags.clone(), ..group })
 }

@@ -94,7 +94,9 @@ impl Applier {
                 inventory.record_security_group_deleted(id);
             }
             StepAction::CreateTargetGroup(wanted) => self.create_target_group(group, wanted, resources).await?,
-            StepAction::CreateFrontendTargetGroup(wanted) => self.create_frontend_target_group(group, wanted).await?,
+            StepAction::CreateFrontendTargetGroup(wanted) => {
+                Box::pin(self.create_frontend_target_group(group, wanted)).await?;
+            }
             StepAction::RegisterLoadBalancer { arn, target, .. } => {
                 let targets = [registration(target)];
                 aws.register_targets(arn, &targets).await.map_err(StepError::Aws)?;
