@@ -343,9 +343,13 @@ fn what_is_not_built_is_refused_and_makes_nothing() {
         let namespace = "refused";
         stage.cluster.namespace(namespace).await?;
         stage.proxy.reset();
-        let fenced = ingress("web", &[("alb.ingress.kubernetes.io/enable-frontend-nlb", "true")], &["web"]);
-        apply(&stage, namespace, &[service("web"), fenced]).await?;
-        let expected = "Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/enable-frontend-nlb` with the value `true` is known but not built yet, only `false` is; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that";
+        let mut fenced = service("web");
+        let spec = json!({"type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb"});
+        spec.as_object().context("no spec")?.iter().for_each(|(field, value)| fenced["spec"][field] = value.clone());
+        fenced["metadata"]["annotations"] =
+            json!({"service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports": "80"});
+        apply(&stage, namespace, &[fenced]).await?;
+        let expected = "Service/web FailedBuildModel: Failed build model due to annotation `service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it";
         warnings_become(&stage, namespace, &[expected]).await?;
         stage.settle(QUIET, SOON).await?;
         warnings_are(&stage, namespace, &[expected]).await?;

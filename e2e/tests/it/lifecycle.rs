@@ -134,27 +134,6 @@ fn an_unknown_annotation_is_named_with_the_key_that_was_meant() {
 }
 
 #[test]
-fn a_refused_annotation_makes_no_load_balancer() {
-    run(async {
-        let stage = Stage::shared().await?;
-        let namespace = "refused";
-        stage.cluster.namespace(namespace).await?;
-        stage.proxy.reset();
-        let refused = ingress("web", &[("alb.ingress.kubernetes.io/enable-frontend-nlb", "true")], &["web"]);
-        apply(&stage, namespace, &[service("web"), refused]).await?;
-        warning(&stage, namespace, "Ingress/web", "enable-frontend-nlb").await?;
-        stage.settle(QUIET, SOON).await?;
-        let counts = stage.proxy.counts();
-        ensure!(!counts.actions.contains_key("elasticloadbalancing:CreateLoadBalancer"), "made: {:?}", counts.actions);
-        // Without what was refused it is served.
-        let accepted = ingress("web", &[], &["web"]);
-        apply(&stage, namespace, &[accepted]).await?;
-        served(&stage, namespace, "web").await?;
-        finish(stage, namespace).await
-    });
-}
-
-#[test]
 fn a_denied_call_is_told_harms_nobody_else_and_heals() {
     run(async {
         let stage = Stage::shared().await?;
