@@ -119,7 +119,30 @@ mod tests {
             open_files: 12,
             open_files_limit: Some(1024),
         };
-        insta::assert_snapshot!(shown(Known(usage)), @r"");
+        insta::assert_snapshot!(shown(Known(usage)), @r"
+        # HELP process_start_time_seconds When the process started, in seconds since 1970.
+        # TYPE process_start_time_seconds gauge
+        process_start_time_seconds 1790000000.25
+        # HELP process_resident_memory_bytes Bytes of memory in use.
+        # TYPE process_resident_memory_bytes gauge
+        process_resident_memory_bytes 20000000.0
+        # HELP process_virtual_memory_bytes Bytes of address space in use.
+        # TYPE process_virtual_memory_bytes gauge
+        process_virtual_memory_bytes 300000000.0
+        # HELP process_virtual_memory_max_bytes The limit of the address space, in bytes; -1 for none.
+        # TYPE process_virtual_memory_max_bytes gauge
+        process_virtual_memory_max_bytes -1.0
+        # HELP process_open_fds Open files and connections.
+        # TYPE process_open_fds gauge
+        process_open_fds 12.0
+        # HELP process_max_fds The limit of open files and connections.
+        # TYPE process_max_fds gauge
+        process_max_fds 1024.0
+        # HELP process_cpu_seconds Seconds of processor time that the process has used.
+        # TYPE process_cpu_seconds counter
+        process_cpu_seconds_total 1.5
+        # EOF
+        ");
     }
 
     #[cfg(target_os = "linux")]

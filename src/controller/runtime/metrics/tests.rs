@@ -1,4 +1,8 @@
 use super::*;
+use albatross_core::{
+    dependents::Key,
+    model::{ObjectName, StackId},
+};
 
 fn call(status_code: u16, error_code: &str) -> AwsCall {
     AwsCall {
@@ -44,6 +48,8 @@ fn exposition() {
     let text = metrics.encode().unwrap();
     let mut lines: Vec<&str> = text
         .lines()
+        // Those of this process differ in each run.
+        .filter(|line| !line.contains("process_"))
         .filter(|line| {
             !line.contains("_bucket{") || ["\"0.05\"", "\"0.25\"", "\"+Inf\""].iter().any(|le| line.contains(le))
         })
@@ -72,6 +78,9 @@ fn exposition() {
     controller_runtime_reconcile_time_seconds_count{controller="ingress"} 1
     controller_runtime_reconcile_time_seconds_bucket{le="0.05",controller="ingress"} 0
     controller_runtime_reconcile_time_seconds_bucket{le="+Inf",controller="ingress"} 1
+    # HELP controller_runtime_reconcile_errors Passes over objects that ended with an error.
+    # TYPE controller_runtime_reconcile_errors counter
+    controller_runtime_reconcile_errors_total{controller="ingress"} 0
     # HELP awslbc_controller_cache_object_total Objects of the cluster that are known.
     # TYPE awslbc_controller_cache_object_total gauge
     awslbc_controller_cache_object_total{resource="ingress"} 7
@@ -243,4 +252,34 @@ fn who_is_worked_on_most_is_shown_after_the_time_in_which_that_is_counted() {
     // No pass happened in a whole window.
     talk("next", 600);
     assert_eq!(shown(), [""; 0]);
+}
+
+#[test]
+fn the_queue_and_webhooks_are_shown_by_the_names_of_their_libraries() {
+    let metrics = Metrics::new();
+    let key = Key::Stack(StackId::Service(ObjectName::new("shop", "web")));
+    let queue = metrics.of_queue();
+    queue.added(&key);
+    queue.taken(&key, Duration::from_millis(20));
+    queue.worked(&key, Duration::from_secs(2), true);
+    let of_services =
+        QueueSize { waiting: 3, running: 2, unfinished: Duration::from_secs(7), longest: Duration::from_secs(4) };
+    queue.measured(&[("service", of_services)].into());
+    metrics.webhook_asked("/mutate-v1-pod").answered(200);
+    let dropped = metrics.webhook_asked("/mutate-v1-service");
+    let text = metrics.encode().unwrap();
+    drop(dropped);
+    let shown = |text: &str| {
+        let names = ["workqueue_", "controller_runtime_active", "controller_runtime_webhook"];
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| names.iter().any(|name| line.starts_with(name)))
+            .filter(|line| !line.contains("_bucket{") && !line.contains("latency_seconds_sum"))
+            .map(str::to_owned)
+            .collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    };
+    insta::assert_snapshot!(shown(&text), @"");
+    assert!(metrics.encode().unwrap().contains("webhook_requests_in_flight{webhook=\"/mutate-v1-service\"} 0"));
 }
