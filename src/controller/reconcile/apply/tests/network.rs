@@ -361,7 +361,24 @@ async fn ipv6_addresses_prefixes_and_address_type_are_set_at_once() {
     room.apply_to_service([back]).await.unwrap();
     let observed = room.observe_service().await.load_balancers.remove(0);
     assert_eq!((observed.ip_address_type, observed.network.is_default()), (IpAddressType::Ipv4, true));
-    insta::assert_snapshot!(sent(&room.fake), @"");
+    insta::assert_snapshot!(sent(&room.fake), @"
+    SetSubnets
+      EnablePrefixForIpv6SourceNat=on
+      IpAddressType=dualstack
+      LoadBalancerArn=arn:b/web
+      SubnetMappings.member.1.IPv6Address=2001:db8:0:1::8
+      SubnetMappings.member.1.SourceNatIpv6Prefix=2001:db8:0:1:1::/80
+      SubnetMappings.member.1.SubnetId=subnet-1
+      SubnetMappings.member.2.IPv6Address=2001:db8:0:2::8
+      SubnetMappings.member.2.SourceNatIpv6Prefix=auto_assigned
+      SubnetMappings.member.2.SubnetId=subnet-2
+    SetSubnets
+      EnablePrefixForIpv6SourceNat=off
+      IpAddressType=ipv4
+      LoadBalancerArn=arn:b/web
+      SubnetMappings.member.1.SubnetId=subnet-1
+      SubnetMappings.member.2.SubnetId=subnet-2
+    ");
 }
 
 #[tokio::test]
