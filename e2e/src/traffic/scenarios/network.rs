@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use albatross_fabric::account::TargetType;
+use albatross_fabric::account::{TargetGroup, TargetType};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
@@ -138,7 +138,15 @@ pub(super) async fn port_behind(stage: &Stage) -> Result<()> {
     };
     stage.apply(&[with("80=80")]).await?;
     stage.start(vec![Client::http_in_front("shop", "/").each_new().then(pods(&["web"]))]).await?;
-    stage.change(async || stage.apply(&[with("80=8080")]).await).await
+    let is_led_to = |group: &TargetGroup| {
+        group.target_type != TargetType::Alb || group.targets.iter().all(|target| target.port == 8080)
+    };
+    stage
+        .change_until(
+            async || stage.apply(&[with("80=8080")]).await,
+            async || stage.behind()?.all_groups("leading to port 8080", is_led_to),
+        )
+        .await
 }
 
 pub(super) async fn class_params(stage: &Stage) -> Result<()> {

@@ -80,11 +80,38 @@ impl Controller {
                 Publication::Later => {}
                 Publication::Everywhere if self.waits.runs(&stack.id, &arrived) => drop(arriving.insert(arrived)),
                 Publication::Now | Publication::Everywhere => {
+                    let front = self.front_to_publish(stack, name, front.clone(), observed, &mut arriving);
                     self.write_member_status(stack, name, (hostname.as_str(), front.as_deref()), &ports).await?
                 }
             }
         }
         Ok(arriving)
+    }
+
+    /// Returns the host name in front to publish for a member. One that takes over from another one that the member publishes is
+    /// published when its listeners have had the time to be everywhere, which is a wait in `arriving` until then.
+    fn front_to_publish(
+        &self,
+        stack: &Stack,
+        name: &ObjectName,
+        wanted: Option<String>,
+        observed: &ObservedStack,
+        arriving: &mut BTreeSet<Wait>,
+    ) -> Option<String> {
+        let shown: BTreeSet<String> = self.with_snapshot(|s| {
+            let entries = desired::published(s, &stack.id, name).iter();
+            entries.map(|entry| entry.hostname.to_lowercase()).collect()
+        });
+        let all = observed.frontend.load_balancers.iter().map(|balancer| balancer.dns_name.to_lowercase());
+        let former = all.filter(|host| Some(host) != wanted.as_ref()).find(|host| shown.contains(host));
+        let arrived = Wait::Arrived(name.clone());
+        match former {
+            Some(former) if wanted.is_some() && self.waits.runs(&stack.id, &arrived) => {
+                arriving.insert(arrived);
+                Some(former)
+            }
+            _ => wanted,
+        }
     }
 
     async fn write_member_status(

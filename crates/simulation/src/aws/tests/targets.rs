@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use albatross_core::model::{Registration, Target};
+use albatross_core::model::{FrontendTargetGroup, Registration, Target};
 
 fn target(id: &str, port: u16) -> Registration {
     Target { id: id.to_owned(), port }.into()
@@ -118,4 +118,38 @@ async fn targets_come_in_batches_and_must_be_of_the_vpc() {
     assert_eq!(code(world.aws.register_targets(&nodes, &[target("i-gone", 31380)]).await), "InvalidTarget");
     world.simulation.set_limits(Limits { targets: 2, ..Limits::default() });
     assert_eq!(code(world.aws.register_targets(&group, &targets[..2]).await), "TooManyTargets");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_balancer_is_a_target_when_it_is_active_and_listens() {
+    let world = world();
+    let plain = target_group(TargetType::Ip);
+    let new = FrontendTargetGroup {
+        resource: plain.resource,
+        name: plain.name,
+        second_name: plain.second_name,
+        port: 80,
+        vpc: plain.vpc,
+        health_check: plain.health_check,
+        tags: plain.tags,
+    };
+    let name = TargetGroupName::new("front").unwrap();
+    let group = world.aws.create_frontend_target_group(&new, &name, &vpc()).await.unwrap().arn;
+    let behind = world.balancer("behind").await.arn;
+    let one = target(behind.as_str(), 80);
+    world.listener(&behind, 80, &http(respond("404"))).await;
+    assert_eq!(code(world.aws.register_targets(&group, std::slice::from_ref(&one)).await), "InvalidTarget");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(code(world.aws.register_targets(&group, &[target(behind.as_str(), 81)]).await), "InvalidTarget");
+    world.aws.register_targets(&group, std::slice::from_ref(&one)).await.unwrap();
+    world.aws.register_targets(&group, std::slice::from_ref(&one)).await.unwrap();
+
+    let other = world.balancer("other").await.arn;
+    world.listener(&other, 80, &http(respond("404"))).await;
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let second = world.aws.register_targets(&group, &[target(other.as_str(), 80)]).await;
+    assert_eq!(code(second), "InvalidTarget");
+    assert_eq!(code(world.aws.delete_load_balancer(&behind).await), "ResourceInUse");
+    world.aws.deregister_targets(&group, &[one]).await.unwrap();
+    world.aws.delete_load_balancer(&behind).await.unwrap();
 }
