@@ -20,6 +20,8 @@ pub enum AddOn {
     WebAcl,
     /// The protection of Shield Advanced.
     Protection,
+    /// The certificates that ACM is asked for.
+    Certificates,
 }
 
 impl fmt::Display for AddOn {
@@ -27,6 +29,7 @@ impl fmt::Display for AddOn {
         f.write_str(match self {
             Self::WebAcl => "web ACL",
             Self::Protection => "protection of Shield Advanced",
+            Self::Certificates => "requested certificates",
         })
     }
 }
@@ -68,6 +71,8 @@ impl AddOns {
         match add_on {
             AddOn::WebAcl => self.web_acl.as_ref().map(|requested| &requested.cause),
             AddOn::Protection => self.protection.as_ref().map(|requested| &requested.cause),
+            // They are requested by the stack, and not by its load balancer.
+            AddOn::Certificates => None,
         }
     }
 }

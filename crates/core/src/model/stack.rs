@@ -9,10 +9,10 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::{
-    Action, AddOns, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck, IpAddressType,
-    ListenerProtocol, LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectReference, ProtocolVersion,
-    ResourceId, Scheme, SecurityGroupId, SecurityGroupRule, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName,
-    TargetGroupProtocol, TargetType, Transform, TrustStoreArn, VpcId,
+    Action, AddOns, Attributes, Authentication, Cause, CertificateArn, Condition, DesiredCertificates, HealthCheck,
+    IpAddressType, ListenerProtocol, LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectReference,
+    ProtocolVersion, ResourceId, Scheme, SecurityGroupId, SecurityGroupRule, StackId, SubnetId, Tags, TargetGroupArn,
+    TargetGroupName, TargetGroupProtocol, TargetType, Transform, TrustStoreArn, VpcId,
 };
 
 /// A value that may be unknown until AWS or the cluster has answered.
@@ -57,6 +57,9 @@ pub struct Stack {
     pub target_groups: IndexMap<ResourceId, TargetGroup>,
     /// The listeners by port.
     pub listeners: BTreeMap<u16, Listener>,
+    /// The certificates that ACM is to issue.
+    #[serde(skip_serializing_if = "DesiredCertificates::is_empty")]
+    pub certificates: DesiredCertificates,
     /// The frozen members of the group, whose resources the stack does not describe.
     pub frozen: FrozenMembers,
     /// The keys of tags that other parties manage (`--external-managed-tags`): they are never removed. Left out of
@@ -165,6 +168,7 @@ impl Stack {
             load_balancer: None,
             target_groups: IndexMap::new(),
             listeners: BTreeMap::new(),
+            certificates: DesiredCertificates::default(),
             frozen: FrozenMembers::default(),
             external_tags: BTreeSet::new(),
             unprotect: false,

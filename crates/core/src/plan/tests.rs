@@ -9,6 +9,7 @@ mod aws;
 mod frozen;
 mod leaving;
 mod limits;
+mod managed_certificates;
 mod opening;
 mod oracle;
 mod pending;

@@ -17,7 +17,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     model::{
-        MemberResources, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TagKeys, TargetGroupArn,
+        MemberResources, ObservedCertificate, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId,
+        TagKeys, TargetGroupArn,
     },
     plan::Wait,
 };
@@ -115,6 +116,9 @@ pub struct Clean {
     pub load_balancers: Vec<ObservedLoadBalancer>,
     /// All target groups with its tags: their tags and attributes.
     pub target_groups: Vec<ObservedTargetGroup>,
+    /// The certificates that were requested for it, if there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<ObservedCertificate>,
     /// The resources of each member of a group within its load balancer.
     #[serde(rename = "holdings", default, skip_serializing_if = "Vec::is_empty")]
     pub member_resources: Vec<MemberResources>,
@@ -127,6 +131,7 @@ impl Clean {
         Self {
             load_balancers: observed.load_balancers.clone(),
             target_groups: observed.target_groups.clone(),
+            certificates: observed.certificates.clone().unwrap_or_default(),
             member_resources: observed.member_resources.clone(),
         }
     }

@@ -32,7 +32,12 @@ fn record() -> StackRecord {
     };
     StackRecord {
         stack: web(),
-        clean: Some(Clean { load_balancers: Vec::new(), target_groups: vec![group], member_resources: Vec::new() }),
+        clean: Some(Clean {
+            load_balancers: Vec::new(),
+            target_groups: vec![group],
+            certificates: Vec::new(),
+            member_resources: Vec::new(),
+        }),
         tag_keys: None,
         waits: Vec::new(),
     }

@@ -379,6 +379,8 @@ impl<'a> Builder<'a> {
         let is_known = match add_on {
             AddOn::WebAcl => known.web_acl.is_some(),
             AddOn::Protection => known.protection.is_some(),
+            // No two members request the same one.
+            AddOn::Certificates => true,
         };
         if is_known || self.facts.current_add_ons.contains(&add_on) {
             return Ok(is_known);
