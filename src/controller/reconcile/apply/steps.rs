@@ -138,6 +138,13 @@ impl Applier {
                 let protection = aws.delete_protection(id).await.map_err(StepError::Aws)?;
                 inventory.record_protection(arn, protection);
             }
+            StepAction::RequestCertificate { certificate, token } => {
+                self.request_certificate(group, certificate, token).await?;
+            }
+            StepAction::CreateValidationRecord { arn, zone, record } => {
+                self.create_record(group, arn, zone, record).await?;
+            }
+            StepAction::DeleteCertificate { arn, .. } => self.delete_certificate(group, arn).await?,
             StepAction::DeleteLoadBalancer { arn, .. } => {
                 self.delete_load_balancer(group, arn).await?;
             }
