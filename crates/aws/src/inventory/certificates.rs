@@ -91,6 +91,10 @@ impl Certificates {
         for certificate in &mut read {
             if let Some(known) = before.iter().find(|known| known.arn == certificate.arn) {
                 certificate.validated.clone_from(&known.validated);
+                // Moments after the request, ACM may not show the names yet.
+                if certificate.hosts.is_empty() {
+                    certificate.hosts.clone_from(&known.hosts);
+                }
             }
             match certificate.status {
                 CertificateStatus::Unusable(_) => {

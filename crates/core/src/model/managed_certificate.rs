@@ -37,10 +37,13 @@ pub struct ManagedCertificate {
 }
 
 impl ManagedCertificate {
-    /// Returns true if the observed certificate is this one.
+    /// Returns true if the observed certificate is this one. ACM may not show the names of one that was requested a moment ago; it
+    /// may be this one.
     #[must_use]
     pub fn is(&self, observed: &ObservedCertificate) -> bool {
-        observed.resource == self.resource && observed.hosts == self.hosts && observed.authority == self.authority
+        let is_new = observed.hosts.is_empty() && observed.status == CertificateStatus::Pending;
+        let for_the_same = observed.hosts == self.hosts || is_new;
+        observed.resource == self.resource && for_the_same && observed.authority == self.authority
     }
 
     /// Returns the token with which ACM recognises a repeated request (32 characters at most, for an hour). Certificates that
@@ -245,5 +248,9 @@ mod tests {
         tokens.extend([token, one.token(&[observed("c")])]);
         assert_eq!(tokens.len(), 5);
         assert!(one.is(&observed("c")) && !others[0].is(&observed("c")));
+        let mut new = ObservedCertificate { hosts: BTreeSet::new(), ..observed("c") };
+        assert!(one.is(&new) && others[0].is(&new) && !others[2].is(&new));
+        new.status = CertificateStatus::Unusable("FAILED".to_owned());
+        assert!(!one.is(&new));
     }
 }

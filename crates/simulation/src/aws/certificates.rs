@@ -13,6 +13,8 @@ use albatross_core::model::Tags;
 
 /// The public hosted zones, by id.
 const ZONES: [(&str, &str); 2] = [("Z1", "example.com."), ("Z2", "example.org.")];
+/// The time until ACM shows the names of a certificate.
+const NAMES_AFTER: Duration = Duration::from_secs(1);
 /// The time until ACM shows the records of a certificate.
 const RECORDS_AFTER: Duration = Duration::from_secs(3);
 /// The time until it issues one whose records exist, or that a private authority issues.
@@ -126,8 +128,10 @@ impl Session<'_> {
         };
         let status = if self.account.is_issued(arn, self.now) { "ISSUED" } else { "PENDING_VALIDATION" };
         let options: Vec<Value> = known.hosts.iter().map(option).collect();
+        let is_new = self.now.saturating_duration_since(known.requested) < NAMES_AFTER;
+        let names = known.hosts.iter().filter(|_| !is_new).collect::<Vec<_>>();
         Ok(json!({ "Certificate": {
-            "CertificateArn": arn, "Status": status, "SubjectAlternativeNames": known.hosts,
+            "CertificateArn": arn, "Status": status, "SubjectAlternativeNames": names,
             "CertificateAuthorityArn": known.authority, "DomainValidationOptions": options,
         } })
         .to_string())
