@@ -164,7 +164,10 @@ const EC2_OPERATIONS: [&str; 13] = [
 ];
 
 /// The operations of ACM that are called.
-const ACM_OPERATIONS: [&str; 2] = ["DescribeCertificate", "ListCertificates"];
+const ACM_OPERATIONS: [&str; 5] =
+    ["DeleteCertificate", "DescribeCertificate", "ListCertificates", "ListTagsForCertificate", "RequestCertificate"];
+/// The operations of Route 53 that are called.
+const ROUTE53_OPERATIONS: [&str; 2] = ["ChangeResourceRecordSets", "ListHostedZones"];
 
 /// The operations of WAFv2 that are called.
 const WAFV2_OPERATIONS: [&str; 4] = ["AssociateWebACL", "DisassociateWebACL", "GetWebACLForResource", "ListWebACLs"];
@@ -183,6 +186,7 @@ pub(super) fn service_of(operation: &str) -> &'static str {
     match operation {
         operation if is_ec2(operation) => "ec2",
         operation if ACM_OPERATIONS.contains(&operation) => "acm",
+        operation if ROUTE53_OPERATIONS.contains(&operation) => "route53",
         operation if WAFV2_OPERATIONS.contains(&operation) => "wafv2",
         operation if SHIELD_OPERATIONS.contains(&operation) => "shield",
         _ => "elasticloadbalancingv2",
@@ -203,9 +207,12 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" | "Unauthorized" => {
             AwsErrorKind::Denied { code, message }
         }
-        "DependencyViolation" | "ResourceInUse" | "WAFUnavailableEntityException" | "CapacityReservationPending" => {
-            AwsErrorKind::Dependency { code, message }
-        }
+        "DependencyViolation"
+        | "ResourceInUse"
+        | "ResourceInUseException"
+        | "RequestInProgressException"
+        | "WAFUnavailableEntityException"
+        | "CapacityReservationPending" => AwsErrorKind::Dependency { code, message },
         "LoadBalancerNotFound"
         | "ListenerNotFound"
         | "RuleNotFound"
@@ -490,6 +497,13 @@ fn refused_fix(operation: &str, code: &str, message: &str) -> Option<String> {
             }
             "CapacityUnitsLimitExceeded" => "reserve less, or ask AWS to raise the quota for reserved capacity",
             "InsufficientCapacity" => "reserve less, or wait: AWS does not have that much now",
+            "LimitExceededException" if operation == "RequestCertificate" => {
+                "ask AWS to raise ACM's quotas (certificates in the last 365 days, domain names of a certificate), delete certificates that nothing uses, or use fewer hosts"
+            }
+            "InvalidArnException" if operation == "RequestCertificate" => {
+                "check the ARN of the private certificate authority: it must be active, in the load balancer's region, and shared with the account"
+            }
+            "InvalidDomainValidationOptionsException" => "check the hosts of the Ingress",
             "TargetGroupAssociationLimit" => "use the target group with one load balancer only",
             c if c.starts_with("TooMany") || c.ends_with("LimitExceeded") || c.ends_with("LimitsExceededException") => {
                 "ask AWS to raise the quota that it names, or use fewer"

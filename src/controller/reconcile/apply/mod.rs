@@ -2,6 +2,7 @@
 //! [`Inventory`], so that the next plan needs no read.
 
 mod bindings;
+mod certificates;
 mod created_resources;
 mod error;
 mod steps;

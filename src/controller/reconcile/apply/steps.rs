@@ -159,6 +159,13 @@ impl Applier {
             }
             StepAction::ModifyIpPools { arn, pool, .. } => self.modify_ip_pools(arn, pool.as_ref()).await?,
             StepAction::ModifyCapacityReservation { arn, units, .. } => self.reserve(group, arn, *units).await?,
+            StepAction::RequestCertificate { certificate, token } => {
+                self.request_certificate(group, certificate, token).await?;
+            }
+            StepAction::CreateValidationRecord { arn, zone, record } => {
+                self.create_record(group, arn, zone, record).await?;
+            }
+            StepAction::DeleteCertificate { arn, .. } => self.delete_certificate(group, arn).await?,
             StepAction::DeleteLoadBalancer { arn, .. } => {
                 self.delete_load_balancer(group, arn).await?;
             }
