@@ -402,7 +402,7 @@ fn in_front_no_port_leads_to_a_listener_that_waits_for_its_certificate() {
     let (ports, told) = in_front(&[BOTH, REQUESTED, front, mapping], &empty());
     assert_eq!(ports, [80]);
     // The port that has no listener even then has no effect.
-    insta::assert_snapshot!(told, @"Warning no-effect on Ingress shop/web: alb.ingress.kubernetes.io/frontend-nlb-listener-port-mapping: `8443=8443` has no effect: the Ingress has no listener on port 8443; it has `80`; map to one of its listeners, or add the port to `listen-ports`");
+    insta::assert_snapshot!(told, @"alb.ingress.kubernetes.io/frontend-nlb-listener-port-mapping: `8443=8443` has no effect: the Ingress has no listener on port 8443; it has `80`; map to one of its listeners, or add the port to `listen-ports`");
     assert_eq!(in_front(&[BOTH, REQUESTED, front], &empty()), (vec![80], String::new()));
     let issued = settled(&manifest(&[BOTH, REQUESTED], &hosts));
     assert_eq!(in_front(&[BOTH, REQUESTED, front], &issued), (vec![80, 443], String::new()));
