@@ -232,7 +232,8 @@ impl Run<'_> {
     fn planned(&self, object: ObjectReference, group: String, built: Built, values: &[Written<'_>]) -> StackPlan {
         let mut diagnostics = built.diagnostics;
         name_placeholders(&mut diagnostics, values);
-        let plan = built.stack.and_then(|stack| plan::plan(&stack, &ObservedStack::default()).ready());
+        let nothing = ObservedStack { certificates: Some(Vec::new()), ..ObservedStack::default() };
+        let plan = built.stack.and_then(|stack| plan::plan(&stack, &nothing).ready());
         self.judged(&object, group, plan, diagnostics)
     }
 

@@ -130,6 +130,7 @@ pub struct AwsReader {
     pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) acm: aws_sdk_acm::Client,
+    pub(crate) route53: aws_sdk_route53::Client,
     pub(crate) wafv2: aws_sdk_wafv2::Client,
     pub(crate) shield: aws_sdk_shield::Client,
     budgets: Arc<Budgets>,
@@ -211,6 +212,7 @@ impl AwsReader {
             elb: client!(aws_sdk_elasticloadbalancingv2, "elasticloadbalancingv2"),
             ec2: client!(aws_sdk_ec2, "ec2"),
             acm: client!(aws_sdk_acm, "acm"),
+            route53: client!(aws_sdk_route53, "route53"),
             wafv2: client!(aws_sdk_wafv2, "wafv2"),
             shield: client!(aws_sdk_shield, "shield"),
             budgets: Arc::new(Budgets::new(&options.fixed_limits, options.observer.clone())),
@@ -270,7 +272,8 @@ impl AwsReader {
             ["Describe", "List", "Get"].iter().any(|word| operation.starts_with(word)),
             "{operation} may change something"
         );
-        let is_add_on = is_add_on(service_of(operation));
+        // The tags of a certificate are read only for requested certificates.
+        let is_add_on = is_add_on(service_of(operation)) || operation == "ListTagsForCertificate";
         if let Some(error) = self.failure_of_late(operation, of) {
             return Err(error);
         }
@@ -375,9 +378,9 @@ impl AwsReader {
     }
 }
 
-/// Returns true for a service that holds settings of load balancers.
+/// Returns true for a service that holds settings of load balancers, or proves hosts for their certificates.
 fn is_add_on(service: &str) -> bool {
-    matches!(service, "wafv2" | "shield")
+    matches!(service, "route53" | "wafv2" | "shield")
 }
 
 /// Returns true if the service did not answer, or not clearly.

@@ -163,7 +163,10 @@ const EC2_OPERATIONS: [&str; 13] = [
 ];
 
 /// The operations of ACM that are called.
-const ACM_OPERATIONS: [&str; 2] = ["DescribeCertificate", "ListCertificates"];
+const ACM_OPERATIONS: [&str; 5] =
+    ["DeleteCertificate", "DescribeCertificate", "ListCertificates", "ListTagsForCertificate", "RequestCertificate"];
+/// The operations of Route 53 that are called.
+const ROUTE53_OPERATIONS: [&str; 2] = ["ChangeResourceRecordSets", "ListHostedZones"];
 
 /// The operations of WAFv2 that are called.
 const WAFV2_OPERATIONS: [&str; 4] = ["AssociateWebACL", "DisassociateWebACL", "GetWebACLForResource", "ListWebACLs"];
@@ -182,9 +185,23 @@ pub(super) fn service_of(operation: &str) -> &'static str {
     match operation {
         operation if is_ec2(operation) => "ec2",
         operation if ACM_OPERATIONS.contains(&operation) => "acm",
+        operation if ROUTE53_OPERATIONS.contains(&operation) => "route53",
         operation if WAFV2_OPERATIONS.contains(&operation) => "wafv2",
         operation if SHIELD_OPERATIONS.contains(&operation) => "shield",
         _ => "elasticloadbalancingv2",
+    }
+}
+
+/// Returns the kind of error for a code that AWS answers an operation with.
+fn of_answer(operation: &str, code: &str, message: &str, status: u16) -> AwsErrorKind {
+    match of_code(code, message, status) {
+        // Route 53 makes the changes of a hosted zone one after the other, and answers this as long as one is under way.
+        AwsErrorKind::Dependency { code, message }
+            if code == "PriorRequestNotComplete" && service_of(operation) == "route53" =>
+        {
+            AwsErrorKind::Throttled { code, message }
+        }
+        kind => kind,
     }
 }
 
@@ -202,9 +219,11 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" | "Unauthorized" => {
             AwsErrorKind::Denied { code, message }
         }
-        // Of the services called here, only ELB v2 answers the last one, while a reservation of capacity is under way.
+        // ELB v2 answers the last one while a reservation of capacity is under way.
         "DependencyViolation"
         | "ResourceInUse"
+        | "ResourceInUseException"
+        | "RequestInProgressException"
         | "WAFUnavailableEntityException"
         | "CapacityReservationPending"
         | "PriorRequestNotComplete" => AwsErrorKind::Dependency { code, message },
@@ -266,7 +285,8 @@ impl AwsError {
             return Self { operation, kind };
         }
         let kind = match error {
-            SdkError::ServiceError(context) => of_code(
+            SdkError::ServiceError(context) => of_answer(
+                operation,
                 context.err().code().unwrap_or("no code"),
                 context.err().message().unwrap_or("no message"),
                 context.raw().status().as_u16(),
@@ -492,6 +512,13 @@ fn refused_fix(operation: &str, code: &str, message: &str) -> Option<String> {
             }
             "CapacityUnitsLimitExceeded" => "reserve less, or ask AWS to raise the quota for reserved capacity",
             "InsufficientCapacity" => "reserve less, or wait: AWS does not have that much now",
+            "LimitExceededException" if operation == "RequestCertificate" => {
+                "ask AWS to raise ACM's quotas (certificates in the last 365 days, domain names of a certificate), delete certificates that nothing uses, or use fewer hosts"
+            }
+            "InvalidArnException" if operation == "RequestCertificate" => {
+                "check the ARN of the private certificate authority: it must be active, in the load balancer's region, and shared with the account"
+            }
+            "InvalidDomainValidationOptionsException" => "check the hosts of the Ingress",
             "TargetGroupAssociationLimit" => "use the target group with one load balancer only",
             c if c.starts_with("TooMany") || c.ends_with("LimitExceeded") || c.ends_with("LimitsExceededException") => {
                 "ask AWS to raise the quota that it names, or use fewer"

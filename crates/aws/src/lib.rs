@@ -17,6 +17,7 @@ mod error;
 pub mod facts;
 mod http;
 mod inventory;
+mod managed_certificates;
 mod metadata;
 mod permit;
 pub mod proxies;

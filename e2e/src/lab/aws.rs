@@ -12,6 +12,7 @@ pub struct Aws {
     pub ec2: aws_sdk_ec2::Client,
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
     pub acm: aws_sdk_acm::Client,
+    pub route53: aws_sdk_route53::Client,
     pub wafv2: aws_sdk_wafv2::Client,
     pub shield: aws_sdk_shield::Client,
 }
@@ -49,6 +50,7 @@ impl Aws {
             ec2: client!(aws_sdk_ec2, endpoint, retries, http),
             elb: client!(aws_sdk_elasticloadbalancingv2, endpoint, retries, http),
             acm: client!(aws_sdk_acm, endpoint, retries, http),
+            route53: client!(aws_sdk_route53, endpoint, retries, http),
             wafv2: client!(aws_sdk_wafv2, endpoint, retries, http),
             shield: client!(aws_sdk_shield, endpoint, retries, http),
         }

@@ -7,6 +7,7 @@ mod add_ons;
 mod authentication;
 mod bad_input;
 mod bindings;
+mod certificates;
 mod chart;
 mod cluster_life;
 mod conformance;

@@ -187,6 +187,12 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
     if random.chance(0.2) {
         spec["defaultBackend"] = backend(random, backends);
     }
+    if random.fork(39).chance(0.25) {
+        annotations.as_object_mut().unwrap().remove(&alb("certificate-arn"));
+        annotations[alb("create-acm-cert")] = json!("true");
+        // Rules may have no host.
+        spec["tls"] = json!([{ "hosts": ["*.example.com", format!("{name}.example.org")] }]);
+    }
     json!({ "kind": "Ingress", "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations }, "spec": spec })
 }
 

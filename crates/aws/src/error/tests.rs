@@ -136,6 +136,13 @@ fn codes_are_sorted_by_what_they_mean() {
 }
 
 #[test]
+fn a_change_before_in_a_hosted_zone_is_a_throttle() {
+    let kind = |operation| of_answer(operation, "PriorRequestNotComplete", "words", 400);
+    assert!(matches!(kind("ChangeResourceRecordSets"), AwsErrorKind::Throttled { .. }));
+    assert!(matches!(kind("ModifyCapacityReservation"), AwsErrorKind::Dependency { .. }));
+}
+
+#[test]
 fn each_kind_reads_as_one_sentence() {
     let words = || "words".to_owned();
     let kinds = [

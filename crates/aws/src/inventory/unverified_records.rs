@@ -28,6 +28,7 @@ impl State {
         let known = ReadState { read: Some(began), invalidated: 0 };
         let unverified_records = std::mem::take(&mut self.unverified_records);
         for (stack, clean) in unverified_records.into_iter().filter(|(stack, _)| trusted.contains(stack)) {
+            self.certificates.load(&stack, clean.certificates);
             if !clean.member_resources.is_empty() {
                 self.member_resources.insert(stack, clean.member_resources);
             }

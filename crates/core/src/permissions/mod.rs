@@ -25,6 +25,8 @@ pub enum Feature {
     Binding,
     /// HTTPS listeners of Ingresses that name no certificate.
     CertificateDiscovery,
+    /// Certificates that ACM is asked for (`create-acm-cert`).
+    CertificateRequests,
     /// Signing users in with Cognito.
     Cognito,
     /// Trust stores that `mutual-authentication` names by name.
@@ -45,11 +47,12 @@ pub enum Feature {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ingress,
         Self::Service,
         Self::Binding,
         Self::CertificateDiscovery,
+        Self::CertificateRequests,
         Self::Cognito,
         Self::MutualTls,
         Self::SubnetReachability,
@@ -60,6 +63,13 @@ impl Feature {
         Self::Shield,
     ];
 
+    /// Returns the features of the policy where none is named: all but those that a feature gate switches on, and that change
+    /// records of domains.
+    #[must_use]
+    pub fn by_default() -> BTreeSet<Self> {
+        Self::ALL.into_iter().filter(|feature| *feature != Self::CertificateRequests).collect()
+    }
+
     /// Returns the name in `--features`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -68,6 +78,7 @@ impl Feature {
             Self::Service => "service",
             Self::Binding => "binding",
             Self::CertificateDiscovery => "certificate-discovery",
+            Self::CertificateRequests => "certificate-requests",
             Self::Cognito => "cognito",
             Self::MutualTls => "mutual-tls",
             Self::SubnetReachability => "subnet-reachability",
@@ -87,6 +98,9 @@ impl Feature {
             Self::Service => "Services of type LoadBalancer",
             Self::Binding => "TargetGroupBindings for target groups of your own",
             Self::CertificateDiscovery => "HTTPS listeners of Ingresses that name no certificate",
+            Self::CertificateRequests => {
+                "Ingresses with `create-acm-cert`, under the feature gate `EnableCertificateManagement`; only in the policy where it is named"
+            }
             Self::Cognito => "Ingresses that sign users in with Cognito",
             Self::MutualTls => "trust stores that the annotation `mutual-authentication` names by name",
             Self::SubnetReachability => "subnets without role tags, which are judged by their route tables",
@@ -131,6 +145,12 @@ pub enum Scope {
     Own,
     /// Any target group: that of a binding is another owner's.
     TargetGroup,
+    /// A certificate that is requested with the cluster's tag.
+    NewCertificate,
+    /// A certificate that has the cluster's tag.
+    OwnCertificate,
+    /// A CNAME in a hosted zone.
+    Cname,
 }
 
 /// The caller of an action.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Faults,
+    certificates::Certificate,
     network::Network,
     wire::{Answer, Refusal, Request, refusal, text},
 };
@@ -229,6 +230,10 @@ pub(super) struct Account {
     pub balancers: BTreeMap<String, Balancer>,
     pub target_groups: BTreeMap<String, TargetGroup>,
     pub security_groups: BTreeMap<String, SecurityGroup>,
+    /// The certificates that ACM was asked for, by ARN.
+    pub certificates: BTreeMap<String, Certificate>,
+    /// The CNAMEs of the hosted zones: value by name.
+    pub records: BTreeMap<String, String>,
     /// The security groups of deleted load balancers, each with the time at which the network interfaces disappear.
     pub lingering: Vec<(BTreeSet<String>, Instant)>,
     /// The targets whose registration is refused.
@@ -250,6 +255,8 @@ impl Account {
             balancers: BTreeMap::new(),
             target_groups: BTreeMap::new(),
             security_groups,
+            certificates: BTreeMap::new(),
+            records: BTreeMap::new(),
             lingering: Vec::new(),
             refused_targets: BTreeSet::new(),
             names_refused_targets: false,
@@ -378,6 +385,13 @@ impl Session<'_> {
             "RegisterTargets" => self.register_targets(),
             "DeregisterTargets" => self.deregister_targets(),
             "DescribeTargetHealth" => self.describe_target_health(),
+            "RequestCertificate" => self.request_certificate(),
+            "DescribeCertificate" => self.describe_certificate(),
+            "ListCertificates" => self.list_certificates(),
+            "ListTagsForCertificate" => self.list_tags_for_certificate(),
+            "DeleteCertificate" => self.delete_certificate(),
+            "ListHostedZones" => self.list_hosted_zones(),
+            "ChangeResourceRecordSets" => self.change_resource_record_sets(),
             "ListWebACLs" => self.list_web_acls(),
             "GetWebACLForResource" => self.get_web_acl_for_resource(),
             "AssociateWebACL" => self.associate_web_acl(),
