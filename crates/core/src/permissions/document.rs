@@ -99,6 +99,7 @@ fn statement(scope: Scope, action: Vec<&'static str>, partition: Partition) -> S
         Scope::TagsOfListeners => ("TagsOfListeners", &listeners[..], Condition::new()),
         Scope::Own => ("Own", &[][..], has_tag()),
         Scope::TargetGroup => ("Targets", &balancers[2..], Condition::new()),
+        Scope::Role => ("RolesOfOtherAccounts", &["iam::*:role/*"][..], Condition::new()),
     };
     let resource = if resources.is_empty() {
         vec!["*".to_owned()]

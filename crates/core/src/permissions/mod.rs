@@ -41,11 +41,13 @@ pub enum Feature {
     WebAcl,
     /// The protection of Shield Advanced.
     Shield,
+    /// TargetGroupBindings for target groups of other accounts.
+    AssumeRole,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ingress,
         Self::Service,
         Self::Binding,
@@ -58,7 +60,14 @@ impl Feature {
         Self::Quotas,
         Self::WebAcl,
         Self::Shield,
+        Self::AssumeRole,
     ];
+
+    /// Returns the features whose actions are in a policy that names none: all that need no rights in other accounts.
+    #[must_use]
+    pub fn usual() -> BTreeSet<Self> {
+        Self::ALL.into_iter().filter(|feature| *feature != Self::AssumeRole).collect()
+    }
 
     /// Returns the name in `--features`.
     #[must_use]
@@ -76,6 +85,7 @@ impl Feature {
             Self::Quotas => "quotas",
             Self::WebAcl => "web-acl",
             Self::Shield => "shield",
+            Self::AssumeRole => "assume-role",
         }
     }
 
@@ -95,6 +105,7 @@ impl Feature {
             Self::Quotas => "groups of Ingresses that exceed AWS's default quotas; without it, those quotas apply",
             Self::WebAcl => "Ingresses or IngressClassParams that name a web ACL (WAFv2)",
             Self::Shield => "Ingresses that ask for the protection of Shield Advanced",
+            Self::AssumeRole => "TargetGroupBindings with `iamRoleArnToAssume`; only in the policy if it is named",
         }
     }
 
@@ -131,6 +142,8 @@ pub enum Scope {
     Own,
     /// Any target group: that of a binding is another owner's.
     TargetGroup,
+    /// Any role. A policy may well name the roles in use instead.
+    Role,
 }
 
 /// The caller of an action.

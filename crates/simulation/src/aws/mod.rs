@@ -9,6 +9,7 @@ mod balancers;
 mod listeners;
 mod network;
 mod quota;
+mod roles;
 mod rules;
 mod security_groups;
 mod setup;
@@ -308,7 +309,8 @@ impl Inner {
         if let Some(refusal) = self.planned_refusal(&request.operation) {
             fate = Fate::Refuse(refusal);
         }
-        let (is_write, is_elb) = (request.is_write(), !request.is_ec2() && !request.is_json());
+        let is_sts = request.operation == "AssumeRole";
+        let (is_write, is_elb) = (request.is_write(), !request.is_ec2() && !request.is_json() && !is_sts);
         if let Some(quota) = self.quota.as_mut().filter(|_| is_elb)
             && !quota.take(&request.operation, is_write, Instant::now())
         {
@@ -425,7 +427,11 @@ impl HttpConnector for SimulatedAws {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
         let target = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
-        let parsed = target.map_or_else(|| Request::parse(&body), |operation| Request::parse_json(operation, &body));
+        let mut parsed =
+            target.map_or_else(|| Request::parse(&body), |operation| Request::parse_json(operation, &body));
+        let signature = request.headers().get("authorization").unwrap_or_default();
+        let key = signature.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+        parsed.caller = key.to_owned();
         let (arrival, at_once) = {
             let mut inner = self.inner();
             (inner.arrive(parsed), inner.at_once)

@@ -2,6 +2,7 @@ mod add_ons;
 mod ec2;
 mod elb;
 mod faults;
+mod roles;
 mod targets;
 
 use std::sync::Arc;

@@ -46,6 +46,8 @@ pub(super) type Answer = Result<String, Refusal>;
 pub(super) struct Request {
     pub operation: String,
     pub params: BTreeMap<String, String>,
+    /// The access key of the caller.
+    pub caller: String,
     is_json: bool,
     read: RefCell<BTreeSet<String>>,
 }
@@ -56,7 +58,7 @@ impl Request {
         let mut params = form(body);
         let operation = params.remove("Action").unwrap_or_default();
         params.remove("Version");
-        Self { operation, params, is_json: false, read: RefCell::default() }
+        Self { operation, params, caller: String::new(), is_json: false, read: RefCell::default() }
     }
 
     /// Parses an object of JSON, without structures in it.
@@ -67,7 +69,7 @@ impl Request {
             other => other.to_string(),
         };
         let params = fields.into_iter().map(|(name, value)| (name, text(value))).collect();
-        Self { operation: operation.to_owned(), params, is_json: true, read: RefCell::default() }
+        Self { operation: operation.to_owned(), params, caller: String::new(), is_json: true, read: RefCell::default() }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -79,7 +81,7 @@ impl Request {
     }
 
     pub(super) fn is_write(&self) -> bool {
-        !["Describe", "Get", "List"].iter().any(|word| self.operation.starts_with(word))
+        !["AssumeRole", "Describe", "Get", "List"].iter().any(|word| self.operation.starts_with(word))
     }
 
     /// Returns a field.
