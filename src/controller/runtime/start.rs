@@ -189,7 +189,9 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
         identity,
     };
     let namespace = own_namespace();
-    let certificate = webhooks::serve(flags, &client, namespace, &watched, &parts.config, Arc::clone(&metrics)).await?;
+    let hooked =
+        webhooks::serve(flags, &client, namespace, &watched, &parts.config, (&aws, &vpc), Arc::clone(&metrics));
+    let certificate = hooked.await?;
     let serves_webhooks = certificate.is_some();
     let controller = assemble(parts.clone(), &settings);
     let present = Arc::new(RwLock::new(Arc::clone(&controller)));

@@ -1,6 +1,7 @@
 //! Serves the admission webhooks over TLS, in every replica; [`albatross_core::admission`] decides the responses.
 
 pub(crate) mod certificates;
+mod target_groups;
 
 use std::{
     collections::HashMap,
@@ -47,11 +48,14 @@ use crate::controller::{
         rotator::CertificateRotator,
         served::{Files, Served},
     },
+    webhooks::target_groups::TargetGroups,
 };
+use albatross_aws::AwsReader;
 use albatross_core::{
     admission::{self, Hook, Rules},
     api::admission::{AdmissionResponse, Review},
     desired::BuildConfig,
+    model::VpcId,
     snapshot::Snapshot,
 };
 
@@ -110,21 +114,28 @@ struct Reviewer {
     synced: Arc<Synced>,
     config: BuildConfig,
     rules: Rules,
+    target_groups: TargetGroups,
     metrics: Arc<Metrics>,
 }
 
 impl Reviewer {
-    fn review(&self, hook: Hook, review: &Review) -> Option<serde_json::Value> {
+    async fn review(&self, hook: Hook, review: &Review) -> Option<serde_json::Value> {
         let request = review.request.as_ref()?;
-        let synced = self.synced.reasons().is_empty();
-        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
-        let answer = admission::answer(hook, request, synced.then_some(&*snapshot), &self.config, self.rules);
-        drop(snapshot);
+        let answer = match hook {
+            Hook::TargetGroupBindingDefaults => self.target_groups.answer(request).await,
+            _ => self.answer(hook, request),
+        };
         if let Some(why) = &answer.denied {
             self.metrics.webhook_denied(hook.name());
             tracing::info!(path = hook.path(), namespace = request.namespace, "not admitted: {why}");
         }
         Some(answer.review(&request.uid))
+    }
+
+    fn answer(&self, hook: Hook, request: &albatross_core::api::admission::Request) -> AdmissionResponse {
+        let synced = self.synced.reasons().is_empty();
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        admission::answer(hook, request, synced.then_some(&*snapshot), &self.config, self.rules)
     }
 }
 
@@ -132,7 +143,7 @@ impl Reviewer {
 async fn respond(reviewer: Arc<Reviewer>, hook: Hook, review: Json<Review>) -> Response {
     // A separate task, so that a panic costs one answer; a request that is not judged is admitted.
     let uid = review.request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
-    match tokio::spawn(async move { reviewer.review(hook, &review) }).await {
+    match tokio::spawn(async move { reviewer.review(hook, &review).await }).await {
         Ok(Some(answer)) => Json(answer).into_response(),
         Ok(None) => (StatusCode::BAD_REQUEST, "the AdmissionReview has no request").into_response(),
         Err(error) => {
@@ -401,6 +412,7 @@ pub(crate) async fn serve(
     namespace: String,
     watched: &Watched,
     config: &BuildConfig,
+    (aws, vpc): (&Arc<AwsReader>, &VpcId),
     metrics: Arc<Metrics>,
 ) -> Result<Option<Arc<Served>>, WebhookError> {
     if !flags.enable_webhooks {
@@ -415,6 +427,7 @@ pub(crate) async fn serve(
         synced: Arc::clone(&watched.synced),
         config: config.clone(),
         rules: flags.webhook_rules(),
+        target_groups: TargetGroups::new(Arc::clone(aws), &flags.cluster_name, vpc),
         metrics,
     });
     let routes = routes(&reviewer);
