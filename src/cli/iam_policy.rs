@@ -9,7 +9,7 @@ use albatross_core::permissions::{Feature, Partition, policy};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct PolicyArguments {
-    /// Only what these need, as `ingress,service`; all but `certificate-requests` where it is not given
+    /// Only what these need, as `ingress,service`; all but `certificate-requests` and `assume-role` where it is not given
     #[arg(long, value_delimiter = ',', value_parser = features())]
     features: Vec<Feature>,
     /// The partition of AWS whose ARNs are written: `aws-cn` in China, `aws-us-gov` in GovCloud

@@ -30,6 +30,7 @@ mod program;
 mod readiness;
 mod restarts;
 mod rights;
+mod roles;
 mod rollout;
 mod running_pods;
 mod services;

@@ -3,8 +3,8 @@
 use super::{
     Action, Caller,
     Feature::{
-        self, Binding, CertificateDiscovery, CertificateRequests, Cognito, Ingress, MutualTls, Quotas, Service,
-        ServiceLinkedRole, Shield, SubnetReachability, VpcDiscovery, WebAcl,
+        self, AssumeRole, Binding, CertificateDiscovery, CertificateRequests, Cognito, Ingress, MutualTls, Quotas,
+        Service, ServiceLinkedRole, Shield, SubnetReachability, VpcDiscovery, WebAcl,
     },
     Scope,
 };
@@ -276,6 +276,12 @@ pub const ACTIONS: &[Action] = &[
         ANYTHING,
         &[Shield],
         "without a subscription to Shield Advanced nothing can be protected",
+    ),
+    action(
+        "sts:AssumeRole",
+        &[Scope::Role],
+        &[AssumeRole],
+        "the roles that bindings name; name them in the policy in place of all roles",
     ),
     action("wafv2:AssociateWebACL", ANYTHING, &[WebAcl], "gives a load balancer its web ACL"),
     action("wafv2:DisassociateWebACL", ANYTHING, &[WebAcl], "takes it away where an Ingress asks for none"),

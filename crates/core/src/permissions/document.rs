@@ -106,6 +106,7 @@ fn statement(scope: Scope, action: Vec<&'static str>, partition: Partition) -> S
             let types = types.into_values().map(|keys| ("ForAllValues:StringEquals", keys));
             ("RecordsOfCertificates", &["route53:::hostedzone/*"][..], types.collect())
         }
+        Scope::Role => ("RolesOfOtherAccounts", &["iam::*:role/*"][..], Condition::new()),
     };
     let resource = if resources.is_empty() {
         vec!["*".to_owned()]

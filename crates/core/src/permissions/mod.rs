@@ -43,11 +43,13 @@ pub enum Feature {
     WebAcl,
     /// The protection of Shield Advanced.
     Shield,
+    /// TargetGroupBindings for target groups of other accounts.
+    AssumeRole,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Ingress,
         Self::Service,
         Self::Binding,
@@ -61,13 +63,15 @@ impl Feature {
         Self::Quotas,
         Self::WebAcl,
         Self::Shield,
+        Self::AssumeRole,
     ];
 
-    /// Returns the features of the policy where none is named: all but those that a feature gate switches on, and that change
-    /// records of domains.
+    /// Returns the features of the policy where none is named: all but those that a feature gate switches on and that change
+    /// records of domains, and those that need rights in other accounts.
     #[must_use]
     pub fn by_default() -> BTreeSet<Self> {
-        Self::ALL.into_iter().filter(|feature| *feature != Self::CertificateRequests).collect()
+        let is_named = |feature: &Self| matches!(feature, Self::CertificateRequests | Self::AssumeRole);
+        Self::ALL.into_iter().filter(|feature| !is_named(feature)).collect()
     }
 
     /// Returns the name in `--features`.
@@ -87,6 +91,7 @@ impl Feature {
             Self::Quotas => "quotas",
             Self::WebAcl => "web-acl",
             Self::Shield => "shield",
+            Self::AssumeRole => "assume-role",
         }
     }
 
@@ -109,6 +114,7 @@ impl Feature {
             Self::Quotas => "groups of Ingresses that exceed AWS's default quotas; without it, those quotas apply",
             Self::WebAcl => "Ingresses or IngressClassParams that name a web ACL (WAFv2)",
             Self::Shield => "Ingresses that ask for the protection of Shield Advanced",
+            Self::AssumeRole => "TargetGroupBindings with `iamRoleArnToAssume`; only in the policy if it is named",
         }
     }
 
@@ -151,6 +157,8 @@ pub enum Scope {
     OwnCertificate,
     /// A CNAME in a hosted zone.
     Cname,
+    /// Any role. A policy may well name the roles in use instead.
+    Role,
 }
 
 /// The caller of an action.

@@ -106,6 +106,7 @@ const BEYOND: &[(&str, &str)] = &[
     ),
     ("route53:ChangeResourceRecordSets", REQUESTS),
     ("route53:ListHostedZones", REQUESTS),
+    ("sts:AssumeRole", "its documentation asks for it where a binding names a role, and its policy lacks it"),
     ("wafv2:ListWebACLs", "its documentation asks for it where a web ACL is named by name, and its policy lacks it"),
 ];
 
@@ -140,12 +141,14 @@ fn called() -> BTreeSet<String> {
     }
     let mut text = String::new();
     visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../aws/src"), &mut text);
-    let call = Regex::new(r"\.(elb|ec2|acm|route53|wafv2|shield)\s*\.([a-z_]+)\(\)").unwrap();
+    let call = Regex::new(r"\.(elb|ec2|acm|route53|wafv2|shield|sts)\s*\.([a-z_]+)\(\)").unwrap();
     let camel = |name: &str| -> String { name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect() };
     // WAF writes it in capitals.
     let operation = |name: &str| camel(name).replace("WebAcl", "WebACL");
     let service = |field: &str| if field == "elb" { "elasticloadbalancing".to_owned() } else { field.to_owned() };
-    let calls = call.captures_iter(&text).filter(|found| &found[2] != "clone");
+    // A token that is exchanged needs no permission.
+    let calls =
+        call.captures_iter(&text).filter(|found| !["clone", "assume_role_with_web_identity"].contains(&&found[2]));
     calls.map(|found| format!("{}:{}", service(&found[1]), operation(&found[2]))).collect()
 }
 
@@ -337,6 +340,28 @@ fn a_feature_alone_needs_little() {
           ],
           "Resource": [
             "arn:aws-us-gov:elasticloadbalancing:*:*:targetgroup/*/*"
+          ]
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
+fn roles_of_other_accounts_are_in_the_policy_only_if_they_are_named() {
+    assert!(!policy(&Feature::by_default(), Partition::Aws).to_json().contains("sts:"));
+    insta::assert_snapshot!(policy(&BTreeSet::from([Feature::AssumeRole]), Partition::Aws).to_json(), @r#"
+    {
+      "Version": "2012-10-17",
+      "Statement": [
+        {
+          "Sid": "RolesOfOtherAccounts",
+          "Effect": "Allow",
+          "Action": [
+            "sts:AssumeRole"
+          ],
+          "Resource": [
+            "arn:aws:iam::*:role/*"
           ]
         }
       ]

@@ -12,6 +12,7 @@ use super::{
     Faults,
     certificates::Certificate,
     network::Network,
+    roles::Roles,
     wire::{Answer, Refusal, Request, refusal, text},
 };
 use albatross_core::model::{Action, Attributes, Condition, SecurityGroupRule, Tags};
@@ -236,6 +237,9 @@ pub(super) struct Account {
     pub records: BTreeMap<String, String>,
     /// The security groups of deleted load balancers, each with the time at which the network interfaces disappear.
     pub lingering: Vec<(BTreeSet<String>, Instant)>,
+    /// The roles of other accounts that may be assumed, and these accounts.
+    pub roles: Roles,
+    pub other_accounts: BTreeSet<String>,
     /// The targets whose registration is refused.
     pub refused_targets: BTreeSet<String>,
     /// True if the refusal names the targets.
@@ -258,6 +262,8 @@ impl Account {
             certificates: BTreeMap::new(),
             records: BTreeMap::new(),
             lingering: Vec::new(),
+            roles: Roles::new(),
+            other_accounts: BTreeSet::new(),
             refused_targets: BTreeSet::new(),
             names_refused_targets: false,
             not_simulated: Vec::new(),
@@ -382,6 +388,7 @@ impl Session<'_> {
             "DeleteTargetGroup" => self.delete_target_group(),
             "DescribeTargetGroupAttributes" => self.describe_target_group_attributes(),
             "ModifyTargetGroupAttributes" => self.modify_target_group_attributes(),
+            "AssumeRole" => self.assume_role(),
             "RegisterTargets" => self.register_targets(),
             "DeregisterTargets" => self.deregister_targets(),
             "DescribeTargetHealth" => self.describe_target_health(),
@@ -465,6 +472,7 @@ impl Session<'_> {
     }
 
     pub(super) fn target_group(&mut self, arn: &str) -> Result<&mut TargetGroup, Refusal> {
+        self.may_reach(arn)?;
         let made = self.account.target_groups.get(arn).map(|group| group.made);
         let seen = made.is_some_and(|made| self.sees(made));
         self.account.target_groups.get_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))

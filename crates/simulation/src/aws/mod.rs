@@ -10,6 +10,7 @@ mod certificates;
 mod listeners;
 mod network;
 mod quota;
+mod roles;
 mod rules;
 mod security_groups;
 mod setup;
@@ -428,11 +429,14 @@ impl HttpConnector for SimulatedAws {
         let target = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
         let path = request.uri().split('?').next().unwrap_or_default();
         let path = path.find("/2013-").and_then(|start| path.get(start..)).unwrap_or_default();
-        let parsed = match (target, certificates::route53(path, &body)) {
+        let mut parsed = match (target, certificates::route53(path, &body)) {
             (Some(operation), _) => Request::parse_json(operation, &body),
             (None, Some(request)) => request,
             (None, None) => Request::parse(&body),
         };
+        let signature = request.headers().get("authorization").unwrap_or_default();
+        let key = signature.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+        parsed.caller = key.to_owned();
         let (arrival, at_once) = {
             let mut inner = self.inner();
             (inner.arrive(parsed), inner.at_once)

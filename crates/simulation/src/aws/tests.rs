@@ -3,6 +3,7 @@ mod certificates;
 mod ec2;
 mod elb;
 mod faults;
+mod roles;
 mod targets;
 
 use std::{collections::BTreeSet, sync::Arc};
