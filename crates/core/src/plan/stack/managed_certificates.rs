@@ -42,7 +42,9 @@ impl<'a> Planner<'a> {
     /// Requests the certificates that do not exist, and proves the hosts of those that wait for it.
     pub(super) fn request_certificates(&mut self) {
         let (stack, observed) = (self.stack, self.observed);
-        let Some(known) = observed.certificates.as_deref().filter(|_| stack.certificates.enabled) else { return };
+        // What AWS has not accepted in this pass is not tried again in it.
+        let is_asked = stack.certificates.enabled && !observed.left_out.contains(&AddOn::Certificates);
+        let Some(known) = observed.certificates.as_deref().filter(|_| is_asked) else { return };
         for wanted in &stack.certificates.wanted {
             match self.matched_certificate(wanted) {
                 Some(certificate) if certificate.status == CertificateStatus::Pending => {

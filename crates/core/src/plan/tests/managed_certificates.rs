@@ -292,6 +292,20 @@ fn a_takeover_changes_nothing_and_a_second_request_waits_after_a_refusal() {
 }
 
 #[test]
+fn what_aws_has_not_accepted_in_a_pass_is_not_requested_again_in_it() {
+    let mut aws = empty();
+    let stack = built(&manifest(&[REQUESTED], &["b.example.com"]), &aws);
+    let requests = |aws: &Aws| {
+        let plan = planned(&stack, aws);
+        let waits = plan.waits.iter().filter(|wait| matches!(wait, Wait::CertificateIssued(_))).count();
+        (plan.steps.iter().filter(|step| step.action.kind() == "RequestCertificate").count(), waits)
+    };
+    assert_eq!(requests(&aws), (1, 1));
+    aws.observed.left_out = [AddOn::Certificates].into();
+    assert_eq!(requests(&aws), (0, 1));
+}
+
+#[test]
 fn a_certificate_of_no_use_is_replaced_when_it_is_given_up() {
     let (manifest, mut aws) = (manifest(&[REQUESTED], &["b.example.com"]), empty());
     run(&manifest, &mut aws);

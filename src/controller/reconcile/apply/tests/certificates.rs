@@ -164,3 +164,18 @@ async fn a_refused_request_holds_up_no_other_step_and_is_not_repeated_at_once() 
     let again = plan::plan(&fewer, &room.observe().await).ready().unwrap();
     assert!(again.steps().iter().any(|step| step.action.kind() == "RequestCertificate"));
 }
+
+#[tokio::test]
+async fn a_request_without_a_clear_answer_makes_the_certificates_unknown() {
+    let room = room(|call| match call.action.as_str() {
+        "RequestCertificate" => Some((500, "{}".to_owned())),
+        _ => acm(call),
+    })
+    .await;
+    room.inventory.read_certificates(&group()).await.unwrap();
+    let plan = plan::plan(&requesting(), &room.observe().await).ready().unwrap();
+    let applied = room.apply(&plan).await.unwrap();
+    assert_eq!((applied.left_out.len(), applied.carried_out.len()), (1, plan.steps().len() - 1));
+    let observed = room.observe().await;
+    assert!(observed.certificates.is_none() && observed.may_have_certificates);
+}
