@@ -412,7 +412,7 @@ fn a_bad_annotation_is_told_with_key_and_value_and_changes_nothing() {
         let bad = [
             ("aws-load-balancer-scheme", "public", "internet-facing"),
             ("aws-load-balancer-internal", "perhaps", "true"),
-            ("aws-load-balancer-ip-address-type", "dualstack", "ipv4"),
+            ("aws-load-balancer-ip-address-type", "dual", "dualstack"),
             ("aws-load-balancer-name", "a-name-of-more-than-thirty-two-bytes", "32"),
             ("aws-load-balancer-ssl-ports", "https", "port"),
             ("aws-load-balancer-proxy-protocol", "on", "*"),
