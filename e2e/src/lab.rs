@@ -166,6 +166,16 @@ impl Lab {
         Controller::start_in(self, environment, extra_flags)
     }
 
+    /// Lets only these roles be assumed from now on: `{ARN: external id or null}`.
+    pub async fn trust_roles(&self, roles: &Value) -> Result<()> {
+        self.moto.trust_roles(roles).await
+    }
+
+    /// The clients of another account, in a role of it.
+    pub async fn aws_in_role(&self, arn: &str) -> Result<Aws> {
+        Aws::in_role(&self.moto.url, arn).await
+    }
+
     /// Starts a proxy of its own in front of AWS, for a second controller.
     pub async fn another_proxy(&self) -> Result<Proxy> {
         Proxy::start(&self.moto.url).await

@@ -9,7 +9,7 @@ use albatross_core::permissions::{Feature, Partition, policy};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct PolicyArguments {
-    /// Only what these need, as `ingress,service`; all where it is not given
+    /// Only what these need, as `ingress,service`; all but `certificate-requests` and `assume-role` where it is not given
     #[arg(long, value_delimiter = ',', value_parser = features())]
     features: Vec<Feature>,
     /// The partition of AWS whose ARNs are written: `aws-cn` in China, `aws-us-gov` in GovCloud
@@ -31,7 +31,7 @@ fn partitions() -> impl clap::builder::TypedValueParser<Value = Partition> {
 
 pub(super) fn run(arguments: &PolicyArguments) -> ExitCode {
     let features = match arguments.features.as_slice() {
-        [] => Feature::ALL.into(),
+        [] => Feature::by_default(),
         some => some.iter().copied().collect(),
     };
     output::data(&policy(&features, arguments.partition).to_json())

@@ -15,7 +15,7 @@ use clap::Args;
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
 use super::output;
-use crate::controller::{reconcile::targets::unsupported, runtime::flags::BuildFlags};
+use crate::controller::runtime::flags::BuildFlags;
 use albatross_core::{
     desired::{
         self, BuildConfig, Built,
@@ -26,6 +26,7 @@ use albatross_core::{
     model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, Value},
     plan::{self, Plan},
     snapshot::{self, Backend, IngressClass, Loaded, Problem, Scope, Snapshot, SourceLocation, placeholder},
+    targets::role::{InvalidRole, Role},
 };
 
 #[derive(Args)]
@@ -128,7 +129,7 @@ fn write(out: &mut dyn Write, loaded: Loaded, config: &BuildConfig, json: bool) 
     for note in notes {
         writeln!(out, "note: {note}")?;
     }
-    let served = |binding: &&snapshot::TargetGroupBinding| unsupported(&binding.spec).is_none();
+    let served = |binding: &&snapshot::TargetGroupBinding| Role::of(&binding.spec).is_ok();
     let bindings = snapshot.target_group_bindings.values().filter(served).count();
     if bindings > 0 {
         writeln!(out, "TargetGroupBindings: {bindings}; the controller registers their targets, which no plan shows.")?;
@@ -215,8 +216,8 @@ impl Run<'_> {
             planned.extend(concerned.iter().map(|name| stack.member(name)));
         }
         for binding in snapshot.target_group_bindings.values() {
-            if let Some(field) = unsupported(&binding.spec) {
-                done(self.refused_binding(&binding.name, field))?;
+            if let Err(error) = Role::of(&binding.spec) {
+                done(self.refused_binding(&binding.name, &error))?;
             }
         }
         for (object, why) in desired::unplanned(snapshot, config, &planned) {
@@ -232,19 +233,20 @@ impl Run<'_> {
     fn planned(&self, object: ObjectReference, group: String, built: Built, values: &[Written<'_>]) -> StackPlan {
         let mut diagnostics = built.diagnostics;
         name_placeholders(&mut diagnostics, values);
-        let plan = built.stack.and_then(|stack| plan::plan(&stack, &ObservedStack::default()).ready());
+        let nothing = ObservedStack { certificates: Some(Vec::new()), ..ObservedStack::default() };
+        let plan = built.stack.and_then(|stack| plan::plan(&stack, &nothing).ready());
         self.judged(&object, group, plan, diagnostics)
     }
 
-    fn refused_binding(&self, name: &ObjectName, field: &str) -> StackPlan {
+    fn refused_binding(&self, name: &ObjectName, error: &InvalidRole) -> StackPlan {
         let object = ObjectReference { kind: ObjectKind::TargetGroupBinding, name: name.clone() };
         let diagnostic = Diagnostic {
-            code: Code::Refused,
+            code: Code::InvalidValue,
             severity: Severity::Error,
             object: object.clone(),
-            field: format!("spec.{field}"),
-            message: "it is not supported, so no target is registered or deregistered".to_owned(),
-            fix: "remove it, or leave the cluster to aws-load-balancer-controller".to_owned(),
+            field: format!("spec.{}", error.field()),
+            message: error.to_string(),
+            fix: error.fix().to_owned(),
         };
         self.judged(&object, name.to_string(), None, vec![diagnostic])
     }

@@ -36,10 +36,11 @@ use crate::controller::{
     },
 };
 use albatross_aws::facts::FactStore;
-use albatross_aws::{Inventory, Priority, WritePermit, current_priority, with_urgency};
+use albatross_aws::{Inventory, Priority, WritePermit, current_priority, with_priority, with_urgency};
 use albatross_core::dependents::{self, Key};
 use albatross_core::{
     desired::{self, BuildConfig},
+    facts::{FactQuery, Facts},
     model::{ObjectKind, ObjectName, StackId},
     snapshot::Snapshot,
 };
@@ -300,6 +301,31 @@ impl Controller {
     /// Queues everything, at the start of a term.
     fn queue_everything(&self) {
         self.queue.resync(self.keys());
+    }
+
+    /// Lists the certificates of ACM once every `period`, as long as stacks rely on those that are found by host name, and queues
+    /// the stacks that would find others. A period of zero is never.
+    async fn poll_certificates(self: Arc<Self>, period: Duration) {
+        if period.is_zero() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(period).await;
+            with_priority(Priority::Audit, self.look_at_certificates()).await;
+        }
+    }
+
+    /// Asks ACM, with one list for all, which certificates there are for the hosts of the stacks that rely on them.
+    async fn look_at_certificates(&self) {
+        for hosts in self.fact_subscribers.discovered_hosts() {
+            let (want, mut facts) = (FactQuery::Certificates(hosts), Facts::default());
+            self.facts.answer(&want, &mut facts).await;
+            let stacks = self.fact_subscribers.changed(&want, &facts);
+            for stack in &stacks {
+                tracing::info!(group = %stack, "the certificates that ACM has for its hosts are others now");
+            }
+            self.queue.resync(stacks.into_iter().map(Key::Stack));
+        }
     }
 
     /// Compares everything with AWS again, one thing after the other, once every `period`: changes made there by

@@ -735,3 +735,66 @@ spec:
         assert_eq!(controller.secrets.counts().0, 1, "after {number} edits: {outcome:?}");
     }
 }
+
+/// Returns ACM's answer to a list: certificates, each with a name.
+fn listed_certificates(certificates: &[(String, String)]) -> (u16, String) {
+    let summary = |(arn, name): &(String, String)| serde_json::json!({ "CertificateArn": arn, "SubjectAlternativeNameSummaries": [name] });
+    let list: Vec<_> = certificates.iter().map(summary).collect();
+    (200, serde_json::json!({ "CertificateSummaryList": list }).to_string())
+}
+
+#[tokio::test]
+async fn certificates_are_polled_with_one_list_and_only_while_stacks_rely_on_them() {
+    let certificate =
+        |number: usize| (format!("arn:aws:acm:us-west-2:1:certificate/{number}"), format!("h{number}.example.com"));
+    let known = Arc::new(std::sync::Mutex::new((0..5).map(certificate).collect::<Vec<_>>()));
+    let in_acm = Arc::clone(&known);
+    let (fake, controller) = controller(manifests(), None, move |call| {
+        (call.action == "ListCertificates").then(|| listed_certificates(&in_acm.lock().unwrap()))
+    })
+    .await;
+    let lists = |fake: &Fake| {
+        let actions = fake.actions();
+        assert!(actions.iter().all(|action| action == "ListCertificates"), "{actions:?}");
+        actions.len()
+    };
+    let minutes = async |count: u64| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(60 * count)).await;
+        tokio::time::resume();
+    };
+    // Nobody relies on discovery: no call in an hour.
+    for _ in 0..12 {
+        minutes(5).await;
+        controller.look_at_certificates().await;
+    }
+    assert_eq!(lists(&fake), 0);
+    let stack = |number: usize| StackId::Ingress(ObjectName::new("shop", format!("web-{number}")));
+    for number in 0..5 {
+        let (want, mut facts) = (FactQuery::Certificates([certificate(number).1].into()), Facts::default());
+        controller.facts.answer(&want, &mut facts).await;
+        controller.fact_subscribers.note(&stack(number), &want, &facts);
+    }
+    assert_eq!(lists(&fake), 1);
+    // In an hour one list for all in each five minutes, however many stacks there are, and nobody is queued.
+    for _ in 0..12 {
+        minutes(5).await;
+        controller.look_at_certificates().await;
+    }
+    assert_eq!((lists(&fake), controller.queue.snapshot().waiting.len()), (12, 0));
+    // One appears and another one leaves.
+    known.lock().unwrap().push(("arn:aws:acm:us-west-2:1:certificate/new".to_owned(), "*.example.org".to_owned()));
+    known.lock().unwrap().push(("arn:aws:acm:us-west-2:1:certificate/second".to_owned(), "h1.example.com".to_owned()));
+    known.lock().unwrap().remove(3);
+    minutes(5).await;
+    controller.look_at_certificates().await;
+    let mut queued = Vec::new();
+    for _ in 0..2 {
+        queued.push(tokio::time::timeout(Duration::from_secs(10), controller.queue.next()).await.unwrap().0);
+    }
+    queued.sort();
+    assert_eq!(queued, [1, 3].map(|number| Key::Stack(stack(number))));
+    minutes(5).await;
+    controller.look_at_certificates().await;
+    assert_eq!((lists(&fake), controller.queue.snapshot().waiting.len()), (2, 0));
+}

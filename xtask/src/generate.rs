@@ -18,7 +18,7 @@ fn files() -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::from([
         ("docs/annotations.md".to_owned(), annotations::render_markdown()),
         ("docs/permissions.md".to_owned(), permissions::render_markdown()),
-        ("config/iam-policy.json".to_owned(), permissions::policy(&Feature::ALL.into(), Partition::Aws).to_json()),
+        ("config/iam-policy.json".to_owned(), permissions::policy(&Feature::by_default(), Partition::Aws).to_json()),
     ]);
     let definitions = yaml::files()?;
     let resources: String = definitions.keys().map(|file| format!("  - {file}\n")).collect();

@@ -157,6 +157,7 @@ Helm's own notation (1.2e+11). AWS has it so, and another spelling would rewrite
 {{- include "albatross.flag" (list "default-tags" (include "albatross.tags" .defaultTags)) }}
 {{- include "albatross.flag" (list "external-managed-tags" .externalManagedTags) }}
 {{- include "albatross.flag" (list "allowed-certificate-authority-arns" .certDiscovery.allowedCertificateAuthorityARNs) }}
+{{- include "albatross.flag" (list "default-pca-arn" .certManagement.defaultPCAARN) }}
 {{- include "albatross.flag" (list "tolerate-non-existent-backend-service" .tolerateNonExistentBackendService) }}
 {{- include "albatross.flag" (list "tolerate-non-existent-backend-action" .tolerateNonExistentBackendAction) }}
 {{- include "albatross.flag" (list "enable-backend-security-group" .enableBackendSecurityGroup) }}
@@ -210,7 +211,6 @@ Helm's own notation (1.2e+11). AWS has it so, and another spelling would rewrite
 {{- $v := .Values -}}
 {{- dict
   "alb-gateway-max-concurrent-reconciles" $v.albGatewayMaxConcurrentReconciles
-  "default-pca-arn" $v.certManagement.defaultPCAARN
   "enable-endpoint-slices" $v.enableEndpointSlices
   "enable-waf" $v.enableWaf
   "globalaccelerator-max-concurrent-reconciles" $v.globalAcceleratorMaxConcurrentReconciles
@@ -224,7 +224,7 @@ Helm's own notation (1.2e+11). AWS has it so, and another spelling would rewrite
 
 {{/* Feature gates of aws-load-balancer-controller that are taken and that do nothing yet. */}}
 {{- define "albatross.gatesWithoutEffect" -}}
-ALBGatewayAPI ALBTargetControlAgent EnableCertificateManagement EnableRGTAPI EndpointsFailOpen EnhancedDefaultBehavior GatewayListenerSet GlobalAcceleratorController IngressPlanAnnotation NLBGatewayAPI NLBHealthCheckAdvancedConfig
+ALBGatewayAPI ALBTargetControlAgent EnableRGTAPI EndpointsFailOpen EnhancedDefaultBehavior GatewayListenerSet GlobalAcceleratorController IngressPlanAnnotation NLBGatewayAPI NLBHealthCheckAdvancedConfig
 {{- end -}}
 
 {{/* Every value that there is. */}}

@@ -11,6 +11,8 @@ pub struct ListedCertificate {
     pub(crate) arn: CertificateArn,
     /// All names that it is for; `None` where the list does not contain them all.
     pub(crate) domains: Option<Vec<String>>,
+    /// The time of the import of one that ACM has not issued, in seconds since 1970.
+    pub(crate) imported_at: Option<i64>,
 }
 
 /// The most names of one certificate that a list contains.
@@ -66,6 +68,7 @@ fn of_list(summary: &acm::CertificateSummary) -> Option<ListedCertificate> {
     Some(ListedCertificate {
         arn: CertificateArn::new(summary.certificate_arn()?),
         domains: complete.then(|| names.to_vec()),
+        imported_at: summary.imported_at().map(aws_smithy_types::DateTime::secs),
     })
 }
 
@@ -92,7 +95,7 @@ mod tests {
             let names: Vec<String> = (0..100).map(|number| format!("{number}.example.com")).collect();
             let page = match asked["NextToken"].as_str() {
                 None => json!({"NextToken": "more", "CertificateSummaryList": [
-                    {"CertificateArn": format!("{ARN}a"), "SubjectAlternativeNameSummaries": ["a.example.com", "*.a.example.com"]},
+                    {"CertificateArn": format!("{ARN}a"), "SubjectAlternativeNameSummaries": ["a.example.com", "*.a.example.com"], "ImportedAt": 1700000000},
                     {"CertificateArn": format!("{ARN}b"), "SubjectAlternativeNameSummaries": ["b"], "HasAdditionalSubjectAlternativeNames": true},
                 ]}),
                 Some(_) => json!({"CertificateSummaryList": [
@@ -107,8 +110,8 @@ mod tests {
         let complete = vec!["a.example.com".to_owned(), "*.a.example.com".to_owned()];
         assert_eq!(
             listed,
-            [("a", Some(complete)), ("b", None), ("c", None), ("d", None)]
-                .map(|(name, domains)| ListedCertificate { arn: arn(name), domains })
+            [("a", Some(complete), Some(1_700_000_000)), ("b", None, None), ("c", None, None), ("d", None, None)]
+                .map(|(name, domains, imported_at)| ListedCertificate { arn: arn(name), domains, imported_at })
         );
     }
 

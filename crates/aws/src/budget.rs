@@ -134,6 +134,10 @@ pub(crate) enum Class {
     Ec2Writes,
     /// ACM's lists and Describe.
     AcmReads,
+    /// ACM's changes.
+    AcmWrites,
+    /// Route 53's calls.
+    Route53,
     /// WAFv2's Get and List, which hold up no others.
     WafReads,
     /// WAFv2's changes.
@@ -145,13 +149,15 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::ElbReads,
         Self::ElbWrites,
         Self::Registrations,
         Self::Ec2Reads,
         Self::Ec2Writes,
         Self::AcmReads,
+        Self::AcmWrites,
+        Self::Route53,
         Self::WafReads,
         Self::WafWrites,
         Self::Shield,
@@ -167,7 +173,9 @@ impl Class {
             ("elasticloadbalancingv2", _) => Self::ElbWrites,
             ("ec2", _) if read => Self::Ec2Reads,
             ("ec2", _) => Self::Ec2Writes,
+            ("acm", "RequestCertificate" | "DeleteCertificate") => Self::AcmWrites,
             ("acm", _) => Self::AcmReads,
+            ("route53", _) => Self::Route53,
             ("wafv2", "AssociateWebACL" | "DisassociateWebACL") => Self::WafWrites,
             ("wafv2", _) => Self::WafReads,
             ("shield", _) => Self::Shield,
@@ -184,6 +192,8 @@ impl Class {
             Self::Ec2Reads => "ec2_reads",
             Self::Ec2Writes => "ec2_writes",
             Self::AcmReads => "acm_reads",
+            Self::AcmWrites => "acm_writes",
+            Self::Route53 => "route53",
             Self::WafReads => "waf_reads",
             Self::WafWrites => "waf_writes",
             Self::Shield => "shield",
@@ -203,6 +213,10 @@ impl Class {
             Self::Ec2Writes => (50.0, 2.5),
             // "Quotas" of ACM: ListCertificates 8/s, DescribeCertificate 10/s.
             Self::AcmReads => (8.0, 4.0),
+            // RequestCertificate 5/s, DeleteCertificate 10/s.
+            Self::AcmWrites => (5.0, 2.5),
+            // "Quotas" of Route 53: five requests a second of an account, everywhere.
+            Self::Route53 => (5.0, 1.0),
             // "Quotas" of AWS WAF: AssociateWebACL and GetWebACLForResource about one call a second.
             Self::WafReads | Self::WafWrites | Self::Shield => (1.0, 0.5),
             Self::Others => (10.0, 0.5),

@@ -26,7 +26,11 @@ use super::{
     credentials,
     error::service_of,
 };
-use crate::proxies::Proxies;
+use crate::{
+    proxies::Proxies,
+    roles::{AssumedRole, OfRole},
+};
+use albatross_core::targets::role::Role;
 
 mod writer;
 
@@ -130,10 +134,16 @@ pub struct AwsReader {
     pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) acm: aws_sdk_acm::Client,
+    pub(crate) route53: aws_sdk_route53::Client,
     pub(crate) wafv2: aws_sdk_wafv2::Client,
     pub(crate) shield: aws_sdk_shield::Client,
     budgets: Arc<Budgets>,
     observer: Option<Arc<dyn CallObserver>>,
+    /// The configuration of the SDK's clients, with the credentials.
+    config: SdkConfig,
+    options: ConnectOptions,
+    /// The ARN of the role in which calls are made, if it is not the controller's own.
+    role: Option<String>,
     /// The maximum number of attempts at a read.
     max_attempts: u32,
     region: String,
@@ -211,10 +221,14 @@ impl AwsReader {
             elb: client!(aws_sdk_elasticloadbalancingv2, "elasticloadbalancingv2"),
             ec2: client!(aws_sdk_ec2, "ec2"),
             acm: client!(aws_sdk_acm, "acm"),
+            route53: client!(aws_sdk_route53, "route53"),
             wafv2: client!(aws_sdk_wafv2, "wafv2"),
             shield: client!(aws_sdk_shield, "shield"),
             budgets: Arc::new(Budgets::new(&options.fixed_limits, options.observer.clone())),
             observer: options.observer.clone(),
+            config: config.clone(),
+            options: options.clone(),
+            role: None,
             max_attempts: options.max_attempts.max(1),
             region,
             endpoints: options.endpoints.clone(),
@@ -222,6 +236,18 @@ impl AwsReader {
             credentials: config.credentials_provider(),
             failed_lately: Mutex::default(),
         }
+    }
+
+    /// Returns clients that make their calls in a role, which the credentials of these ones assume. They have budgets of calls
+    /// of their own: another account's throttling says nothing about this one.
+    pub(crate) fn in_role(&self, role: &Role, session: &str) -> Self {
+        let assumed = AssumedRole::new(&self.config, self.endpoints.get("sts"), role, session);
+        let cache = IdentityCache::lazy().load_timeout(credentials::DEADLINE).buffer_time(credentials::RENEWED_BEFORE);
+        let config = self.config.clone().into_builder().credentials_provider(SharedCredentialsProvider::new(assumed));
+        let observer = self.observer.clone().map(|observer| -> Arc<dyn CallObserver> { Arc::new(OfRole(observer)) });
+        let options = ConnectOptions { observer, ..self.options.clone() };
+        let clients = Self::with_config(&config.identity_cache(cache.build()).build(), &options);
+        Self { role: Some(role.arn().to_owned()), ..clients }
     }
 
     /// Returns the region.
@@ -270,7 +296,8 @@ impl AwsReader {
             ["Describe", "List", "Get"].iter().any(|word| operation.starts_with(word)),
             "{operation} may change something"
         );
-        let is_add_on = is_add_on(service_of(operation));
+        // The tags of a certificate are read only for requested certificates.
+        let is_add_on = is_add_on(service_of(operation)) || operation == "ListTagsForCertificate";
         if let Some(error) = self.failure_of_late(operation, of) {
             return Err(error);
         }
@@ -359,7 +386,10 @@ impl AwsReader {
             };
             let sent = Instant::now();
             let answer = match tokio::time::timeout(left, Box::pin(call())).await {
-                Ok(answer) => answer.map_err(|error| AwsError::new(operation, &self.endpoint(service), &error)),
+                Ok(answer) => answer.map_err(|error| {
+                    let error = AwsError::new(operation, &self.endpoint(service), &error);
+                    self.role.iter().fold(error, |error, role| error.in_role(role))
+                }),
                 Err(_) => Err(AwsError::unanswered(operation, left)),
             };
             budget.ended(sent, &answer);
@@ -375,9 +405,9 @@ impl AwsReader {
     }
 }
 
-/// Returns true for a service that holds settings of load balancers.
+/// Returns true for a service that holds settings of load balancers, or proves hosts for their certificates.
 fn is_add_on(service: &str) -> bool {
-    matches!(service, "wafv2" | "shield")
+    matches!(service, "route53" | "wafv2" | "shield")
 }
 
 /// Returns true if the service did not answer, or not clearly.

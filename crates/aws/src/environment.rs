@@ -19,7 +19,7 @@ impl AwsReader {
     pub async fn check_credentials(&self) -> Result<(), AwsError> {
         let failed = |message: String| AwsError {
             operation: "the start",
-            kind: AwsErrorKind::Credentials { message, fix: None },
+            kind: AwsErrorKind::Credentials { message, fix: None, role: None },
         };
         let Some(provider) = self.credentials.as_ref() else {
             return Err(failed("no provider of credentials is configured".to_owned()));
@@ -27,10 +27,7 @@ impl AwsReader {
         match tokio::time::timeout(DEADLINE, provider.provide_credentials()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(match NoCredentials::cause_of(&error) {
-                Some(NoCredentials { message, fix }) => AwsError {
-                    operation: "the start",
-                    kind: AwsErrorKind::Credentials { message: message.clone(), fix: Some(fix.clone()) },
-                },
+                Some(none) => AwsError { operation: "the start", kind: none.kind() },
                 None => failed(chain(&error)),
             }),
             Err(_) => Err(failed(format!("no provider answered within {} s", DEADLINE.as_secs()))),

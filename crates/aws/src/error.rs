@@ -42,6 +42,8 @@ pub enum AwsErrorKind {
         code: String,
         /// AWS's words.
         message: String,
+        /// The role that lacks it, if it is not the controller's own.
+        role: Option<String>,
     },
     /// Another resource still uses this one, or is not ready. The call did not take effect; it will, once that has changed.
     Dependency {
@@ -75,6 +77,8 @@ pub enum AwsErrorKind {
         message: String,
         /// The fix, where it is known better than in general.
         fix: Option<String>,
+        /// The role that the controller may not assume, if it is not about the controller's own credentials.
+        role: Option<String>,
     },
     /// The connection could not be made, so the call was never sent.
     Unreachable {
@@ -93,7 +97,7 @@ pub enum AwsErrorKind {
 }
 
 /// Codes by which AWS says that it takes no more calls for now.
-const THROTTLES: [&str; 14] = [
+pub(super) const THROTTLES: [&str; 14] = [
     "Throttling",
     "ThrottlingException",
     "ThrottledException",
@@ -163,7 +167,10 @@ const EC2_OPERATIONS: [&str; 13] = [
 ];
 
 /// The operations of ACM that are called.
-const ACM_OPERATIONS: [&str; 2] = ["DescribeCertificate", "ListCertificates"];
+const ACM_OPERATIONS: [&str; 5] =
+    ["DeleteCertificate", "DescribeCertificate", "ListCertificates", "ListTagsForCertificate", "RequestCertificate"];
+/// The operations of Route 53 that are called.
+const ROUTE53_OPERATIONS: [&str; 2] = ["ChangeResourceRecordSets", "ListHostedZones"];
 
 /// The operations of WAFv2 that are called.
 const WAFV2_OPERATIONS: [&str; 4] = ["AssociateWebACL", "DisassociateWebACL", "GetWebACLForResource", "ListWebACLs"];
@@ -182,9 +189,28 @@ pub(super) fn service_of(operation: &str) -> &'static str {
     match operation {
         operation if is_ec2(operation) => "ec2",
         operation if ACM_OPERATIONS.contains(&operation) => "acm",
+        operation if ROUTE53_OPERATIONS.contains(&operation) => "route53",
         operation if WAFV2_OPERATIONS.contains(&operation) => "wafv2",
         operation if SHIELD_OPERATIONS.contains(&operation) => "shield",
         _ => "elasticloadbalancingv2",
+    }
+}
+
+/// Returns true for a code by which AWS says that it does not take the caller's credentials.
+pub(super) fn is_about_own_credentials(code: &str) -> bool {
+    BAD_CREDENTIALS.iter().any(|(bad, _)| *bad == code)
+}
+
+/// Returns the kind of error for a code that AWS answers an operation with.
+fn of_answer(operation: &str, code: &str, message: &str, status: u16) -> AwsErrorKind {
+    match of_code(code, message, status) {
+        // Route 53 makes the changes of a hosted zone one after the other, and answers this as long as one is under way.
+        AwsErrorKind::Dependency { code, message }
+            if code == "PriorRequestNotComplete" && service_of(operation) == "route53" =>
+        {
+            AwsErrorKind::Throttled { code, message }
+        }
+        kind => kind,
     }
 }
 
@@ -195,16 +221,18 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
     let (code, message) = (code.to_owned(), without_secrets(message.trim().trim_end_matches('.')));
     // AWS's words on a bad signature repeat the signed headers, the session token among them.
     if let Some((_, message)) = BAD_CREDENTIALS.iter().find(|(bad, _)| *bad == code) {
-        return AwsErrorKind::Credentials { message: format!("{message} ({code})"), fix: None };
+        return AwsErrorKind::Credentials { message: format!("{message} ({code})"), fix: None, role: None };
     }
     match code.as_str() {
         c if THROTTLES.contains(&c) => AwsErrorKind::Throttled { code, message },
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" | "Unauthorized" => {
-            AwsErrorKind::Denied { code, message }
+            AwsErrorKind::Denied { code, message, role: None }
         }
-        // Of the services called here, only ELB v2 answers the last one, while a reservation of capacity is under way.
+        // ELB v2 answers the last one while a reservation of capacity is under way.
         "DependencyViolation"
         | "ResourceInUse"
+        | "ResourceInUseException"
+        | "RequestInProgressException"
         | "WAFUnavailableEntityException"
         | "CapacityReservationPending"
         | "PriorRequestNotComplete" => AwsErrorKind::Dependency { code, message },
@@ -261,12 +289,12 @@ impl AwsError {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        if let Some(NoCredentials { message, fix }) = NoCredentials::cause_of(error) {
-            let kind = AwsErrorKind::Credentials { message: message.clone(), fix: Some(fix.clone()) };
-            return Self { operation, kind };
+        if let Some(none) = NoCredentials::cause_of(error) {
+            return Self { operation, kind: none.kind() };
         }
         let kind = match error {
-            SdkError::ServiceError(context) => of_code(
+            SdkError::ServiceError(context) => of_answer(
+                operation,
                 context.err().code().unwrap_or("no code"),
                 context.err().message().unwrap_or("no message"),
                 context.raw().status().as_u16(),
@@ -311,6 +339,24 @@ impl AwsError {
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self.kind, AwsErrorKind::Denied { .. })
+    }
+
+    /// Returns the error of a call that was made in this role.
+    #[must_use]
+    pub(crate) fn in_role(mut self, arn: &str) -> Self {
+        if let AwsErrorKind::Denied { role, .. } = &mut self.kind {
+            *role = Some(arn.to_owned());
+        }
+        self
+    }
+
+    /// Returns true if another account does not let the controller in: its role cannot be assumed, or lacks a permission.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        let (AwsErrorKind::Denied { role, .. } | AwsErrorKind::Credentials { role, .. }) = &self.kind else {
+            return false;
+        };
+        role.is_some()
     }
 
     /// Returns true if the call can succeed when it is tried again, or after reading again, without a fix by a user: then it is not reported.
@@ -406,8 +452,10 @@ impl AwsError {
             AwsErrorKind::Denied { code, .. } if code == "OptInRequired" => {
                 Some("subscribe the account to the service in the AWS console".to_owned())
             }
-            AwsErrorKind::Denied { message, .. } => {
-                Some(format!("allow the action `{}` in the IAM policy of the controller's role", self.iam_action(message)))
+            AwsErrorKind::Denied { message, role, .. } => {
+                let action = self.iam_action(message);
+                let role = role.as_ref().map_or("the controller's role".to_owned(), |role| format!("the role {role}"));
+                Some(format!("allow the action `{action}` in the IAM policy of {role}"))
             }
             AwsErrorKind::Credentials { fix: Some(fix), .. } => Some(fix.clone()),
             AwsErrorKind::Credentials { .. } => Some(
@@ -448,7 +496,7 @@ fn of_dispatch(endpoint: &str, message: String) -> AwsErrorKind {
     let unsent =
         ["client error (Connect)", "connect timeout", "dns error", "DNS"].iter().any(|word| message.contains(word));
     if credentials {
-        AwsErrorKind::Credentials { message, fix: None }
+        AwsErrorKind::Credentials { message, fix: None, role: None }
     } else if unsent {
         AwsErrorKind::Unreachable { endpoint: without_secrets(endpoint), message }
     } else {
@@ -492,6 +540,13 @@ fn refused_fix(operation: &str, code: &str, message: &str) -> Option<String> {
             }
             "CapacityUnitsLimitExceeded" => "reserve less, or ask AWS to raise the quota for reserved capacity",
             "InsufficientCapacity" => "reserve less, or wait: AWS does not have that much now",
+            "LimitExceededException" if operation == "RequestCertificate" => {
+                "ask AWS to raise ACM's quotas (certificates in the last 365 days, domain names of a certificate), delete certificates that nothing uses, or use fewer hosts"
+            }
+            "InvalidArnException" if operation == "RequestCertificate" => {
+                "check the ARN of the private certificate authority: it must be active, in the load balancer's region, and shared with the account"
+            }
+            "InvalidDomainValidationOptionsException" => "check the hosts of the Ingress",
             "TargetGroupAssociationLimit" => "use the target group with one load balancer only",
             c if c.starts_with("TooMany") || c.ends_with("LimitExceeded") || c.ends_with("LimitsExceededException") => {
                 "ask AWS to raise the quota that it names, or use fewer"
@@ -508,7 +563,9 @@ impl fmt::Display for AwsError {
         match &self.kind {
             AwsErrorKind::Throttled { code, message } => write!(f, "AWS throttles {operation}: {message} ({code})"),
             AwsErrorKind::Refused { code, message } => write!(f, "AWS refuses {operation}: {message} ({code})"),
-            AwsErrorKind::Denied { code, message } => write!(f, "AWS does not allow {operation}: {message} ({code})"),
+            AwsErrorKind::Denied { code, message, .. } => {
+                write!(f, "AWS does not allow {operation}: {message} ({code})")
+            }
             AwsErrorKind::Dependency { code, message } => write!(f, "{operation} has to wait: {message} ({code})"),
             AwsErrorKind::NotFound { code, message } => {
                 write!(f, "{operation} names a resource that does not exist: {message} ({code})")

@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use self::certificates::CertificateStore;
 use crate::{AwsError, AwsReader};
 use albatross_core::{
-    facts::{Fact, FactQuery, Facts, Subnet, SubnetQuery, limits::Limits, security_groups, subnets},
+    facts::{
+        Fact, FactQuery, Facts, Subnet, SubnetQuery, hosted_zones::HostedZone, limits::Limits, security_groups, subnets,
+    },
     model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcBlocks, VpcId, WebAclArn},
 };
 
@@ -46,6 +48,7 @@ pub struct FactStore {
     vpc_blocks: tokio::sync::Mutex<Option<Reading<VpcBlocks>>>,
     web_acls: tokio::sync::Mutex<Option<Reading<BTreeMap<String, WebAclArn>>>>,
     shield_subscription: tokio::sync::Mutex<Option<Reading<bool>>>,
+    hosted_zones: tokio::sync::Mutex<Option<Reading<Vec<HostedZone>>>>,
     /// By name.
     trust_stores: tokio::sync::Mutex<BTreeMap<String, Reading<TrustStoreArn>>>,
     certificates: CertificateStore,
@@ -147,6 +150,7 @@ impl FactStore {
             vpc_blocks: tokio::sync::Mutex::default(),
             web_acls: tokio::sync::Mutex::default(),
             shield_subscription: tokio::sync::Mutex::default(),
+            hosted_zones: tokio::sync::Mutex::default(),
             trust_stores: tokio::sync::Mutex::default(),
             certificates: CertificateStore::default(),
         }
@@ -162,6 +166,13 @@ impl FactStore {
     #[must_use]
     pub fn with_certificate_authorities(mut self, allowed: BTreeSet<String>) -> Self {
         self.certificates = CertificateStore::of_authorities(allowed);
+        self
+    }
+
+    /// Certificates that were requested for Ingresses are not found by host name, if `excludes`.
+    #[must_use]
+    pub fn without_requested_certificates(mut self, excludes: bool) -> Self {
+        self.certificates = self.certificates.without_requested(excludes);
         self
     }
 
@@ -196,7 +207,9 @@ impl FactStore {
                 facts.web_acls.insert(name.clone(), fact);
             }
             FactQuery::ShieldSubscription => facts.shield_subscription = Some(self.shield_subscription().await),
+            FactQuery::HostedZones => facts.hosted_zones = Some(self.hosted_zones().await),
             FactQuery::Secret(_)
+            | FactQuery::ManagedCertificates
             | FactQuery::BackendSecurityGroup
             | FactQuery::Current
             | FactQuery::CurrentAddOn(_)
@@ -334,6 +347,13 @@ impl FactStore {
             fix: "create it with the scope REGIONAL in the load balancer's account and region, or name another"
                 .to_owned(),
         }
+    }
+
+    /// A zone that is created is missed for minutes at most.
+    async fn hosted_zones(&self) -> Fact<Vec<HostedZone>> {
+        let mut kept = self.hosted_zones.lock().await;
+        let found = self.ages.get(&mut kept, MAXIMUM_AGE, self.aws.public_zones()).await;
+        found.map_or_else(|error| unavailable(&error), |reading| Fact::Known(reading.value.clone()))
     }
 
     /// That the account is not subscribed is forgotten sooner.

@@ -17,10 +17,12 @@ mod error;
 pub mod facts;
 mod http;
 mod inventory;
+mod managed_certificates;
 mod metadata;
 mod permit;
 pub mod proxies;
 mod region;
+mod roles;
 mod targets;
 pub mod testing;
 
@@ -38,6 +40,7 @@ pub use inventory::{Inventory, ResourceName, Tagging};
 pub use metadata::Instance;
 pub use permit::{LeaderTerm, WritePermit};
 pub use region::{configured_region, region_of_zone};
+pub use roles::{RoleClient, Roles};
 
 /// The target of the spans that become traces and are no part of the log.
 pub const TRACES: &str = "albatross::traces";

@@ -72,6 +72,7 @@ impl AwsReader {
                     _ => IpAddressType::Ipv4,
                 },
                 vpc: group.vpc_id().map(VpcId::new),
+                protocol: group.protocol().map(|word| word.as_str().to_owned()),
             })
         }))
     }

@@ -62,6 +62,15 @@ impl Moto {
         Ok(())
     }
 
+    /// Lets only these roles be assumed from now on, each with its external id, as `moto_aws.py` says.
+    pub(super) async fn trust_roles(&self, roles: &Value) -> Result<()> {
+        let request =
+            Request::put(format!("{}/albatross/roles", self.url)).body(Full::new(Bytes::from(roles.to_string())))?;
+        let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
+        ensure!(answer.status().is_success(), "the emulator does not take roles: {}", answer.status());
+        Ok(())
+    }
+
     /// Makes it tell these lies from now on, as `moto_aws.py` lists them; none of `{}`.
     pub async fn lie(&self, lies: &Value) -> Result<()> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();

@@ -84,6 +84,7 @@ fn holds(operator: &str, found: Option<&String>, values: &Value) -> bool {
     texts(values).any(|value| match operator {
         "Null" => found.is_none() == (value == "true"),
         "StringEquals" => found.is_some_and(|found| found == value),
+        "ForAllValues:StringEquals" => found.is_none_or(|found| found == value),
         // A condition that is not understood allows nothing.
         _ => false,
     })
@@ -142,6 +143,29 @@ fn asked_of(call: &Call, region: &str) -> Vec<Asked> {
             made(one(&call.name, arn.clone()), &tags, "elasticloadbalancing:AddTags", service, arn)
         }
         (_, "AddTags" | "RemoveTags") => listed(call, "ResourceArns.member.").map(|arn| one(&call.name, arn)).collect(),
+        ("acm", "RequestCertificate") => {
+            let tags = body_of(call)["Tags"].as_array().cloned().unwrap_or_default();
+            let tag = |tag: &Value| {
+                let text = |key: &str| tag[key].as_str().map(str::to_owned);
+                Some((format!("aws:RequestTag/{}", text("Key")?), text("Value").unwrap_or_default()))
+            };
+            let context: BTreeMap<String, String> = tags.iter().filter_map(tag).collect();
+            ["acm:RequestCertificate", "acm:AddTagsToCertificate"]
+                .map(|action| Asked { context: context.clone(), ..one(action, "*".to_owned()) })
+                .into()
+        }
+        ("acm", "DeleteCertificate") => {
+            vec![one(&call.name, body_of(call)["CertificateArn"].as_str().unwrap_or_default().to_owned())]
+        }
+        ("route53", "ChangeResourceRecordSets") => {
+            let text = call.body.as_deref().unwrap_or_default();
+            let types = text.split("<Type>").skip(1).filter_map(|rest| rest.split('<').next());
+            let mut asked = one(&call.name, format!("arn:{partition}:route53:::hostedzone/any"));
+            asked
+                .context
+                .extend(types.map(|of| ("route53:ChangeResourceRecordSetsRecordTypes".to_owned(), of.to_owned())));
+            vec![asked]
+        }
         // AWS judges the load balancer too.
         ("wafv2", "AssociateWebACL" | "DisassociateWebACL") => {
             [call.name.as_str(), "elasticloadbalancing:SetWebAcl"].map(|action| one(action, "*".to_owned())).into()
@@ -166,6 +190,11 @@ fn made(create: Asked, tags: &[(String, String)], tagging: &str, service: &str, 
     all
 }
 
+/// The body of a call of a JSON protocol.
+fn body_of(call: &Call) -> Value {
+    call.body.as_deref().and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default()
+}
+
 /// The fields `prefix1`, `prefix2` and so on of the form that was sent.
 fn listed(call: &Call, prefix: &str) -> impl Iterator<Item = String> {
     (1..).map_while(move |number| call.field(&format!("{prefix}{number}")))
@@ -179,6 +208,11 @@ async fn tags_of(resource: &str, aws: &Aws) -> Option<BTreeMap<String, String>> 
         return Some(
             group.tags().iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()))).collect(),
         );
+    }
+    if resource.contains(":acm:") {
+        let found = aws.acm.list_tags_for_certificate().certificate_arn(resource).send().await.ok()?;
+        let tags = found.tags().iter();
+        return Some(tags.map(|tag| (tag.key().to_owned(), tag.value().unwrap_or_default().to_owned())).collect());
     }
     let found = aws.elb.describe_tags().resource_arns(resource).send().await.ok()?;
     let tags = found.tag_descriptions().first()?.tags().iter();

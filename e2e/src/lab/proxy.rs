@@ -427,10 +427,17 @@ fn call_name(head: &hyper::http::request::Parts, body: &[u8]) -> String {
         .map(str::to_owned)
         .or_else(|| std::str::from_utf8(body).ok().and_then(action_of))
         .or_else(|| head.uri.query().and_then(action_of))
+        .or_else(|| route53(head))
         .unwrap_or_else(|| format!("{} {}", head.method, head.uri.path()));
     // The one call that needs no signature, because it is made to be able to sign.
     let unsigned = if action == "AssumeRoleWithWebIdentity" { "sts" } else { "unknown" };
     format!("{}:{action}", service.unwrap_or(unsigned))
+}
+
+/// The operation of a request to Route 53, whose operations are paths.
+fn route53(head: &hyper::http::request::Parts) -> Option<String> {
+    let rest = head.uri.path().strip_prefix("/2013-04-01/hostedzone")?;
+    Some(if rest.is_empty() { "ListHostedZones" } else { "ChangeResourceRecordSets" }.to_owned())
 }
 
 /// The protocol in which a service reports errors.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_ec2::types::{AddPrefixListEntry, DomainType, InstanceType, ResourceType, Tag, TagSpecification};
 use aws_sdk_elasticloadbalancingv2::types::{ProtocolEnum, TargetTypeEnum};
+use aws_sdk_route53::types as route53;
 use aws_sdk_wafv2::types::{AllowAction, DefaultAction, Scope, VisibilityConfig};
 use serde_json::{Value, json};
 
@@ -70,6 +71,7 @@ impl World {
         let mut world = Self::default();
         world.make_network(aws).await?;
         world.make_security_groups(aws).await?;
+        world.make_zones(aws).await?;
         world.make_certificates(aws).await?;
         world.make_nodes(aws, nodes).await?;
         world.make_named_things(aws).await?;
@@ -168,7 +170,17 @@ impl World {
                 .set_subject_alternative_names((!names.is_empty()).then_some(names))
                 .send()
                 .await?;
-            self.certificates.insert(domain.to_owned(), owned(made.certificate_arn())?);
+            let arn = owned(made.certificate_arn())?;
+            prove(aws, &arn).await?;
+            self.certificates.insert(domain.to_owned(), arn);
+        }
+        Ok(())
+    }
+
+    /// Makes the hosted zones in which hosts are proved to ACM.
+    async fn make_zones(&mut self, aws: &Aws) -> Result<()> {
+        for name in ["example.com", "example.net", "example.org"] {
+            aws.route53.create_hosted_zone().name(name).caller_reference(name).send().await?;
         }
         Ok(())
     }
@@ -383,6 +395,25 @@ fn tag(key: &str, value: &str) -> Tag {
 
 fn owned(id: Option<&str>) -> Result<String> {
     id.map(str::to_owned).context("the emulator's answer lacks an id")
+}
+
+/// Creates the records with which ACM issues a certificate.
+async fn prove(aws: &Aws, arn: &str) -> Result<()> {
+    let zones = aws.route53.list_hosted_zones().send().await?;
+    let shown = aws.acm.describe_certificate().certificate_arn(arn).send().await?;
+    let options = shown.certificate().map(|it| it.domain_validation_options().to_vec()).unwrap_or_default();
+    for record in options.iter().filter_map(|option| option.resource_record()) {
+        let zone = zones.hosted_zones().iter().find(|zone| record.name().ends_with(&format!(".{}", zone.name())));
+        let zone = zone.with_context(|| format!("no hosted zone for {}", record.name()))?;
+        let value = route53::ResourceRecord::builder().value(record.value()).build()?;
+        let set = route53::ResourceRecordSet::builder().name(record.name()).r#type(route53::RrType::Cname);
+        let set = set.ttl(60).resource_records(value).build()?;
+        let change =
+            route53::Change::builder().action(route53::ChangeAction::Upsert).resource_record_set(set).build()?;
+        let batch = route53::ChangeBatch::builder().changes(change).build()?;
+        aws.route53.change_resource_record_sets().hosted_zone_id(zone.id()).change_batch(batch).send().await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

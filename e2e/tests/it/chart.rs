@@ -243,6 +243,7 @@ const EVERY_ARGUMENT: &str = "controller
 --default-tags=cost-center=1.234567e+06,team=shop
 --external-managed-tags=owner,stage
 --allowed-certificate-authority-arns=arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a,arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/b
+--default-pca-arn=arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a
 --tolerate-non-existent-backend-service=false
 --tolerate-non-existent-backend-action=false
 --enable-backend-security-group=true
@@ -265,7 +266,6 @@ const EVERY_ARGUMENT: &str = "controller
 --disable-ingress-class-annotation=true
 --disable-ingress-group-name-annotation=true
 --alb-gateway-max-concurrent-reconciles=2
---default-pca-arn=arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a
 --enable-endpoint-slices=false
 --enable-waf=false
 --globalaccelerator-max-concurrent-reconciles=2

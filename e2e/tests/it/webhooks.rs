@@ -41,10 +41,16 @@ async fn install(stage: &Stage, port: u16) -> Result<()> {
         webhook("vingress", "/validate-networking-v1-ingress", "networking.k8s.io", "v1", "ingresses", &both);
     let path = "/validate-elbv2-k8s-aws-v1beta1-targetgroupbinding";
     let bindings = webhook("vtargetgroupbinding", path, "elbv2.k8s.aws", "v1beta1", "targetgroupbindings", &both);
+    let path = "/mutate-elbv2-k8s-aws-v1beta1-targetgroupbinding";
+    let defaults = webhook("mtargetgroupbinding", path, "elbv2.k8s.aws", "v1beta1", "targetgroupbindings", &["CREATE"]);
     let configuration = |kind: &str, webhooks: &[Value]| json!({"apiVersion": REGISTRATION, "kind": kind, "metadata": {"name": CONFIGURATION}, "webhooks": webhooks});
     stage
         .cluster
-        .apply(&[service, configuration(KINDS[0], &[pods, services]), configuration(KINDS[1], &[ingresses, bindings])])
+        .apply(&[
+            service,
+            configuration(KINDS[0], &[pods, services, defaults]),
+            configuration(KINDS[1], &[ingresses, bindings]),
+        ])
         .await
 }
 
@@ -184,6 +190,19 @@ fn the_api_server_asks_and_nothing_depends_on_the_answer() {
         let services = stage.cluster.api("v1", "Service", Some(other));
         let rehearsed = services.create(&parameters, &serde_json::from_value(balanced)?).await?;
         ensure!(rehearsed.data["spec"]["loadBalancerClass"] == "service.k8s.aws/nlb", "it is {}", rehearsed.data);
+        // A binding gets what it leaves out from its target group.
+        let object = json!({
+            "apiVersion": "elbv2.k8s.aws/v1beta1", "kind": "TargetGroupBinding", "metadata": {"name": "named"},
+            "spec": {"targetGroupName": "ext-ip", "serviceRef": {"name": "web", "port": 80}},
+        });
+        let bindings = stage.cluster.api("elbv2.k8s.aws/v1beta1", "TargetGroupBinding", Some(other));
+        let rehearsed = bindings.create(&parameters, &serde_json::from_value(object)?).await?;
+        let expected = json!({
+            "targetGroupName": "ext-ip", "targetGroupARN": stage.world.target_groups["ext-ip"], "targetType": "ip",
+            "ipAddressType": "ipv4", "vpcID": stage.world.vpc, "targetGroupProtocol": "HTTP",
+            "serviceRef": {"name": "web", "port": 80},
+        });
+        ensure!(rehearsed.data["spec"] == expected, "it is {}", rehearsed.data["spec"]);
         let denied = async |object: Value| -> Result<String> {
             let answer = apply(&stage, other, &[object]).await;
             Ok(format!("{:#}", answer.err().context("it was admitted")?))

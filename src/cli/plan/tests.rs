@@ -202,13 +202,13 @@ fn a_binding_that_the_controller_refuses_is_an_error() {
             "{{apiVersion: elbv2.k8s.aws/v1beta1, kind: TargetGroupBinding, metadata: {{name: web, namespace: shop}}, spec: {{serviceRef: {{name: web, port: 80}}, {spec}}}}}"
         )
     };
-    insta::assert_snapshot!(report(&binding("iamRoleArnToAssume: 'arn:aws:iam::111122223333:role/x'")), @r"
+    insta::assert_snapshot!(report(&binding("iamRoleArnToAssume: 'arn:aws:iam::1:role/x'")), @r"
     TargetGroupBinding shop/web (shop.yaml:1)
-      error: TargetGroupBinding shop/web: spec.iamRoleArnToAssume: it is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
+      error: TargetGroupBinding shop/web: spec.iamRoleArnToAssume: `arn:aws:iam::1:role/x` is not the ARN of an IAM role; write it as arn:aws:iam::ACCOUNT:role/NAME
       no changes until the errors are fixed
     exit 1
     ");
-    insta::assert_snapshot!(report(&binding("targetType: ip")), @r"
+    insta::assert_snapshot!(report(&binding("targetType: ip, iamRoleArnToAssume: 'arn:aws:iam::111122223333:role/x'")), @r"
     No Ingress and no Service in these manifests: no load balancer would be created.
     TargetGroupBindings: 1; the controller registers their targets, which no plan shows.
     exit 0

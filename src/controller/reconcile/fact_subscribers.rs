@@ -52,6 +52,7 @@ fn answer(want: &FactQuery, facts: &Facts) -> Option<String> {
         FactQuery::TrustStore(name) => facts.trust_stores.get(name).and_then(answer_text),
         FactQuery::WebAcl(name) => facts.web_acls.get(name).and_then(answer_text),
         FactQuery::ShieldSubscription => facts.shield_subscription.as_ref().and_then(answer_text),
+        FactQuery::HostedZones => facts.hosted_zones.as_ref().and_then(answer_text),
         FactQuery::VpcBlocks => facts.vpc_blocks.as_ref().and_then(answer_text),
         FactQuery::Limits => facts.limits.as_ref().and_then(answer_text),
         // Readers of a Secret are notified of its changes by its watch.
@@ -59,6 +60,7 @@ fn answer(want: &FactQuery, facts: &Facts) -> Option<String> {
         | FactQuery::BackendSecurityGroup
         | FactQuery::Current
         | FactQuery::CurrentAddOn(_)
+        | FactQuery::ManagedCertificates
         | FactQuery::Protection => None,
     }
 }
@@ -83,6 +85,29 @@ impl FactSubscribers {
         others
     }
 
+    /// Returns the sets of host names for which stacks rely on certificates that are found in ACM.
+    pub(crate) fn discovered_hosts(&self) -> Vec<BTreeSet<String>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts = known.answers.keys().filter_map(|want| match want {
+            FactQuery::Certificates(hosts) => Some(hosts.clone()),
+            _ => None,
+        });
+        hosts.collect()
+    }
+
+    /// Records the answer that nobody has asked for. Returns the stacks that received a different answer before; they are told the
+    /// new one when they ask.
+    pub(crate) fn changed(&self, want: &FactQuery, facts: &Facts) -> BTreeSet<StackId> {
+        let Some(answer) = answer(want, facts) else { return BTreeSet::new() };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fact = known.answers.get_mut(want).filter(|fact| fact.answer != answer);
+        fact.map(|fact| {
+            fact.answer = answer;
+            fact.subscribers.clone()
+        })
+        .unwrap_or_default()
+    }
+
     /// Records all facts that a stack requests now; an empty set for a stack that no longer exists. Facts that no stack
     /// requests are removed.
     pub(crate) fn asks(&self, subscriber: &StackId, wants: &BTreeSet<FactQuery>) {
@@ -100,7 +125,7 @@ impl FactSubscribers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use albatross_core::model::{ObjectName, VpcBlocks};
+    use albatross_core::model::{CertificateArn, ObjectName, VpcBlocks};
 
     #[test]
     fn whoever_was_told_something_else_is_looked_at_again_once() {
@@ -124,6 +149,33 @@ mod tests {
         assert_eq!(subscribers.note(&late, &FactQuery::VpcBlocks, &second), BTreeSet::from([web.clone(), api.clone()]));
         assert_eq!(subscribers.note(&web, &FactQuery::VpcBlocks, &second), none);
         assert_eq!(subscribers.note(&api, &FactQuery::VpcBlocks, &first), BTreeSet::from([late, web]));
+    }
+
+    #[test]
+    fn news_that_nobody_asked_for_reach_those_whom_they_concern() {
+        let subscribers = FactSubscribers::default();
+        let [web, api] = ["web", "api"].map(|name| StackId::Ingress(ObjectName::new("shop", name)));
+        let hosts = |name: &str| BTreeSet::from([format!("{name}.example.com")]);
+        let facts = |arns: &[&str]| {
+            let found = Fact::Known(arns.iter().map(|arn| CertificateArn::new(*arn)).collect());
+            let all = ["web", "api"].map(|name| (hosts(name), Fact::clone(&found)));
+            Facts { certificates: all.into(), ..Facts::default() }
+        };
+        assert!(subscribers.discovered_hosts().is_empty());
+        for (stack, name) in [(&web, "web"), (&api, "api")] {
+            subscribers.note(stack, &FactQuery::Certificates(hosts(name)), &facts(&["a"]));
+        }
+        subscribers.note(&web, &FactQuery::VpcBlocks, &Facts::default());
+        assert_eq!(subscribers.discovered_hosts(), [hosts("api"), hosts("web")]);
+        let of_web = FactQuery::Certificates(hosts("web"));
+        assert_eq!(subscribers.changed(&of_web, &facts(&["a"])), BTreeSet::new());
+        assert_eq!(subscribers.changed(&of_web, &facts(&["a", "b"])), BTreeSet::from([web.clone()]));
+        assert_eq!(subscribers.changed(&of_web, &facts(&["a", "b"])), BTreeSet::new());
+        // It asks, and is told nothing new.
+        assert_eq!(subscribers.note(&web, &of_web, &facts(&["a", "b"])), BTreeSet::new());
+        assert_eq!(subscribers.changed(&FactQuery::Certificates(hosts("other")), &facts(&[])), BTreeSet::new());
+        subscribers.asks(&web, &BTreeSet::new());
+        assert_eq!(subscribers.discovered_hosts(), [hosts("api")]);
     }
 
     #[test]

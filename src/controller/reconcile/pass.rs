@@ -17,8 +17,8 @@ use albatross_core::{
     diagnostics::Severity,
     facts::{ExistingLoadBalancer, Fact, FactQuery, Facts},
     model::{
-        AddOn, KnownLimits, LoadBalancerArn, ObjectName, ObjectReference, ObservedLoadBalancer, ObservedStack,
-        SecurityGroupId, Stack, StackId, TargetGroupArn,
+        AddOn, CertificateStatus, KnownLimits, LoadBalancerArn, ObjectName, ObjectReference, ObservedCertificate,
+        ObservedLoadBalancer, ObservedStack, SecurityGroupId, Stack, StackId, TargetGroupArn,
     },
     plan::{self, AssumedSecret, Plan, Planned, Reads},
     snapshot::Snapshot,
@@ -178,6 +178,9 @@ where
                     facts.current = Some(Box::new(observe_with(source, stack, *add_on).await?));
                     facts.current_add_ons.insert(*add_on);
                 }
+                FactQuery::ManagedCertificates => {
+                    facts.managed_certificates = Some(managed_certificates(source, stack).await?);
+                }
                 FactQuery::Protection => facts.protected = Some(protected(source, stack).await?),
                 FactQuery::BackendSecurityGroup => {
                     let group = source.backend_security_group(stack, membership, &built.frozen).await?;
@@ -207,6 +210,22 @@ async fn observe_with<R: StackReader>(reader: &R, stack: &StackId, add_on: AddOn
         tracing::warn!(group = %stack, "the {add_on} of the load balancer cannot be read: {error}");
     }
     reader.observe_whole(stack).await
+}
+
+/// Returns the certificates that were requested for a stack: those that are not issued as ACM has them now. That they cannot be
+/// read holds up nothing else.
+async fn managed_certificates<R: StackReader>(
+    reader: &R,
+    stack: &StackId,
+) -> Result<Fact<Vec<ObservedCertificate>>, AwsError> {
+    let reads = Reads { certificates: true, ..Reads::default() };
+    if let Err(error) = reader.read(stack, &reads).await {
+        let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
+        return Ok(Fact::Unavailable(format!("{error}{fix}")));
+    }
+    let known = reader.observe(stack).await?.certificates.unwrap_or_default();
+    let exists = |certificate: &ObservedCertificate| certificate.status != CertificateStatus::Deleted;
+    Ok(Fact::Known(known.into_iter().filter(exists).collect()))
 }
 
 /// Adds the existing load balancers of the stack to the facts.
@@ -338,6 +357,10 @@ pub(crate) async fn plan<R: StackReader>(
                 for (add_on, arn) in std::mem::take(&mut reads.add_ons) {
                     let reads = Reads { add_ons: [(add_on, arn)].into(), ..Reads::default() };
                     unread.extend(reader.read(id, &reads).await.err().map(|error| (add_on, error)));
+                }
+                if std::mem::take(&mut reads.certificates) {
+                    let reads = Reads { certificates: true, ..Reads::default() };
+                    unread.extend(reader.read(id, &reads).await.err().map(|error| (AddOn::Certificates, error)));
                 }
                 for group in in_turns(&reads.health) {
                     let count = if healthy.len() < MOST_LOOKS { look(reader, group).await } else { None };

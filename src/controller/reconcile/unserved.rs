@@ -8,17 +8,12 @@ use kube::{
 };
 
 use crate::controller::cluster::deadline::with_deadline;
-use crate::controller::reconcile::targets::unsupported;
-use albatross_core::api::crd::TargetGroupBindingSpec;
 
 /// The controllers of GatewayClasses that are aws-load-balancer-controller's.
 const GATEWAY_CONTROLLERS: [&str; 2] = ["gateway.k8s.aws/alb", "gateway.k8s.aws/nlb"];
 /// Objects of one page of a list, and pages that are looked at for one that matters.
 const PAGE: u32 = 500;
 const MAX_PAGES: usize = 20;
-/// TargetGroupBindings that are named one by one.
-const MAX_BINDINGS: usize = 20;
-
 /// A kind that aws-load-balancer-controller serves.
 struct Kind {
     group: &'static str,
@@ -30,14 +25,6 @@ struct Kind {
 
 const NAMESPACE: Kind = Kind { group: "", version: "v1", kind: "Namespace", plural: "namespaces", of_cluster: true };
 const POD: Kind = Kind { group: "", version: "v1", kind: "Pod", plural: "pods", of_cluster: false };
-const BINDING: Kind = Kind {
-    group: "elbv2.k8s.aws",
-    version: "v1beta1",
-    kind: "TargetGroupBinding",
-    plural: "targetgroupbindings",
-    of_cluster: false,
-};
-
 const GATEWAY_CLASS: Kind = Kind {
     group: "gateway.networking.k8s.io",
     version: "v1",
@@ -103,8 +90,7 @@ struct Reader<'a> {
 }
 
 /// Returns a sentence for each kind and label that is in the cluster, or in the one namespace that is watched, and that nothing
-/// here serves, and for each TargetGroupBinding with a field that is not supported. Kinds that cannot be listed, because their
-/// definition is not installed or RBAC does not allow it, are skipped.
+/// here serves. Kinds that cannot be listed, because their definition is not installed or RBAC does not allow it, are skipped.
 pub(crate) async fn unserved(client: &Client, namespace: &str) -> Vec<String> {
     let reader = Reader { client, namespace };
     let mut found = Vec::new();
@@ -134,39 +120,10 @@ pub(crate) async fn unserved(client: &Client, namespace: &str) -> Vec<String> {
             ));
         }
     }
-    found.extend(bindings(reader).await);
     found
 }
 
 const STAYS: &str = "their AWS resources stay unchanged, and one with aws-load-balancer-controller's finalizer is not deleted without that controller";
-
-/// Returns a sentence for each TargetGroupBinding with a field that is not supported.
-async fn bindings(reader: Reader<'_>) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut more = 0_usize;
-    let mut parameters = ListParams::default().limit(PAGE);
-    for _ in 0..MAX_PAGES {
-        let Some((page, next)) = list(reader, &BINDING, &parameters).await else { break };
-        for binding in page {
-            let spec = binding.data.get("spec").cloned().unwrap_or_default();
-            let spec: Option<TargetGroupBindingSpec> = serde_json::from_value(spec).ok();
-            match spec.as_ref().and_then(unsupported) {
-                Some(_) if found.len() == MAX_BINDINGS => more += 1,
-                Some(field) => found.push(format!(
-                    "TargetGroupBinding {}: spec.{field} is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller",
-                    name(&binding),
-                )),
-                None => {}
-            }
-        }
-        let Some(next) = next else { break };
-        parameters = parameters.continue_token(&next);
-    }
-    if more > 0 {
-        found.push(format!("{more} more TargetGroupBindings have fields that are not supported; none of their targets is registered or deregistered"));
-    }
-    found
-}
 
 fn not_served(kind: &str, example: &str, consequence: &str) -> String {
     format!("the cluster has {kind}, for example {example}: albatross does not serve them; {consequence}")
@@ -363,25 +320,6 @@ mod tests {
 
     fn namespace(name: &str) -> Value {
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    }
-
-    #[tokio::test]
-    async fn bindings_that_ask_for_what_is_not_supported_are_named_one_by_one() {
-        let binding = |name: &str, spec: Value| object("TargetGroupBinding", "shop", name, &spec);
-        let spec = |field: &str, value: Value| json!({"serviceRef": {"name": "web", "port": 80}, field: value});
-        let mut bindings = vec![
-            binding("shared", spec("multiClusterTargetGroup", true.into())),
-            binding("elsewhere", spec("iamRoleArnToAssume", "arn:aws:iam::111122223333:role/x".into())),
-        ];
-        let path = "/apis/elbv2.k8s.aws/v1beta1/targetgroupbindings";
-        let lists = BTreeMap::from([(path, bindings.clone())]);
-        insta::assert_snapshot!(unserved(&client(lists, 404), "").await.join("\n"), @r"
-        TargetGroupBinding shop/elsewhere: spec.iamRoleArnToAssume is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
-        ");
-        bindings.extend((0..30).map(|i| binding(&format!("n{i}"), spec("iamRoleArnToAssume", "arn".into()))));
-        let reported = unserved(&client(BTreeMap::from([(path, bindings)]), 404), "").await;
-        assert_eq!(reported.len(), MAX_BINDINGS + 1);
-        assert!(reported[MAX_BINDINGS].starts_with("11 more TargetGroupBindings"), "{}", reported[MAX_BINDINGS]);
     }
 
     #[tokio::test]

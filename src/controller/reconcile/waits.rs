@@ -23,6 +23,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_secs(5);
 /// The same once people have been told that it takes too long.
 const LOOK_SELDOM: Duration = Duration::from_secs(60);
+/// The time that ACM takes at most to issue a certificate whose records are right.
+const CERTIFICATE_TIME: Duration = Duration::from_secs(1800);
 /// How often targets are looked at at first: registering takes about a second, and a first check of health a few.
 const LOOK_FIRST: Duration = Duration::from_secs(2);
 /// The share of each target group that is waited for in that pause, so that many of them do not use up what AWS allows
@@ -192,7 +194,8 @@ impl Waits {
             | Wait::Mended(_)
             | Wait::LetIn(_)
             | Wait::Protected(_)
-            | Wait::ProtectedInFront(_) => None,
+            | Wait::ProtectedInFront(_)
+            | Wait::CertificateIssued(_) => None,
         }
     }
 
@@ -426,6 +429,15 @@ impl Waits {
             // No watch tells the state of a load balancer, or the health of a target.
             Wait::LoadBalancerActive if left.is_zero() => StepOfWait { again: Some(LOOK_SELDOM), is_late },
             Wait::LoadBalancerActive => later(left.min(LOOK)),
+            // ACM issues most within minutes; the records of a domain may be wrong for days.
+            Wait::CertificateIssued(_) => {
+                let again = match waited {
+                    waited if waited < LOOK_SELDOM * 2 => LOOK,
+                    waited if waited < CERTIFICATE_TIME => LOOK_SELDOM / 2,
+                    _ => DEADLINE,
+                };
+                StepOfWait { again: Some(again), is_late: waited >= CERTIFICATE_TIME && !reported }
+            }
             Wait::Ready(_) => {
                 let pause = if waited < LOOK * 2 { LOOK_FIRST } else { LOOK };
                 let share = LOOK_SHARE.saturating_mul(u32::try_from(pace).unwrap_or(u32::MAX));
@@ -539,6 +551,12 @@ fn reported(wait: &Wait, text: &str) -> String {
             return format!(
                 "{text}; write `deletion_protection.enabled=false` in the annotation `alb.ingress.kubernetes.io/frontend-nlb-attributes`, or switch \
                  the protection off in AWS, if it may be deleted"
+            );
+        }
+        Wait::CertificateIssued(_) => {
+            return format!(
+                "{text} for {} minutes; look at the certificate in ACM: the CNAME records that it shows have to be in the hosted zone to which the domain's name servers belong",
+                CERTIFICATE_TIME.as_secs() / 60
             );
         }
         Wait::BindingGone(_) => {

@@ -65,6 +65,10 @@ pub struct ControllerFlags {
     /// Interval at which everything is compared with AWS again, as `10h`, `30m`
     #[arg(long, env = "SYNC_PERIOD", default_value = "10h", value_parser = duration)]
     pub sync_period: Duration,
+    /// Interval at which ACM's certificates are listed as long as some are found by host name, as `5m`; a new one is noticed then, and 0
+    /// is never
+    #[arg(long, env = "CERTIFICATE_POLL_INTERVAL", default_value = "5m", value_parser = duration_or_zero)]
+    pub certificate_poll_interval: Duration,
     /// Time for which a load balancer whose scheme was changed continues to serve next to its replacement, and an Ingress that has
     /// moved to another group on its former load balancer, as `5m`, `0`
     #[arg(long, env = "REPLACED_LOAD_BALANCER_HOLD", default_value = "5m", value_parser = duration_or_zero)]
@@ -170,7 +174,6 @@ macro_rules! flags_without_effect {
 }
 
 flags_without_effect!(
-    default_pca_arn,
     enable_endpoint_slices,
     targetgroupbinding_max_exponential_backoff_delay,
     lb_stabilization_monitor_interval,
@@ -370,8 +373,8 @@ mod tests {
 
     #[test]
     fn flags_without_effect_are_taken_and_named() {
-        let flags = flags(&["--enable-waf=false", "--default-pca-arn", "arn"]);
-        assert_eq!(flags.without_effect(), ["--default-pca-arn", "--enable-waf"]);
+        let flags = flags(&["--enable-waf=false", "--aws-vpc-tag-key", "Name"]);
+        assert_eq!(flags.without_effect(), ["--enable-waf", "--aws-vpc-tag-key"]);
         let config = flags.build_config(VpcId::new("vpc-1")).unwrap();
         assert!(config.enable_wafv2 && config.enable_shield);
     }
@@ -381,6 +384,23 @@ mod tests {
         let flags = flags(&["--enable-wafv2=false", "--enable-shield=false"]);
         let config = flags.build_config(VpcId::new("vpc-1")).unwrap();
         assert!(flags.without_effect().is_empty() && !config.enable_wafv2 && !config.enable_shield);
+    }
+
+    #[test]
+    fn certificates_are_requested_under_a_gate_and_the_authority_is_checked() {
+        let config = |given: &[&str]| flags(given).build_config(VpcId::new("vpc-1"));
+        let default = config(&[]).unwrap();
+        assert!(!default.manage_certificates && default.default_certificate_authority.is_none());
+        let arn = "arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a";
+        let gate = "--feature-gates=EnableCertificateManagement=true";
+        let given = config(&[gate, "--default-pca-arn", arn]).unwrap();
+        assert!(given.manage_certificates && flags(&[gate]).without_effect().is_empty());
+        assert_eq!(given.default_certificate_authority.unwrap().as_str(), arn);
+        let error = config(&["--default-pca-arn=internal"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "--default-pca-arn: `internal` is not the ARN of a private certificate authority; write the ARN that AWS Private CA shows: arn:aws:acm-pca:<region>:<account>:certificate-authority/<id>"
+        );
     }
 
     /// A gate that is written at its default is one that the user relies on.

@@ -189,8 +189,9 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
         identity,
     };
     let namespace = own_namespace();
-    let certificate =
-        webhooks::serve(flags, &client, &version, namespace, &watched, &parts.config, Arc::clone(&metrics)).await?;
+    let (connected, read) = ((&client, &version), (&aws, &vpc));
+    let hooked = webhooks::serve(flags, connected, namespace, &watched, &parts.config, read, Arc::clone(&metrics));
+    let certificate = hooked.await?;
     let serves_webhooks = certificate.is_some();
     let controller = assemble(parts.clone(), &settings);
     let present = Arc::new(RwLock::new(Arc::clone(&controller)));

@@ -1,6 +1,7 @@
 //! Serves the admission webhooks over TLS, in every replica; [`albatross_core::admission`] decides the responses.
 
 pub(crate) mod certificates;
+mod target_groups;
 
 use std::{
     collections::HashMap,
@@ -51,12 +52,15 @@ use crate::controller::{
         rotator::CertificateRotator,
         served::{Files, Served},
     },
+    webhooks::target_groups::TargetGroups,
 };
+use albatross_aws::AwsReader;
 use albatross_core::{
     admission::{self, Hook, Rules},
     api::admission::{AdmissionResponse, Review},
     desired::BuildConfig,
     drain,
+    model::VpcId,
     snapshot::Snapshot,
 };
 
@@ -119,22 +123,29 @@ struct Reviewer {
     rules: Rules,
     /// [`Rules::no_sleep`], which ends with an upgrade of the API server.
     no_sleep: Arc<AtomicBool>,
+    target_groups: TargetGroups,
     metrics: Arc<Metrics>,
 }
 
 impl Reviewer {
-    fn review(&self, hook: Hook, review: &Review) -> Option<serde_json::Value> {
+    async fn review(&self, hook: Hook, review: &Review) -> Option<serde_json::Value> {
         let request = review.request.as_ref()?;
-        let synced = self.synced.reasons().is_empty();
-        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
-        let rules = Rules { no_sleep: self.no_sleep.load(Ordering::Relaxed), ..self.rules };
-        let answer = admission::answer(hook, request, synced.then_some(&*snapshot), &self.config, rules);
-        drop(snapshot);
+        let answer = match hook {
+            Hook::TargetGroupBindingDefaults => self.target_groups.answer(request).await,
+            _ => self.answer(hook, request),
+        };
         if let Some(why) = &answer.denied {
             self.metrics.webhook_denied(hook.name());
             tracing::info!(path = hook.path(), namespace = request.namespace, "not admitted: {why}");
         }
         Some(answer.review(&request.uid))
+    }
+
+    fn answer(&self, hook: Hook, request: &albatross_core::api::admission::Request) -> AdmissionResponse {
+        let synced = self.synced.reasons().is_empty();
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        let rules = Rules { no_sleep: self.no_sleep.load(Ordering::Relaxed), ..self.rules };
+        admission::answer(hook, request, synced.then_some(&*snapshot), &self.config, rules)
     }
 }
 
@@ -144,7 +155,7 @@ async fn respond(reviewer: Arc<Reviewer>, hook: Hook, review: Json<Review>) -> R
     let uid = review.request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
     let metrics = Arc::clone(&reviewer.metrics);
     let answering = metrics.webhook_asked(hook.path());
-    let answer = match tokio::spawn(async move { reviewer.review(hook, &review) }).await {
+    let answer = match tokio::spawn(async move { reviewer.review(hook, &review).await }).await {
         Ok(Some(answer)) => Json(answer).into_response(),
         Ok(None) => (StatusCode::BAD_REQUEST, "the AdmissionReview has no request").into_response(),
         Err(error) => {
@@ -411,11 +422,11 @@ impl Listener for TlsConnections {
 /// is a certificate.
 pub(crate) async fn serve(
     flags: &ControllerFlags,
-    client: &Client,
-    version: &Info,
+    (client, version): (&Client, &Info),
     namespace: String,
     watched: &Watched,
     config: &BuildConfig,
+    (aws, vpc): (&Arc<AwsReader>, &VpcId),
     metrics: Arc<Metrics>,
 ) -> Result<Option<Arc<Served>>, WebhookError> {
     if !flags.enable_webhooks {
@@ -431,6 +442,7 @@ pub(crate) async fn serve(
         config: config.clone(),
         rules: flags.webhook_rules(),
         no_sleep: followed_version(client, version),
+        target_groups: TargetGroups::new(Arc::clone(aws), &flags.cluster_name, vpc),
         metrics,
     });
     let routes = routes(&reviewer);

@@ -12,6 +12,16 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::controller::webhooks::certificates::{BUNDLE, Step, StoredCertificates, names, take};
 
+/// Returns AWS with the target group `cart`.
+fn aws() -> AwsReader {
+    let aws = albatross_simulation::aws::SimulatedAws::new(1);
+    aws.answer_at_once();
+    aws.put_target_group(albatross_simulation::aws::GivenTargetGroup::new(CART, "cart", "ip"));
+    albatross_aws::testing::over(aws.client())
+}
+
+const CART: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1";
+
 fn reviewer(synced: bool) -> Arc<Reviewer> {
     static DOCUMENTS: OnceLock<Snapshot> = OnceLock::new();
     let snapshot = DOCUMENTS.get_or_init(|| {
@@ -34,6 +44,7 @@ spec: {targetGroupARN: 'arn:one', targetType: ip, serviceRef: {name: cart, port:
         config: albatross_core::testing::build_config(),
         rules: Rules { inject_gates: true, ..Rules::default() },
         no_sleep: Arc::default(),
+        target_groups: TargetGroups::new(Arc::new(aws()), "demo", &VpcId::new("vpc-1")),
         metrics: Arc::default(),
     })
 }
@@ -141,6 +152,38 @@ async fn pods_are_answered_over_tls() {
     assert_eq!(ask(port, &bundle, "/mutate-v1-pod", "{}").await.unwrap().0, 400);
     assert_eq!(ask(port, &bundle, "/mutate-v1-pod", "no JSON").await.unwrap().0, 400);
     assert_eq!(ask(port, &bundle, "/mutate-v1-pods", &review()).await.unwrap().0, 404);
+}
+
+#[tokio::test]
+async fn new_bindings_get_what_they_leave_out_from_aws() {
+    let served = Arc::new(Served::default());
+    let port = start(reviewer(false), &served).await;
+    let bundle = certificate(&served);
+    let path = Hook::TargetGroupBindingDefaults.path();
+    let ask = async |spec: Value| {
+        let request = json!({"uid": "u1", "operation": "CREATE", "namespace": "shop", "object": {"spec": spec}});
+        let review = json!({"kind": "AdmissionReview", "request": request}).to_string();
+        let (status, body) = ask(port, &bundle, path, &review).await.unwrap();
+        assert_eq!(status, 200);
+        serde_json::from_str::<Value>(&body).unwrap()["response"].take()
+    };
+    let service = json!({"name": "cart", "port": 80});
+    let answer = ask(json!({"targetGroupName": "cart", "serviceRef": service})).await;
+    let patch: ByteString = serde_json::from_value(answer["patch"].clone()).unwrap();
+    let add = |field: &str, value: &str| json!({"op": "add", "path": format!("/spec/{field}"), "value": value});
+    let expected = json!([
+        add("targetGroupARN", CART),
+        add("targetType", "ip"),
+        add("ipAddressType", "ipv4"),
+        add("vpcID", "vpc-1"),
+        add("targetGroupProtocol", "HTTP"),
+    ]);
+    assert_eq!(serde_json::from_slice::<Value>(&patch.0).unwrap(), expected);
+    // One whose role is refused is admitted with a warning.
+    let role = "arn:aws:iam::111122223333:role/targets";
+    let refused = ask(json!({"targetGroupARN": CART, "serviceRef": service, "iamRoleArnToAssume": role})).await;
+    assert_eq!((&refused["allowed"], &refused["patch"]), (&json!(true), &Value::Null));
+    assert!(refused["warnings"][0].as_str().unwrap().contains("may not assume the role"), "{refused}");
 }
 
 #[tokio::test]

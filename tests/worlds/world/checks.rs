@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Shape, World,
     compare::{compared, is_made, made_of, names, record_of, text_of},
-    objects,
+    in_role, objects,
 };
 use albatross_simulation::{
     aws::Call,
@@ -126,7 +126,8 @@ impl World {
         let mut known = before.aws.state();
         // A binding that does not share its target group takes it over whole, and leaves it empty.
         for (name, group) in &mut known.target_groups {
-            if name.starts_with("others") && !self.shares_groups() {
+            let bound = if in_role(self.seed) { "abroad" } else { "others" };
+            if name.starts_with(bound) && !self.shares_groups() {
                 group.targets.clear();
             }
         }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    World,
+    World, in_role,
     objects::{
         NAMESPACE, backend_service, balanced_service, break_object, edit_ingress, edit_service, forwards_to, ingress,
         mend_object, own_binding, regroup, without_other_clusters,
@@ -48,7 +48,8 @@ impl World {
 
     fn create_binding(&mut self, at: usize) {
         let (shared, backends) = (self.shares_groups(), self.shape.backends);
-        let object = own_binding(&self.bindings[at], &self.foreign[at], shared, backends, &mut self.random);
+        let (name, group, kind) = (&self.bindings[at], &self.foreign[at], (shared, in_role(self.seed)));
+        let object = own_binding(name, group, kind, backends, &mut self.random);
         self.create(object);
     }
 

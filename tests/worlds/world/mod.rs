@@ -120,7 +120,10 @@ impl World {
         }
         // A single Ingress is not a group.
         shape.ingresses = shape.ingresses.max(if seed % 5 == 4 { 3 } else { 0 });
-        let foreign = aws.add_foreign(1, shape.bindings);
+        let mut foreign = aws.add_foreign(1, shape.bindings);
+        if in_role(seed) {
+            foreign = aws.add_abroad(objects::ROLE, Some(objects::EXTERNAL_ID), shape.bindings);
+        }
         let mut pods = Vec::new();
         let backends = (0..shape.backends).map(objects::backend_name);
         for service in backends.chain((0..shape.services).map(service_name)) {
@@ -490,6 +493,11 @@ impl World {
         self.settle().await?;
         self.tampered().await
     }
+}
+
+/// Returns true if the target groups of bindings that users write are in another account.
+pub(crate) fn in_role(seed: u64) -> bool {
+    Random::new(seed).fork(17).chance(0.3)
 }
 
 pub(crate) fn service_name(number: usize) -> String {

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use albatross_simulation::{aws::SimulatedAws, cluster::SimulatedCluster, random::Random};
 
 pub(crate) const NAMESPACE: &str = "shop";
+/// The role of another account, and the external id that it requires.
+pub(crate) const ROLE: &str = "arn:aws:iam::111122223333:role/targets";
+pub(crate) const EXTERNAL_ID: &str = "worlds";
 const CERTIFICATES: [&str; 3] = [
     "arn:aws:acm:us-west-2:123456789012:certificate/one",
     "arn:aws:acm:us-west-2:123456789012:certificate/two",
@@ -187,6 +190,12 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
     if random.chance(0.2) {
         spec["defaultBackend"] = backend(random, backends);
     }
+    if random.fork(39).chance(0.25) {
+        annotations.as_object_mut().unwrap().remove(&alb("certificate-arn"));
+        annotations[alb("create-acm-cert")] = json!("true");
+        // Rules may have no host.
+        spec["tls"] = json!([{ "hosts": ["*.example.com", format!("{name}.example.org")] }]);
+    }
     json!({ "kind": "Ingress", "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations }, "spec": spec })
 }
 
@@ -292,13 +301,20 @@ fn service_port(number: usize, port: usize) -> Value {
 }
 
 /// A binding that a user writes for a target group of another owner, who may have targets in it too.
-pub(crate) fn own_binding(name: &str, target_group: &str, shared: bool, backends: usize, random: &mut Random) -> Value {
+pub(crate) fn own_binding(
+    name: &str,
+    target_group: &str,
+    (shared, in_role): (bool, bool),
+    backends: usize,
+    random: &mut Random,
+) -> Value {
+    let (role, external_id) = if in_role { (ROLE, EXTERNAL_ID) } else { ("", "") };
     json!({
         "kind": "TargetGroupBinding",
         "metadata": { "name": name, "namespace": NAMESPACE },
         "spec": {
             "targetGroupARN": target_group, "targetType": "ip", "ipAddressType": "ipv4",
-            "multiClusterTargetGroup": shared,
+            "multiClusterTargetGroup": shared, "iamRoleArnToAssume": role, "assumeRoleExternalId": external_id,
             "serviceRef": { "name": backend_name(random.below(backends)), "port": 80 },
         },
     })

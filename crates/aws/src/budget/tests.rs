@@ -206,7 +206,10 @@ fn operations_have_their_classes_and_priorities() {
         ("wafv2", "GetWebACLForResource", Class::WafReads),
         ("wafv2", "AssociateWebACL", Class::WafWrites),
         ("shield", "CreateProtection", Class::Shield),
-        ("route53", "ListHostedZones", Class::Others),
+        ("sts", "GetCallerIdentity", Class::Others),
+        ("route53", "ListHostedZones", Class::Route53),
+        ("acm", "RequestCertificate", Class::AcmWrites),
+        ("acm", "ListTagsForCertificate", Class::AcmReads),
     ] {
         assert_eq!(Class::of(service, operation), class, "{service} {operation}");
     }

@@ -136,6 +136,13 @@ fn codes_are_sorted_by_what_they_mean() {
 }
 
 #[test]
+fn a_change_before_in_a_hosted_zone_is_a_throttle() {
+    let kind = |operation| of_answer(operation, "PriorRequestNotComplete", "words", 400);
+    assert!(matches!(kind("ChangeResourceRecordSets"), AwsErrorKind::Throttled { .. }));
+    assert!(matches!(kind("ModifyCapacityReservation"), AwsErrorKind::Dependency { .. }));
+}
+
+#[test]
 fn each_kind_reads_as_one_sentence() {
     let words = || "words".to_owned();
     let kinds = [
@@ -148,7 +155,11 @@ fn each_kind_reads_as_one_sentence() {
         AwsErrorKind::NotFound { code: "RuleNotFound".into(), message: "One or more rules not found".into() },
         AwsErrorKind::Duplicate { code: "PriorityInUse".into(), message: "Priority '1' is currently in use".into() },
         AwsErrorKind::Unclear { message: "operation attempt timed out after 30 s".into() },
-        AwsErrorKind::Credentials { message: "no providers in chain provided credentials".into(), fix: None },
+        AwsErrorKind::Credentials {
+            message: "no providers in chain provided credentials".into(),
+            fix: None,
+            role: None,
+        },
         AwsErrorKind::Unreachable { endpoint: "ELB v2 in us-west-2".into(), message: "dns error".into() },
         AwsErrorKind::Withheld,
         AwsErrorKind::Unsent { message: "a region is missing".into() },

@@ -13,9 +13,9 @@ use crate::{AwsError, AwsReader, ListedCertificate};
 use albatross_core::{
     facts::{
         Fact,
-        certificates::{Certificate, matching},
+        certificates::{Certificate, is_for, matching},
     },
-    model::CertificateArn,
+    model::{CertificateArn, tags},
 };
 
 /// The maximum age of a list. A host without a certificate is looked for again at this interval.
@@ -32,6 +32,8 @@ const AT_ONCE: usize = 4;
 pub(crate) struct CertificateStore {
     /// The authorities whose certificates count; all if empty.
     allowed: BTreeSet<String>,
+    /// True if certificates that were requested for Ingresses do not count.
+    excludes_requested: bool,
     /// One reader at a time: the others wait and find the answer.
     known: tokio::sync::Mutex<Known>,
 }
@@ -41,13 +43,28 @@ struct Known {
     /// All that are issued, and when they were listed.
     issued: Option<(Vec<Certificate>, Instant)>,
     /// The certificates that were described one by one, with the time until when they are valid.
-    described: BTreeMap<CertificateArn, (Certificate, Instant)>,
+    described: BTreeMap<CertificateArn, Described>,
+    /// The listed certificates of which it is known if they were requested for Ingresses.
+    requested: BTreeMap<CertificateArn, bool>,
+}
+
+#[derive(Debug)]
+struct Described {
+    certificate: Certificate,
+    until: Instant,
+    /// The time of the import, from the list: another one under the same ARN has another time.
+    imported_at: Option<i64>,
 }
 
 impl CertificateStore {
     /// Only certificates of these authorities count, where there are any.
     pub(crate) fn of_authorities(allowed: BTreeSet<String>) -> Self {
         Self { allowed, ..Self::default() }
+    }
+
+    /// Certificates that were requested for Ingresses do not count, if `excludes`.
+    pub(crate) fn without_requested(self, excludes: bool) -> Self {
+        Self { excludes_requested: excludes, ..self }
     }
 
     /// The certificates for these hosts.
@@ -65,7 +82,14 @@ impl CertificateStore {
                 (self.read(aws, &mut known.described).await?, at)
             }
         };
-        let found = matching(hosts, &issued, &self.allowed);
+        let found = if self.excludes_requested {
+            self.classify(aws, hosts, &issued, &mut known.requested).await;
+            let is_requested = |certificate: &&Certificate| known.requested.get(&certificate.arn) == Some(&true);
+            let others: Vec<Certificate> = issued.iter().filter(|one| !is_requested(one)).cloned().collect();
+            matching(hosts, &others, &self.allowed)
+        } else {
+            matching(hosts, &issued, &self.allowed)
+        };
         known.issued = Some((issued, at));
         Ok(match found {
             Ok(found) => Fact::Known(found),
@@ -73,15 +97,44 @@ impl CertificateStore {
         })
     }
 
+    /// Finds out which certificates for the hosts were requested for Ingresses: their tags are read once. That they cannot be
+    /// read holds up nothing: such a certificate counts.
+    async fn classify(
+        &self,
+        aws: &AwsReader,
+        hosts: &BTreeSet<String>,
+        issued: &[Certificate],
+        requested: &mut BTreeMap<CertificateArn, bool>,
+    ) {
+        requested.retain(|arn, _| issued.iter().any(|certificate| certificate.arn == *arn));
+        let unknown = issued.iter().filter(|certificate| is_for(certificate, hosts));
+        for certificate in unknown {
+            if requested.contains_key(&certificate.arn) {
+                continue;
+            }
+            match aws.certificate_tags(&certificate.arn).await {
+                Ok(tags) => {
+                    let is_requested = tags.as_ref().is_some_and(tags::is_requested_certificate);
+                    requested.insert(certificate.arn.clone(), is_requested);
+                }
+                Err(error) => tracing::warn!(
+                    certificate = %certificate.arn,
+                    "it is not known if it was requested for an Ingress, so it counts for all: {error}"
+                ),
+            }
+        }
+    }
+
     async fn read(
         &self,
         aws: &AwsReader,
-        described: &mut BTreeMap<CertificateArn, (Certificate, Instant)>,
+        described: &mut BTreeMap<CertificateArn, Described>,
     ) -> Result<Vec<Certificate>, AwsError> {
         let listed = aws.issued_certificates().await?;
         let now = Instant::now();
-        let is_listed: BTreeSet<&CertificateArn> = listed.iter().map(|certificate| &certificate.arn).collect();
-        described.retain(|arn, (_, until)| *until > now && is_listed.contains(arn));
+        let imports: BTreeMap<&CertificateArn, Option<i64>> =
+            listed.iter().map(|certificate| (&certificate.arn, certificate.imported_at)).collect();
+        described.retain(|arn, known| known.until > now && imports.get(arn) == Some(&known.imported_at));
         // A list does not contain the issuer of a certificate.
         let as_certificate = |listed: &ListedCertificate| match (&listed.domains, self.allowed.is_empty()) {
             (Some(domains), true) => {
@@ -98,13 +151,19 @@ impl CertificateStore {
         // Answers received before a failure stay known.
         while let Some(answer) = answers.try_next().await? {
             let Some((certificate, imported)) = answer else { continue };
-            let age = if imported { MAXIMUM_AGE_OF_IMPORTED } else { MAXIMUM_AGE_OF_ISSUED };
-            described.insert(certificate.arn.clone(), (certificate, now + age));
+            let imported_at = imports.get(&certificate.arn).copied().flatten();
+            // The list shows when one is replaced.
+            let age = match imported && imported_at.is_none() {
+                true => MAXIMUM_AGE_OF_IMPORTED,
+                false => MAXIMUM_AGE_OF_ISSUED,
+            };
+            let arn = certificate.arn.clone();
+            described.insert(arn, Described { certificate, until: now + age, imported_at });
         }
         Ok(listed
             .iter()
             .filter_map(|listed| {
-                as_certificate(listed).or_else(|| described.get(&listed.arn).map(|(known, _)| known.clone()))
+                as_certificate(listed).or_else(|| described.get(&listed.arn).map(|known| known.certificate.clone()))
             })
             .collect())
     }

@@ -281,6 +281,63 @@ async fn certificates_of_allowed_authorities_alone_count() {
 }
 
 #[tokio::test]
+async fn an_imported_certificate_is_described_again_when_the_list_shows_another_import() {
+    use std::sync::atomic::{AtomicI64, Ordering};
+    static IMPORTED_AT: AtomicI64 = AtomicI64::new(1);
+    let (fake, store) = store(|call| {
+        let arn = "arn:aws:acm:us-west-2:1:certificate/imported";
+        let body = if call.action == "ListCertificates" {
+            let at = IMPORTED_AT.load(Ordering::SeqCst);
+            serde_json::json!({ "CertificateSummaryList": [{ "CertificateArn": arn, "ImportedAt": at }] })
+        } else {
+            let names = ["a.example.com"];
+            serde_json::json!({ "Certificate": { "SubjectAlternativeNames": names, "Type": "IMPORTED" } })
+        };
+        (200, body.to_string())
+    })
+    .await;
+    for (imported_at, expected) in [(1, (1, 1)), (1, (1, 0)), (2, (1, 1)), (2, (1, 0))] {
+        IMPORTED_AT.store(imported_at, Ordering::SeqCst);
+        certificates(&store, &["a.example.com"]).await.unwrap();
+        assert_eq!(asked(&fake), expected, "imported at {imported_at}");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_were_requested_for_ingresses_are_not_found_by_host_name() {
+    let (fake, store) = store(|call| {
+        let arn = |name: &str| format!("arn:aws:acm:us-west-2:1:certificate/{name}");
+        let names = serde_json::json!(["a.example.com"]);
+        let summary =
+            |name: &str| serde_json::json!({ "CertificateArn": arn(name), "SubjectAlternativeNameSummaries": names });
+        let other =
+            serde_json::json!({ "CertificateArn": arn("other"), "SubjectAlternativeNameSummaries": ["b.example.com"] });
+        let body = match call.action.as_str() {
+            "ListCertificates" => {
+                serde_json::json!({ "CertificateSummaryList": [summary("own"), summary("requested"), other] })
+            }
+            _ if call.body.contains("requested") => {
+                let tag = |key: &str| serde_json::json!({ "Key": key, "Value": "any" });
+                serde_json::json!({ "Tags": [tag("elbv2.k8s.aws/cluster"), tag("ingress.k8s.aws/stack")] })
+            }
+            _ => serde_json::json!({ "Tags": [{ "Key": "elbv2.k8s.aws/cluster", "Value": "any" }] }),
+        };
+        (200, body.to_string())
+    })
+    .await;
+    assert_eq!(certificates(&store, &["a.example.com"]).await, Ok(vec!["own".to_owned(), "requested".to_owned()]));
+    assert_eq!(asked(&fake), (1, 0), "without the feature gate no tags are read");
+    let store = store.without_requested_certificates(true);
+    for calls in [(0, 2), (0, 0)] {
+        assert_eq!(certificates(&store, &["a.example.com"]).await, Ok(vec!["own".to_owned()]));
+        assert_eq!(asked(&fake), calls, "only of certificates for the host, and once");
+    }
+}
+
+#[tokio::test]
 async fn a_trust_store_is_found_by_its_name() {
     let (fake, store) = store(|call| {
         let arn =

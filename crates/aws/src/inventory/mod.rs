@@ -10,6 +10,7 @@
 //! ensure that: `wanted` counts invalidations, and a read counts only if it began after the last of those; `writes` counts
 //! the controller's own writes, and a read does not change the resources that were written since it began.
 
+mod certificates;
 mod invalidated;
 mod record;
 mod sweep;
@@ -26,6 +27,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use self::certificates::{CertificateList, Certificates};
 use super::{AwsError, AwsReader, convert};
 use albatross_core::model::{HealthState, Target, TargetHealth};
 use albatross_core::{
@@ -48,6 +50,7 @@ pub struct Inventory {
     vpc: VpcId,
     /// Held while a sweep runs, so that all callers that need one share it.
     sweeping: tokio::sync::Mutex<()>,
+    certificate_list: CertificateList,
     state: Mutex<State>,
 }
 
@@ -121,6 +124,7 @@ struct State {
     stale_targets: BTreeSet<TargetGroupArn>,
     /// The resources of each member of a group within its load balancer.
     member_resources: BTreeMap<StackId, Vec<MemberResources>>,
+    certificates: Certificates,
     /// Records, until the first sweep shows which of them count.
     unverified_records: BTreeMap<StackId, Clean>,
 }
@@ -236,7 +240,14 @@ impl Inventory {
     /// Knows nothing yet, and asks nothing yet.
     #[must_use]
     pub fn new(aws: Arc<AwsReader>, cluster: impl Into<String>, vpc: VpcId) -> Self {
-        Self { aws, cluster: cluster.into(), vpc, sweeping: tokio::sync::Mutex::default(), state: Mutex::default() }
+        Self {
+            aws,
+            cluster: cluster.into(),
+            vpc,
+            sweeping: tokio::sync::Mutex::default(),
+            certificate_list: CertificateList::default(),
+            state: Mutex::default(),
+        }
     }
 
     /// The way to AWS.
@@ -310,6 +321,10 @@ impl Inventory {
                 .map(|s| s.value.clone())
                 .collect(),
             bindings: Vec::new(),
+            certificates: state.certificates.of(stack),
+            may_have_certificates: state.certificates.is_uncertain(stack),
+            refused_requests: state.certificates.refused(stack).collect(),
+            given_up: state.certificates.given_up(stack).collect(),
             member_resources: state.member_resources.get(stack).cloned().unwrap_or_default(),
             ..ObservedStack::default()
         }
@@ -364,7 +379,10 @@ impl Inventory {
     /// # Errors
     /// AWS's. What is gone meanwhile is listed again at the next observation.
     pub async fn read(&self, stack: &StackId, reads: &Reads) -> Result<(), AwsError> {
-        let result = self.read_parts(reads).await;
+        let mut result = self.read_parts(reads).await;
+        if reads.certificates && result.is_ok() {
+            result = self.read_certificates(stack).await;
+        }
         if result.as_ref().is_err_and(AwsError::is_not_found) {
             self.invalidate(stack);
         }
@@ -432,6 +450,8 @@ impl Inventory {
                 let capacity = Some(self.aws.reserved_capacity(arn).await?);
                 ObservedAddOns { capacity, ..ObservedAddOns::default() }
             }
+            // They are read for the stack (`Reads::certificates`).
+            AddOn::Certificates => return Ok(()),
         };
         if let Some(entry) = self.state().load_balancers.get_mut(arn) {
             let ObservedAddOns { web_acl, protection, capacity } = &mut entry.value.add_ons;
@@ -589,6 +609,7 @@ impl Inventory {
         invalidated.at = wanted;
         invalidated.possibly_created.extend(possibly_created.map(|named| (named, Instant::now())));
         state.unverified_records.remove(stack);
+        state.certificates.invalidate(stack);
         let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(stack);
         let mut target_groups = Vec::new();
         for entry in state.load_balancers.values_mut().filter(|b| of_group(&b.value.tags)) {

@@ -161,6 +161,8 @@ impl Inventory {
             AddOn::WebAcl => known.web_acl = None,
             AddOn::Protection => known.protection = None,
             AddOn::Capacity => known.capacity = None,
+            // They are the stack's, and not the load balancer's.
+            AddOn::Certificates => {}
         });
     }
 

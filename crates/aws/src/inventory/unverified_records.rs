@@ -28,6 +28,7 @@ impl State {
         let known = ReadState { read: Some(began), invalidated: 0 };
         let unverified_records = std::mem::take(&mut self.unverified_records);
         for (stack, clean) in unverified_records.into_iter().filter(|(stack, _)| trusted.contains(stack)) {
+            self.certificates.load(&stack, clean.certificates);
             if !clean.member_resources.is_empty() {
                 self.member_resources.insert(stack, clean.member_resources);
             }
@@ -72,16 +73,20 @@ impl Inventory {
     /// # Errors
     /// AWS's, when the sweep fails.
     pub async fn checkpoint_is_trusted(&self, arn: &TargetGroupArn) -> Result<bool, AwsError> {
-        let swept = {
-            let state = self.state();
-            if state.targets.contains_key(arn) || state.stale_targets.contains(arn) {
-                return Ok(false);
-            }
-            state.swept.is_some()
-        };
-        if !swept {
+        if !self.knows_nothing_of(arn) {
+            return Ok(false);
+        }
+        if self.state().swept.is_none() {
             self.sweep(None).await?;
         }
         Ok(self.state().target_groups.contains_key(arn))
+    }
+
+    /// Returns true if nothing about a group's targets is known from an answer or was invalidated. A group of another account is
+    /// not listed, so a checkpoint of its targets can be trusted then.
+    #[must_use]
+    pub fn knows_nothing_of(&self, arn: &TargetGroupArn) -> bool {
+        let state = self.state();
+        !state.targets.contains_key(arn) && !state.stale_targets.contains(arn)
     }
 }

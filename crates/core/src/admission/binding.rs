@@ -11,7 +11,7 @@ use crate::{
     desired::BuildConfig,
     model::{ObjectName, StackId, Value},
     snapshot::{Snapshot, TargetGroupBinding},
-    targets::shared::is_shared,
+    targets::{role::Role, shared::is_shared},
 };
 
 pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig) -> AdmissionResponse {
@@ -56,6 +56,9 @@ fn mistakes(binding: &TargetGroupBinding) -> Vec<String> {
         wrong.push(
             "spec.iamRoleArnToAssume: nodes cannot be registered in another account; use the target type ip".to_owned(),
         );
+    }
+    if let Err(error) = Role::of(spec) {
+        wrong.push(format!("spec.{}: {error}; {}", error.field(), error.fix()));
     }
     let quic = matches!(spec.target_group_protocol, Some(TargetGroupProtocol::Quic | TargetGroupProtocol::TcpQuic));
     if instance && quic {
@@ -110,7 +113,8 @@ fn names_same(one: &TargetGroupBindingSpec, other: &TargetGroupBindingSpec) -> b
     };
     match (arn(one), arn(other)) {
         (Some(one), Some(other)) => one == other,
-        _ => name(one).is_some() && name(one) == name(other),
+        // A name is one of an account.
+        _ => name(one).is_some() && name(one) == name(other) && Role::of(one) == Role::of(other),
     }
 }
 

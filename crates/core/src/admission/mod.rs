@@ -2,6 +2,7 @@
 //! depends on the webhooks being called; without them, the same mistakes are found in the pass over the object.
 
 mod binding;
+pub mod binding_defaults;
 mod drain;
 mod ingress;
 mod params;
@@ -61,12 +62,21 @@ pub enum Hook {
     IngressClassParams,
     /// Checks TargetGroupBindings.
     TargetGroupBinding,
+    /// Fills in what new TargetGroupBindings leave out.
+    TargetGroupBindingDefaults,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Pod, Self::Drain, Self::Service, Self::Ingress, Self::IngressClassParams, Self::TargetGroupBinding];
+    pub const ALL: [Self; 7] = [
+        Self::Pod,
+        Self::Drain,
+        Self::Service,
+        Self::Ingress,
+        Self::IngressClassParams,
+        Self::TargetGroupBinding,
+        Self::TargetGroupBindingDefaults,
+    ];
 
     /// Returns the name of the webhook. It is aws-load-balancer-controller's where that has the webhook.
     #[must_use]
@@ -78,6 +88,7 @@ impl Hook {
             Self::Ingress => "vingress.elbv2.k8s.aws",
             Self::IngressClassParams => "vingressclassparams.elbv2.k8s.aws",
             Self::TargetGroupBinding => "vtargetgroupbinding.elbv2.k8s.aws",
+            Self::TargetGroupBindingDefaults => "mtargetgroupbinding.elbv2.k8s.aws",
         }
     }
 
@@ -91,6 +102,7 @@ impl Hook {
             Self::Ingress => "/validate-networking-v1-ingress",
             Self::IngressClassParams => "/validate-elbv2-k8s-aws-v1beta1-ingressclassparams",
             Self::TargetGroupBinding => "/validate-elbv2-k8s-aws-v1beta1-targetgroupbinding",
+            Self::TargetGroupBindingDefaults => "/mutate-elbv2-k8s-aws-v1beta1-targetgroupbinding",
         }
     }
 }
@@ -126,6 +138,8 @@ pub fn answer(
         Hook::Ingress => snapshot
             .map_or_else(AdmissionResponse::allowed, |snapshot| ingress::answer(request, snapshot, config, rules)),
         Hook::IngressClassParams => params::answer(request),
+        // What depends on AWS is in `binding_defaults`.
+        Hook::TargetGroupBindingDefaults => AdmissionResponse::allowed(),
         Hook::TargetGroupBinding => {
             snapshot.map_or_else(AdmissionResponse::allowed, |snapshot| binding::answer(request, snapshot, config))
         }

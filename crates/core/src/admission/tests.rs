@@ -325,7 +325,8 @@ fn bindings_are_denied_for_what_cannot_be() {
     assert_eq!(created(json!({})), "allowed");
     insta::assert_snapshot!(created(json!({"targetGroupARN": ""})), @"denied: it names no target group; set spec.targetGroupARN or spec.targetGroupName");
     insta::assert_snapshot!(created(json!({"targetType": "ip", "nodeSelector": {}})), @"denied: spec.nodeSelector selects nodes, and with the target type ip the targets are pods; remove it");
-    insta::assert_snapshot!(created(json!({"targetType": "instance", "iamRoleArnToAssume": "arn:role", "targetGroupProtocol": "QUIC"})), @"denied: spec.iamRoleArnToAssume: nodes cannot be registered in another account; use the target type ip; spec.targetGroupProtocol: QUIC needs the target type ip");
+    insta::assert_snapshot!(created(json!({"targetType": "instance", "iamRoleArnToAssume": "arn:aws:iam::111122223333:role/targets", "targetGroupProtocol": "QUIC"})), @"denied: spec.iamRoleArnToAssume: nodes cannot be registered in another account; use the target type ip; spec.targetGroupProtocol: QUIC needs the target type ip");
+    insta::assert_snapshot!(created(json!({"iamRoleArnToAssume": "arn:role"})), @"denied: spec.iamRoleArnToAssume: `arn:role` is not the ARN of an IAM role; write it as arn:aws:iam::ACCOUNT:role/NAME");
     insta::assert_snapshot!(created(json!({"vpcID": "vpc-1"})), @"denied: spec.vpcID: `vpc-1` is not the id of a VPC; write an id, vpc-…");
     insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:one"})), @"denied: the target group arn:one already has the TargetGroupBinding shop/one; delete that first, or bind another");
     insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:three"})), @"denied: the target group arn:three already has the TargetGroupBinding other/three; delete that first, or bind another");

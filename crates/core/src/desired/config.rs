@@ -1,6 +1,6 @@
 //! The flags on which building depends.
 
-use crate::model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId};
+use crate::model::{CertificateAuthorityArn, Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId};
 
 /// The flags that building depends on, with the defaults of aws-load-balancer-controller.
 #[derive(Clone, Debug)]
@@ -65,6 +65,10 @@ pub struct BuildConfig {
     pub enable_wafv2: bool,
     /// `--enable-shield`: Shield Advanced protects the load balancers for which Ingresses request it.
     pub enable_shield: bool,
+    /// The feature gate `EnableCertificateManagement`: certificates are requested from ACM for Ingresses.
+    pub manage_certificates: bool,
+    /// `--default-pca-arn`: the private certificate authority of requested certificates, where no annotation names one.
+    pub default_certificate_authority: Option<CertificateAuthorityArn>,
     /// The cluster's VPC.
     pub vpc: Value<VpcId>,
 }
@@ -108,6 +112,8 @@ impl BuildConfig {
             subnets: crate::facts::subnets::Gates::default(),
             enable_wafv2: true,
             enable_shield: true,
+            manage_certificates: false,
+            default_certificate_authority: None,
             vpc,
         }
     }

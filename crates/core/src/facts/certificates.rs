@@ -47,6 +47,12 @@ fn covers(domain: &str, host: &str) -> bool {
     domain.starts_with("*.") && behind(domain) == behind(host)
 }
 
+/// Returns true if a certificate is for one of the hosts.
+#[must_use]
+pub fn is_for(certificate: &Certificate, hosts: &BTreeSet<String>) -> bool {
+    hosts.iter().any(|host| certificate.domains.iter().any(|domain| covers(domain, host)))
+}
+
 /// All certificates that are for one of the hosts, by ARN; the first is the default. Where authorities are `allowed`, only theirs
 /// count.
 ///

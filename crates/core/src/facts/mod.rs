@@ -1,6 +1,7 @@
 //! The facts about AWS that a build needs, requested as data.
 
 pub mod certificates;
+pub mod hosted_zones;
 pub mod limits;
 pub mod secrets;
 pub mod security_groups;
@@ -8,9 +9,10 @@ pub mod subnets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::hosted_zones::HostedZone;
 use crate::model::{
-    AddOn, CertificateArn, LoadBalancerKind, ObjectName, ObservedStack, OidcSecret, Scheme, SecurityGroupId, SubnetId,
-    TargetGroupArn, TrustStoreArn, VpcBlocks, WebAclArn,
+    AddOn, CertificateArn, LoadBalancerKind, ObjectName, ObservedCertificate, ObservedStack, OidcSecret, Scheme,
+    SecurityGroupId, SubnetId, TargetGroupArn, TrustStoreArn, VpcBlocks, WebAclArn,
 };
 
 /// A question that building asks.
@@ -44,6 +46,10 @@ pub enum FactQuery {
     ShieldSubscription,
     /// The add-on that the stack's load balancer has, as part of [`Self::Current`].
     CurrentAddOn(AddOn),
+    /// The certificates that were requested for the stack.
+    ManagedCertificates,
+    /// The public hosted zones of the account.
+    HostedZones,
 }
 
 impl FactQuery {
@@ -134,6 +140,10 @@ pub struct Facts {
     pub target_groups: BTreeMap<String, Fact<TargetGroupArn>>,
     /// By host names; the first is the default.
     pub certificates: BTreeMap<BTreeSet<String>, Fact<Vec<CertificateArn>>>,
+    /// The certificates that were requested for the stack.
+    pub managed_certificates: Option<Fact<Vec<ObservedCertificate>>>,
+    /// The public hosted zones of the account.
+    pub hosted_zones: Option<Fact<Vec<HostedZone>>>,
     /// By name.
     pub trust_stores: BTreeMap<String, Fact<TrustStoreArn>>,
     /// By name.
@@ -221,6 +231,20 @@ impl Facts {
     pub fn certificates(&self, hosts: &BTreeSet<String>) -> Option<Fact<Vec<CertificateArn>>> {
         let unknown = || self.offline.then_some(Fact::AfterApply("found in ACM by the host names"));
         self.certificates.get(hosts).cloned().or_else(unknown)
+    }
+
+    /// Returns the certificates that were requested for the stack, or `None` if they have to be requested.
+    #[must_use]
+    pub fn managed_certificates(&self) -> Option<Fact<Vec<ObservedCertificate>>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("requested from ACM"));
+        self.managed_certificates.clone().or_else(unknown)
+    }
+
+    /// Returns the public hosted zones of the account, or `None` if they have to be requested.
+    #[must_use]
+    pub fn hosted_zones(&self) -> Option<Fact<Vec<HostedZone>>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("found in Route 53 by the host names"));
+        self.hosted_zones.clone().or_else(unknown)
     }
 
     /// The trust store of a name, or the want of it.

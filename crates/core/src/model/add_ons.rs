@@ -22,6 +22,8 @@ pub enum AddOn {
     Protection,
     /// The reserved capacity.
     Capacity,
+    /// The certificates that ACM is asked for.
+    Certificates,
 }
 
 impl fmt::Display for AddOn {
@@ -30,6 +32,7 @@ impl fmt::Display for AddOn {
             Self::WebAcl => "web ACL",
             Self::Protection => "protection of Shield Advanced",
             Self::Capacity => "reserved capacity",
+            Self::Certificates => "requested certificates",
         })
     }
 }
@@ -78,6 +81,8 @@ impl AddOns {
             AddOn::WebAcl => self.web_acl.as_ref().map(|requested| &requested.cause),
             AddOn::Protection => self.protection.as_ref().map(|requested| &requested.cause),
             AddOn::Capacity => self.capacity.as_ref().map(|requested| &requested.cause),
+            // They are requested by the stack, and not by its load balancer.
+            AddOn::Certificates => None,
         }
     }
 }
@@ -114,6 +119,8 @@ impl ObservedAddOns {
             AddOn::WebAcl => self.web_acl.is_some(),
             AddOn::Protection => self.protection.is_some(),
             AddOn::Capacity => self.capacity.is_some(),
+            // They are read for the stack, and not for its load balancer.
+            AddOn::Certificates => true,
         }
     }
 

@@ -51,6 +51,70 @@ identifier! {
     SubnetId;
     /// `vpc-…`
     VpcId;
+    /// The id of a hosted zone of Route 53, without the path that Route 53 writes before it.
+    HostedZoneId;
+}
+
+/// The ARN of a private certificate authority: `arn:…:acm-pca:…:certificate-authority/<id>`. Only a checked text is one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CertificateAuthorityArn(String);
+
+/// A text that is not the ARN of a private certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the ARN of a private certificate authority")]
+pub struct InvalidCertificateAuthorityArn(String);
+
+impl InvalidCertificateAuthorityArn {
+    /// The fix.
+    pub const FIX: &str =
+        "write the ARN that AWS Private CA shows: arn:aws:acm-pca:<region>:<account>:certificate-authority/<id>";
+}
+
+impl CertificateAuthorityArn {
+    /// Checks that the text has the form of such an ARN.
+    ///
+    /// # Errors
+    /// When it has another form.
+    pub fn new(arn: impl Into<String>) -> Result<Self, InvalidCertificateAuthorityArn> {
+        let arn = arn.into();
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let is_one = match parts.as_slice() {
+            ["arn", partition, "acm-pca", region, account, resource] => {
+                let id = resource.strip_prefix("certificate-authority/").unwrap_or_default();
+                let filled = [*partition, *region, *account, id].iter().all(|part| !part.is_empty());
+                filled && !id.contains('/') && account.bytes().all(|byte| byte.is_ascii_digit())
+            }
+            _ => false,
+        };
+        if is_one { Ok(Self(arn)) } else { Err(InvalidCertificateAuthorityArn(arn)) }
+    }
+
+    /// Returns the ARN in the form that AWS expects.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for CertificateAuthorityArn {
+    type Error = InvalidCertificateAuthorityArn;
+
+    fn try_from(arn: String) -> Result<Self, InvalidCertificateAuthorityArn> {
+        Self::new(arn)
+    }
+}
+
+impl From<CertificateAuthorityArn> for String {
+    fn from(arn: CertificateAuthorityArn) -> Self {
+        arn.0
+    }
+}
+
+impl fmt::Display for CertificateAuthorityArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// The ARN of a regional web ACL of AWS WAF (WAFv2): `arn:…:wafv2:…:regional/webacl/<name>/<id>`. Only a checked text is one.
@@ -243,6 +307,23 @@ impl fmt::Display for ObjectName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arns_of_certificate_authorities() {
+        for (arn, valid) in [
+            ("arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/0a1b", true),
+            ("arn:aws-cn:acm-pca:cn-north-1:111122223333:certificate-authority/0a1b", true),
+            ("arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/", false),
+            ("arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/0a1b/certificate/2", false),
+            ("arn:aws:acm:us-west-2:111122223333:certificate/0a1b", false),
+            ("arn:aws:acm-pca:us-west-2:me:certificate-authority/0a1b", false),
+            ("internal", false),
+        ] {
+            assert_eq!(CertificateAuthorityArn::new(arn).is_ok(), valid, "{arn}");
+        }
+        let error = CertificateAuthorityArn::new("internal").unwrap_err();
+        assert_eq!(error.to_string(), "`internal` is not the ARN of a private certificate authority");
+    }
 
     #[test]
     fn only_the_arn_of_a_regional_web_acl_is_taken() {

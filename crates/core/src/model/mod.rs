@@ -7,6 +7,7 @@ pub mod authentication;
 mod elements;
 mod identifiers;
 mod known_limits;
+pub mod managed_certificate;
 mod mutual_authentication;
 pub mod names;
 mod network;
@@ -32,10 +33,14 @@ pub use elements::{
     ProtocolVersion, QueryStringValue, Scheme, Stickiness, TargetGroupProtocol, TargetType, WeightedTargetGroup,
 };
 pub use identifiers::{
-    CertificateArn, InvalidName, InvalidWebAclArn, ListenerArn, LoadBalancerArn, LoadBalancerName, ObjectName, RuleArn,
-    SecurityGroupId, SubnetId, TargetGroupArn, TargetGroupName, TrustStoreArn, VpcId, WebAclArn,
+    CertificateArn, CertificateAuthorityArn, HostedZoneId, InvalidCertificateAuthorityArn, InvalidName,
+    InvalidWebAclArn, ListenerArn, LoadBalancerArn, LoadBalancerName, ObjectName, RuleArn, SecurityGroupId, SubnetId,
+    TargetGroupArn, TargetGroupName, TrustStoreArn, VpcId, WebAclArn,
 };
 pub use known_limits::{KnownLimits, Quota};
+pub use managed_certificate::{
+    CertificateStatus, DesiredCertificates, ManagedCertificate, ObservedCertificate, ValidationRecord,
+};
 pub use mutual_authentication::MutualAuthentication;
 pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks, ZoneInfo};
 pub use network_settings::{InvalidSourceNatPrefix, NetworkSettings, ObservedNetworkSettings, SourceNatPrefix};

@@ -30,6 +30,21 @@ fn hash(parts: &[&str]) -> String {
     hex::encode(digest.finalize())
 }
 
+/// Returns the first eight characters of the hash of a text.
+pub(super) fn short_hash(text: &str) -> String {
+    let mut hash = hash(&[text]);
+    hash.truncate(8);
+    hash
+}
+
+/// Returns a token of 32 characters that differs where one of the parts differs.
+pub(super) fn token(parts: &[&str]) -> String {
+    let parts: Vec<String> = parts.iter().map(|part| format!("{}:{part}", part.len())).collect();
+    let mut hash = hash(&parts.iter().map(String::as_str).collect::<Vec<_>>());
+    hash.truncate(32);
+    hash
+}
+
 /// The first `most` of the characters that AWS's names may have.
 fn plain(text: &str, most: usize) -> String {
     text.chars().filter(char::is_ascii_alphanumeric).take(most).collect()

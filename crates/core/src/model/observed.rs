@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, AddOn, Attributes, CertificateArn, Condition, Frontend, HealthCheck, IpAddressType, KnownLimits,
     ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, LoadBalancerTarget,
-    MutualAuthentication, ObjectName, ObjectReference, ObservedAddOns, ObservedNetworkSettings, ObservedPools,
-    ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn,
-    Transform, TrustStoreArn, authentication::carry_over_secret,
+    MutualAuthentication, ObjectName, ObjectReference, ObservedAddOns, ObservedCertificate, ObservedNetworkSettings,
+    ObservedPools, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags,
+    TargetGroupArn, Transform, TrustStoreArn, authentication::carry_over_secret,
 };
 
 /// The state of one stack in AWS and in the cluster.
@@ -25,6 +25,18 @@ pub struct ObservedStack {
     pub frontend: ObservedFrontend,
     /// The security groups with the stack's tags, sorted by id.
     pub security_groups: Vec<ObservedSecurityGroup>,
+    /// The certificates that were requested for the stack; `None` while they are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Vec<ObservedCertificate>>,
+    /// True if a request whose answer was lost may have made certificates.
+    #[serde(skip)]
+    pub may_have_certificates: bool,
+    /// The requests for certificates, by token, and the records that prove hosts, by name, that AWS has refused a while ago.
+    #[serde(skip)]
+    pub refused_requests: BTreeSet<String>,
+    /// The certificates that have not become usable for so long that others are requested in their place.
+    #[serde(skip)]
+    pub given_up: BTreeSet<CertificateArn>,
     /// The TargetGroupBindings with the stack's labels.
     pub bindings: Vec<ObservedBinding>,
     /// The resources of each member of a group within its load balancer, from the stack's record.
@@ -136,7 +148,7 @@ impl ObservedStack {
         current.is_some_and(|current| (takes_over || !current.is_active()) && wanted.lacks_web_acl(current))
     }
 
-    /// Returns true if the stack has no resources.
+    /// Returns true if the stack has no resources but certificates, which stay where the controller requests none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.load_balancers.is_empty()

@@ -9,11 +9,11 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, AddOns, AddressPools, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck,
-    IpAddressType, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication,
-    NetworkSettings, ObjectReference, ProtocolVersion, ResourceId, Scheme, SecurityGroupId, SecurityGroupRule,
-    SourceNatPrefix, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType,
-    Transform, TrustStoreArn, VpcId,
+    Action, AddOns, AddressPools, Attributes, Authentication, Cause, CertificateArn, Condition, DesiredCertificates,
+    HealthCheck, IpAddressType, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName,
+    MutualAuthentication, NetworkSettings, ObjectReference, ProtocolVersion, ResourceId, Scheme, SecurityGroupId,
+    SecurityGroupRule, SourceNatPrefix, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol,
+    TargetType, Transform, TrustStoreArn, VpcId,
 };
 
 /// A value that may be unknown until AWS or the cluster has answered.
@@ -61,6 +61,9 @@ pub struct Stack {
     /// The Network Load Balancer in front of the load balancer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frontend: Option<Box<Frontend>>,
+    /// The certificates that ACM is to issue.
+    #[serde(skip_serializing_if = "DesiredCertificates::is_empty")]
+    pub certificates: DesiredCertificates,
     /// The frozen members of the group, whose resources the stack does not describe.
     pub frozen: FrozenMembers,
     /// The keys of tags that other parties manage (`--external-managed-tags`): they are never removed. Left out of
@@ -176,6 +179,7 @@ impl Stack {
             target_groups: IndexMap::new(),
             listeners: BTreeMap::new(),
             frontend: None,
+            certificates: DesiredCertificates::default(),
             frozen: FrozenMembers::default(),
             external_tags: BTreeSet::new(),
             unprotect: false,

@@ -5,13 +5,17 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, ObjectReference, PortReference, Tags, tags};
+use super::{ObjectName, ObjectReference, PortReference, Tags, names, tags};
 
 const IMPLICIT_FINALIZER: &str = "ingress.k8s.aws/resources";
 const EXPLICIT_FINALIZER: &str = "group.ingress.k8s.aws/";
 
 /// The id of the Network Load Balancer in front of an Application Load Balancer.
 const FRONTEND: &str = "FrontendNlb";
+
+/// The beginnings of the ids of requested certificates.
+const PUBLIC_CERTIFICATE: &str = "amazon_issued/";
+const PRIVATE_CERTIFICATE: &str = "private/";
 
 /// The labels that name an Ingress that forms its own group: namespace and name.
 const INGRESS_LABELS: [&str; 2] = ["ingress.k8s.aws/stack-namespace", "ingress.k8s.aws/stack-name"];
@@ -255,6 +259,27 @@ impl ResourceId {
         Self(format!("{service}:{port}"))
     }
 
+    /// Returns the id of the certificate that is requested for an Ingress, by the first of its domain names.
+    #[must_use]
+    pub fn certificate(ingress: &ObjectName, domain: &str, is_private: bool) -> Self {
+        let kind = if is_private { PRIVATE_CERTIFICATE } else { PUBLIC_CERTIFICATE };
+        Self(format!("{kind}{}-{}", domain.replace('*', "wildcard"), names::short_hash(&ingress.to_string())))
+    }
+
+    /// Returns true if the resource is a certificate.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        // The id of a target group in a namespace `private` ends with a port.
+        (self.0.starts_with(PRIVATE_CERTIFICATE) || self.0.starts_with(PUBLIC_CERTIFICATE)) && !self.0.contains(':')
+    }
+
+    /// Returns true if the resource is a certificate that was requested for the Ingress, whatever its host names were.
+    #[must_use]
+    pub fn is_certificate_of(&self, ingress: &ObjectName) -> bool {
+        let hash = self.0.rsplit_once('-').map(|(_, hash)| hash);
+        self.is_certificate() && hash == Some(names::short_hash(&ingress.to_string()).as_str())
+    }
+
     /// Returns the value of the tag.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -390,6 +415,19 @@ mod tests {
         let may_be: Vec<bool> = resources().iter().map(|id| id.may_be_of(&web)).collect();
         assert_eq!(may_be, of_ingress);
         assert!(resources().iter().all(|id| !id.may_be_of(&service)));
+    }
+
+    #[test]
+    fn certificates_have_the_ids_of_aws_load_balancer_controller() {
+        let web = ObjectName::new("shop", "web-frontend");
+        let public = ResourceId::certificate(&web, "shop.example.com", false);
+        assert_eq!(public.as_str(), "amazon_issued/shop.example.com-1994311b");
+        let private = ResourceId::certificate(&web, "*.example.com", true);
+        assert_eq!(private.as_str(), "private/wildcard.example.com-1994311b");
+        assert!(public.is_certificate_of(&web) && private.is_certificate_of(&web));
+        assert!(!public.is_certificate_of(&ObjectName::new("shop", "web")));
+        let group = ResourceId::of_tag("private/web-1994311b:80");
+        assert!(!group.is_certificate() && resources().iter().all(|id| !id.is_certificate()));
     }
 
     #[test]

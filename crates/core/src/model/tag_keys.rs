@@ -44,6 +44,17 @@ impl TagKeys {
         self.0.get(&resource.0).is_some_and(|keys| keys.contains(key))
     }
 
+    /// Returns true if a certificate is among the resources.
+    #[must_use]
+    pub fn names_certificates(&self) -> bool {
+        self.0.keys().any(|resource| ResourceId::of_tag(resource.as_str()).is_certificate())
+    }
+
+    /// Notes a resource, without keys.
+    pub fn note(&mut self, resource: &ResourceId) {
+        self.0.entry(resource.0.clone()).or_default();
+    }
+
     /// Leaves out the keys of the given resources.
     #[must_use]
     pub fn without(mut self, resources: &BTreeSet<ResourceId>) -> Self {

@@ -69,6 +69,13 @@ pub fn made_for(cluster: &str, tags: &Tags) -> Option<(StackId, String)> {
     Some((stack, resource_of(tags)?.namespace()?.to_owned()))
 }
 
+/// Returns true if the tags are those of a certificate that was requested for Ingresses, of whatever cluster: it belongs to them,
+/// and is not found by host name.
+#[must_use]
+pub fn is_requested_certificate(tags: &Tags) -> bool {
+    tags.contains_key(CLUSTER) && tags.contains_key(INGRESS_STACK)
+}
+
 /// Returns the id of a resource within its stack, from its tags.
 #[must_use]
 pub fn resource_of(tags: &Tags) -> Option<ResourceId> {

@@ -3,8 +3,8 @@
 use super::{
     Action, Caller,
     Feature::{
-        self, Binding, CertificateDiscovery, Cognito, Ingress, MutualTls, Quotas, Service, ServiceLinkedRole, Shield,
-        SubnetReachability, VpcDiscovery, WebAcl,
+        self, AssumeRole, Binding, CertificateDiscovery, CertificateRequests, Cognito, Ingress, MutualTls, Quotas,
+        Service, ServiceLinkedRole, Shield, SubnetReachability, VpcDiscovery, WebAcl,
     },
     Scope,
 };
@@ -36,13 +36,50 @@ const OWN: &[Scope] = &[Scope::Own];
 
 /// All actions, by service and then by name.
 pub const ACTIONS: &[Action] = &[
+    implied(
+        "acm-pca:GetCertificate",
+        ANYTHING,
+        &[CertificateRequests],
+        "ACM fetches a certificate from a private certificate authority",
+    ),
+    implied("acm-pca:IssueCertificate", ANYTHING, &[CertificateRequests], "ACM has such an authority issue it"),
+    implied("acm-pca:ListPermissions", ANYTHING, &[CertificateRequests], "ACM checks if it may renew it"),
+    implied(
+        "acm:AddTagsToCertificate",
+        &[Scope::NewCertificate],
+        &[CertificateRequests],
+        "certificates are requested with their tags",
+    ),
+    action(
+        "acm:DeleteCertificate",
+        &[Scope::OwnCertificate],
+        &[CertificateRequests],
+        "certificates that are no longer requested",
+    ),
     action(
         "acm:DescribeCertificate",
         ANYTHING,
-        &[CertificateDiscovery],
-        "certificates whose names a list does not contain in full, and all with --allowed-certificate-authority-arns",
+        &[CertificateDiscovery, CertificateRequests],
+        "certificates whose names a list does not contain in full, and all with --allowed-certificate-authority-arns; the state of requested ones",
     ),
-    action("acm:ListCertificates", ANYTHING, &[CertificateDiscovery], "finds the certificates for an Ingress's hosts"),
+    action(
+        "acm:ListCertificates",
+        ANYTHING,
+        &[CertificateDiscovery, CertificateRequests],
+        "finds the certificates for an Ingress's hosts, and those that were requested for it",
+    ),
+    action(
+        "acm:ListTagsForCertificate",
+        ANYTHING,
+        &[CertificateRequests],
+        "the owners of requested certificates, which are not found by host name",
+    ),
+    action(
+        "acm:RequestCertificate",
+        &[Scope::NewCertificate],
+        &[CertificateRequests],
+        "a certificate for an Ingress's hosts",
+    ),
     implied(
         "cognito-idp:DescribeUserPoolClient",
         ANYTHING,
@@ -224,6 +261,13 @@ pub const ACTIONS: &[Action] = &[
         &[ServiceLinkedRole],
         "AWS creates ELB's own role when the account's first load balancer is created",
     ),
+    action(
+        "route53:ChangeResourceRecordSets",
+        &[Scope::Cname],
+        &[CertificateRequests],
+        "the records that prove hosts to ACM",
+    ),
+    action("route53:ListHostedZones", ANYTHING, &[CertificateRequests], "finds the hosted zone of a host"),
     action("shield:CreateProtection", ANYTHING, &[Shield], "protects a load balancer with Shield Advanced"),
     action("shield:DeleteProtection", ANYTHING, &[Shield], "ends a protection that the controller has created"),
     action("shield:DescribeProtection", ANYTHING, &[Shield], "the protection that a load balancer has"),
@@ -232,6 +276,12 @@ pub const ACTIONS: &[Action] = &[
         ANYTHING,
         &[Shield],
         "without a subscription to Shield Advanced nothing can be protected",
+    ),
+    action(
+        "sts:AssumeRole",
+        &[Scope::Role],
+        &[AssumeRole],
+        "the roles that bindings name; name them in the policy in place of all roles",
     ),
     action("wafv2:AssociateWebACL", ANYTHING, &[WebAcl], "gives a load balancer its web ACL"),
     action("wafv2:DisassociateWebACL", ANYTHING, &[WebAcl], "takes it away where an Ingress asks for none"),

@@ -99,6 +99,14 @@ fn statement(scope: Scope, action: Vec<&'static str>, partition: Partition) -> S
         Scope::TagsOfListeners => ("TagsOfListeners", &listeners[..], Condition::new()),
         Scope::Own => ("Own", &[][..], has_tag()),
         Scope::TargetGroup => ("Targets", &balancers[2..], Condition::new()),
+        Scope::NewCertificate => ("NewCertificates", &[][..], made_with_tag()),
+        Scope::OwnCertificate => ("OwnCertificates", &["acm:*:*:certificate/*"][..], has_tag()),
+        Scope::Cname => {
+            let types = equals("route53:ChangeResourceRecordSetsRecordTypes", &["CNAME"]);
+            let types = types.into_values().map(|keys| ("ForAllValues:StringEquals", keys));
+            ("RecordsOfCertificates", &["route53:::hostedzone/*"][..], types.collect())
+        }
+        Scope::Role => ("RolesOfOtherAccounts", &["iam::*:role/*"][..], Condition::new()),
     };
     let resource = if resources.is_empty() {
         vec!["*".to_owned()]

@@ -7,7 +7,7 @@ use super::{Caller, Feature, Scope, actions::ACTIONS};
 const HEAD: &str = "# Permissions in AWS
 
 This file is generated from `crates/core/src/permissions/actions.rs`; `cargo xtask generate` updates it, and with it
-`config/iam-policy.json`, which is the policy with all of this. `albatross iam-policy --features ingress,service` prints one with less.
+`config/iam-policy.json`, which is the policy with all of this but `certificate-requests` and `assume-role`. `albatross iam-policy --features ingress,service` prints one with less.
 
 Conditions: *new* things are made with the tag `elbv2.k8s.aws/cluster`; *own* things have it; that tag itself is never changed. AWS calls the actions
 marked so in the controller's name.
@@ -45,5 +45,9 @@ fn words(scope: Scope) -> &'static str {
         Scope::TagsOfListeners => "listeners and rules",
         Scope::Own => "own load balancers, target groups and listeners",
         Scope::TargetGroup => "target groups",
+        Scope::NewCertificate => "new certificates",
+        Scope::OwnCertificate => "own certificates",
+        Scope::Cname => "CNAME records of hosted zones",
+        Scope::Role => "roles",
     }
 }

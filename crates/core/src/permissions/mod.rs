@@ -25,6 +25,8 @@ pub enum Feature {
     Binding,
     /// HTTPS listeners of Ingresses that name no certificate.
     CertificateDiscovery,
+    /// Certificates that ACM is asked for (`create-acm-cert`).
+    CertificateRequests,
     /// Signing users in with Cognito.
     Cognito,
     /// Trust stores that `mutual-authentication` names by name.
@@ -41,15 +43,18 @@ pub enum Feature {
     WebAcl,
     /// The protection of Shield Advanced.
     Shield,
+    /// TargetGroupBindings for target groups of other accounts.
+    AssumeRole,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Ingress,
         Self::Service,
         Self::Binding,
         Self::CertificateDiscovery,
+        Self::CertificateRequests,
         Self::Cognito,
         Self::MutualTls,
         Self::SubnetReachability,
@@ -58,7 +63,16 @@ impl Feature {
         Self::Quotas,
         Self::WebAcl,
         Self::Shield,
+        Self::AssumeRole,
     ];
+
+    /// Returns the features of the policy where none is named: all but those that a feature gate switches on and that change
+    /// records of domains, and those that need rights in other accounts.
+    #[must_use]
+    pub fn by_default() -> BTreeSet<Self> {
+        let is_named = |feature: &Self| matches!(feature, Self::CertificateRequests | Self::AssumeRole);
+        Self::ALL.into_iter().filter(|feature| !is_named(feature)).collect()
+    }
 
     /// Returns the name in `--features`.
     #[must_use]
@@ -68,6 +82,7 @@ impl Feature {
             Self::Service => "service",
             Self::Binding => "binding",
             Self::CertificateDiscovery => "certificate-discovery",
+            Self::CertificateRequests => "certificate-requests",
             Self::Cognito => "cognito",
             Self::MutualTls => "mutual-tls",
             Self::SubnetReachability => "subnet-reachability",
@@ -76,6 +91,7 @@ impl Feature {
             Self::Quotas => "quotas",
             Self::WebAcl => "web-acl",
             Self::Shield => "shield",
+            Self::AssumeRole => "assume-role",
         }
     }
 
@@ -87,6 +103,9 @@ impl Feature {
             Self::Service => "Services of type LoadBalancer",
             Self::Binding => "TargetGroupBindings for target groups of your own",
             Self::CertificateDiscovery => "HTTPS listeners of Ingresses that name no certificate",
+            Self::CertificateRequests => {
+                "Ingresses with `create-acm-cert`, under the feature gate `EnableCertificateManagement`; only in the policy where it is named"
+            }
             Self::Cognito => "Ingresses that sign users in with Cognito",
             Self::MutualTls => "trust stores that the annotation `mutual-authentication` names by name",
             Self::SubnetReachability => "subnets without role tags, which are judged by their route tables",
@@ -95,6 +114,7 @@ impl Feature {
             Self::Quotas => "groups of Ingresses that exceed AWS's default quotas; without it, those quotas apply",
             Self::WebAcl => "Ingresses or IngressClassParams that name a web ACL (WAFv2)",
             Self::Shield => "Ingresses that ask for the protection of Shield Advanced",
+            Self::AssumeRole => "TargetGroupBindings with `iamRoleArnToAssume`; only in the policy if it is named",
         }
     }
 
@@ -131,6 +151,14 @@ pub enum Scope {
     Own,
     /// Any target group: that of a binding is another owner's.
     TargetGroup,
+    /// A certificate that is requested with the cluster's tag.
+    NewCertificate,
+    /// A certificate that has the cluster's tag.
+    OwnCertificate,
+    /// A CNAME in a hosted zone.
+    Cname,
+    /// Any role. A policy may well name the roles in use instead.
+    Role,
 }
 
 /// The caller of an action.

@@ -89,12 +89,24 @@ const OF_LBC: &[(&str, bool)] = &[
     ("wafv2:GetWebACLForResource", false),
 ];
 
+const REQUESTS: &str = "its documentation asks for it where certificates are requested, and its policy lacks it; so does the policy without that feature";
+
 /// The calls that its policy does not allow, and the reason why they are made all the same.
 const BEYOND: &[(&str, &str)] = &[
+    ("acm-pca:GetCertificate", REQUESTS),
+    ("acm-pca:IssueCertificate", REQUESTS),
+    ("acm-pca:ListPermissions", REQUESTS),
+    ("acm:AddTagsToCertificate", REQUESTS),
+    ("acm:DeleteCertificate", REQUESTS),
+    ("acm:ListTagsForCertificate", REQUESTS),
+    ("acm:RequestCertificate", REQUESTS),
     (
         "elasticloadbalancing:DescribeAccountLimits",
         "only read, and only where a group outgrows AWS's default quotas; where it is denied those hold, so its policy will do",
     ),
+    ("route53:ChangeResourceRecordSets", REQUESTS),
+    ("route53:ListHostedZones", REQUESTS),
+    ("sts:AssumeRole", "its documentation asks for it where a binding names a role, and its policy lacks it"),
     ("wafv2:ListWebACLs", "its documentation asks for it where a web ACL is named by name, and its policy lacks it"),
 ];
 
@@ -129,12 +141,14 @@ fn called() -> BTreeSet<String> {
     }
     let mut text = String::new();
     visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../aws/src"), &mut text);
-    let call = Regex::new(r"\.(elb|ec2|acm|wafv2|shield)\s*\.([a-z_]+)\(\)").unwrap();
+    let call = Regex::new(r"\.(elb|ec2|acm|route53|wafv2|shield|sts)\s*\.([a-z_]+)\(\)").unwrap();
     let camel = |name: &str| -> String { name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect() };
     // WAF writes it in capitals.
     let operation = |name: &str| camel(name).replace("WebAcl", "WebACL");
     let service = |field: &str| if field == "elb" { "elasticloadbalancing".to_owned() } else { field.to_owned() };
-    let calls = call.captures_iter(&text).filter(|found| &found[2] != "clone");
+    // A token that is exchanged needs no permission.
+    let calls =
+        call.captures_iter(&text).filter(|found| !["clone", "assume_role_with_web_identity"].contains(&&found[2]));
     calls.map(|found| format!("{}:{}", service(&found[1]), operation(&found[2]))).collect()
 }
 
@@ -149,6 +163,11 @@ fn the_policy_has_what_the_code_calls_and_nothing_else_but_what_aws_asks_for() {
     assert_eq!(
         others,
         [
+            // ACM does with a private certificate authority, and with tags, what its caller may do.
+            "acm-pca:GetCertificate",
+            "acm-pca:IssueCertificate",
+            "acm-pca:ListPermissions",
+            "acm:AddTagsToCertificate",
             // ELB checks the user's permission for the pool's client.
             "cognito-idp:DescribeUserPoolClient",
             // The first load balancer of an account makes ELB's own role, and ELB looks at some of these as the caller.
@@ -165,6 +184,87 @@ fn the_policy_has_what_the_code_calls_and_nothing_else_but_what_aws_asks_for() {
             "wafv2:GetWebACL",
         ]
     );
+}
+
+#[test]
+fn records_of_domains_are_changed_only_where_that_is_named() {
+    let text = |features: BTreeSet<Feature>| policy(&features, Partition::Aws).to_json();
+    assert!(!text(Feature::by_default()).contains("route53") && !text(Feature::by_default()).contains("acm:Request"));
+    insta::assert_snapshot!(text(BTreeSet::from([Feature::CertificateRequests])), @r#"
+    {
+      "Version": "2012-10-17",
+      "Statement": [
+        {
+          "Sid": "Anything",
+          "Effect": "Allow",
+          "Action": [
+            "acm-pca:GetCertificate",
+            "acm-pca:IssueCertificate",
+            "acm-pca:ListPermissions",
+            "acm:DescribeCertificate",
+            "acm:ListCertificates",
+            "acm:ListTagsForCertificate",
+            "route53:ListHostedZones"
+          ],
+          "Resource": [
+            "*"
+          ]
+        },
+        {
+          "Sid": "NewCertificates",
+          "Effect": "Allow",
+          "Action": [
+            "acm:AddTagsToCertificate",
+            "acm:RequestCertificate"
+          ],
+          "Resource": [
+            "*"
+          ],
+          "Condition": {
+            "Null": {
+              "aws:RequestTag/elbv2.k8s.aws/cluster": [
+                "false"
+              ]
+            }
+          }
+        },
+        {
+          "Sid": "OwnCertificates",
+          "Effect": "Allow",
+          "Action": [
+            "acm:DeleteCertificate"
+          ],
+          "Resource": [
+            "arn:aws:acm:*:*:certificate/*"
+          ],
+          "Condition": {
+            "Null": {
+              "aws:ResourceTag/elbv2.k8s.aws/cluster": [
+                "false"
+              ]
+            }
+          }
+        },
+        {
+          "Sid": "RecordsOfCertificates",
+          "Effect": "Allow",
+          "Action": [
+            "route53:ChangeResourceRecordSets"
+          ],
+          "Resource": [
+            "arn:aws:route53:::hostedzone/*"
+          ],
+          "Condition": {
+            "ForAllValues:StringEquals": {
+              "route53:ChangeResourceRecordSetsRecordTypes": [
+                "CNAME"
+              ]
+            }
+          }
+        }
+      ]
+    }
+    "#);
 }
 
 #[test]
@@ -240,6 +340,28 @@ fn a_feature_alone_needs_little() {
           ],
           "Resource": [
             "arn:aws-us-gov:elasticloadbalancing:*:*:targetgroup/*/*"
+          ]
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
+fn roles_of_other_accounts_are_in_the_policy_only_if_they_are_named() {
+    assert!(!policy(&Feature::by_default(), Partition::Aws).to_json().contains("sts:"));
+    insta::assert_snapshot!(policy(&BTreeSet::from([Feature::AssumeRole]), Partition::Aws).to_json(), @r#"
+    {
+      "Version": "2012-10-17",
+      "Statement": [
+        {
+          "Sid": "RolesOfOtherAccounts",
+          "Effect": "Allow",
+          "Action": [
+            "sts:AssumeRole"
+          ],
+          "Resource": [
+            "arn:aws:iam::*:role/*"
           ]
         }
       ]

@@ -5,7 +5,7 @@ use super::{
     step::{Plan, StepAction, Wait},
 };
 use crate::model::{
-    CertificateArn, MemberResources, ObjectName, ObjectReference, ObservedStack, RuleArn, TargetGroupArn,
+    AddOn, CertificateArn, MemberResources, ObjectName, ObjectReference, ObservedStack, RuleArn, TargetGroupArn,
 };
 
 /// Returns true if the plan still has to remove a resource that is the member's own: a rule, a certificate, a listener that it asks
@@ -22,7 +22,9 @@ pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectRefe
         Wait::Ready(_) | Wait::Opened(_) => own.may_have_rules(),
         _ => false,
     });
-    waits || plan.steps.iter().any(|step| own.taken_by(&step.action))
+    // What is not known may be the member's.
+    let is_unread = observed.certificates.is_none() && observed.left_out.contains(&AddOn::Certificates);
+    waits || is_unread || plan.steps.iter().any(|step| own.taken_by(&step.action))
 }
 
 struct MemberOwned<'a> {
@@ -93,6 +95,9 @@ impl MemberOwned<'_> {
             }
             StepAction::DeleteTargetGroup { arn, .. } => self.target_group(arn),
             StepAction::DeleteBinding(name) => self.binding(name),
+            StepAction::DeleteCertificate { resource, .. } => {
+                self.member.as_ingress().is_some_and(|ingress| resource.is_certificate_of(ingress))
+            }
             _ => false,
         }
     }

@@ -104,7 +104,7 @@ fn subject(wait: &Wait) -> Option<String> {
         Wait::Mended(arn) | Wait::RetainOld(arn) | Wait::Protected(arn) | Wait::ProtectedInFront(arn) => {
             Some(arn.to_string())
         }
-        Wait::Ready(resource) => Some(resource.to_string()),
+        Wait::Ready(resource) | Wait::CertificateIssued(resource) => Some(resource.to_string()),
         Wait::RetainListener(port) | Wait::Opened(port) => Some(port.to_string()),
         Wait::LoadBalancerActive => None,
     }
@@ -145,6 +145,9 @@ fn until(waits: &BTreeSet<Wait>) -> Vec<String> {
         }
         Some(Wait::Moved(_)) => {
             format!("before the rules of members that have moved go, for clients to follow: {}", named(waits, subject))
+        }
+        Some(Wait::CertificateIssued(_)) => {
+            format!("until ACM has issued these certificates, before listeners get them: {}", named(waits, subject))
         }
         Some(Wait::LoadBalancerActive) | None => "until the new load balancer serves".to_owned(),
     }
@@ -196,6 +199,9 @@ pub fn waits_text<'a>(waits: impl IntoIterator<Item = &'a Wait>) -> Vec<String> 
                 named(waits, subject)
             )
         }
+        Some(Wait::CertificateIssued(_)) => {
+            format!("waiting for ACM to issue the certificate {}", named(waits, subject))
+        }
         Some(Wait::LoadBalancerActive) | None => "waiting for the new load balancer to serve".to_owned(),
     })
 }
@@ -211,6 +217,11 @@ fn details(action: &StepAction) -> Vec<(&'static str, String)> {
         StepAction::CreateSecurityGroup(group) => vec![("tags", tags(&group.tags))],
         StepAction::CreateTargetGroup(group) => target_group(group),
         StepAction::CreateLoadBalancer(balancer) => load_balancer(balancer),
+        StepAction::RequestCertificate { certificate, .. } => {
+            let hosts: Vec<&str> = certificate.hosts.iter().map(String::as_str).collect();
+            let issuer = certificate.authority.as_ref().map_or("Amazon", |authority| authority.as_str());
+            vec![("for", hosts.join(", ")), ("issued by", issuer.to_owned()), ("tags", tags(&certificate.tags))]
+        }
         StepAction::CreateListener { listener, .. } => listener_details(listener),
         StepAction::CreateRule { rule, .. } => {
             let mut details = vec![("then", answer_text(rule.authentication.as_ref(), &rule.action))];
@@ -530,6 +541,15 @@ impl fmt::Display for StepAction {
             }
             Self::ModifyCapacityReservation { name, units, .. } => {
                 write!(f, "reserve {units} capacity units for load balancer {name}")
+            }
+            Self::RequestCertificate { certificate, .. } => {
+                write!(f, "request certificate {}", certificate.resource)
+            }
+            Self::CreateValidationRecord { zone, record, .. } => {
+                write!(f, "create record {} for {} in hosted zone {zone}", record.name, record.host)
+            }
+            Self::DeleteCertificate { arn, resource } => {
+                write!(f, "delete certificate {resource} ({arn}) with its records")
             }
             Self::DeleteLoadBalancer { name, .. } => {
                 write!(f, "delete load balancer {name} with its listeners and rules")

@@ -1,6 +1,6 @@
 //! The plan of one stack.
 //!
-//! Order: security group, target group, binding, load balancer, new listeners with their rules, the sources of their ports, the
+//! Order: security group, requested certificates, target group, binding, load balancer, new listeners with their rules, the sources of their ports, the
 //! security groups of the load balancer, then the changed listeners: the targets of redirects before the listeners that
 //! redirect to them. Deletion runs in the opposite order: rule or listener, sources, binding, and, once the binding has
 //! released its targets, the target group; the security group last.
@@ -31,6 +31,7 @@ mod frontend;
 mod generations;
 mod listener;
 mod load_balancer;
+mod managed_certificates;
 mod member_resources;
 mod pending;
 mod reads;
@@ -150,6 +151,7 @@ impl<'a> Planner<'a> {
         if let Some(wanted) = &stack.security_group {
             self.security_group(wanted, existing_group);
         }
+        self.request_certificates();
         for target_group in stack.target_groups.values() {
             self.target_group(target_group);
         }
@@ -191,6 +193,8 @@ impl<'a> Planner<'a> {
                 }
             }
             self.plan.held_members = self.pending.members();
+            let uncertified = self.arriving_without_certificate();
+            self.plan.held_members.extend(uncertified);
             self.plan.unhealthy = std::mem::take(&mut self.pending.unhealthy);
             self.plan.waits.extend(self.pending.groups.iter().cloned().map(Wait::Ready));
             self.plan.waits.extend(self.pending.activation.then_some(Wait::LoadBalancerActive));
@@ -243,6 +247,7 @@ impl<'a> Planner<'a> {
         let last = std::mem::take(&mut self.last);
         self.plan.steps.extend(last);
         self.removals();
+        self.end_certificates();
         let untagged = std::mem::take(&mut self.untagged);
         self.plan.steps.extend(untagged);
     }

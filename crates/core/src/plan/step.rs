@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Action, AddOn, Attributes, Authentication, CapacityUnits, Cause, CertificateArn, FrontendTargetGroup, HealthCheck,
-    IpAddressType, IpamPoolId, Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn,
-    LoadBalancerTarget, ManagedSecurityGroup, MutualAuthentication, ObjectName, ObjectReference, ObservedBinding,
-    ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source, SubnetMapping,
-    TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value, WebAclArn,
+    HostedZoneId, IpAddressType, IpamPoolId, Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn,
+    LoadBalancerTarget, ManagedCertificate, ManagedSecurityGroup, MutualAuthentication, ObjectName, ObjectReference,
+    ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source,
+    SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, ValidationRecord, Value,
+    WebAclArn,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -144,6 +145,8 @@ pub enum Wait {
     Arrived(ObjectName),
     /// Clients have had the time to find the load balancer of another stack, which this member has moved to.
     Moved(ObjectName),
+    /// ACM has issued the certificate: listeners can have it then.
+    CertificateIssued(ResourceId),
 }
 
 impl Wait {
@@ -256,6 +259,8 @@ pub struct Reads {
     pub targets: BTreeSet<TargetGroupArn>,
     /// The add-ons of load balancers.
     pub add_ons: BTreeSet<(AddOn, LoadBalancerArn)>,
+    /// The certificates that were requested for the stack.
+    pub certificates: bool,
     /// The health of the targets of these target groups.
     pub health: BTreeSet<TargetGroupArn>,
     /// The states of the stack's load balancers.
@@ -272,6 +277,7 @@ impl Reads {
             && self.target_groups.is_empty()
             && self.targets.is_empty()
             && self.add_ons.is_empty()
+            && !self.certificates
             && self.health.is_empty()
             && !self.states
     }
@@ -477,6 +483,29 @@ pub enum StepAction {
         /// The capacity; [`CapacityUnits::NONE`] ends the reservation.
         units: CapacityUnits,
     },
+    /// ACM RequestCertificate, with tags.
+    RequestCertificate {
+        /// The certificate.
+        certificate: Box<ManagedCertificate>,
+        /// The token with which ACM recognises the request if it is repeated.
+        token: String,
+    },
+    /// Route 53 ChangeResourceRecordSets: creates the record that proves a host of a certificate.
+    CreateValidationRecord {
+        /// The certificate.
+        arn: CertificateArn,
+        /// The hosted zone.
+        zone: HostedZoneId,
+        /// The record.
+        record: ValidationRecord,
+    },
+    /// ACM DeleteCertificate, and Route 53 ChangeResourceRecordSets for the records that no other certificate needs.
+    DeleteCertificate {
+        /// The certificate.
+        arn: CertificateArn,
+        /// The id of the resource, for people.
+        resource: ResourceId,
+    },
     /// ELB v2 DeleteLoadBalancer: its listeners and rules go with it.
     DeleteLoadBalancer {
         /// The load balancer.
@@ -612,6 +641,9 @@ impl StepAction {
             Self::DeleteProtection { .. } => "DeleteProtection",
             Self::ModifyIpPools { .. } => "ModifyIpPools",
             Self::ModifyCapacityReservation { .. } => "ModifyCapacityReservation",
+            Self::RequestCertificate { .. } => "RequestCertificate",
+            Self::CreateValidationRecord { .. } => "CreateValidationRecord",
+            Self::DeleteCertificate { .. } => "DeleteCertificate",
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",
             Self::ModifyListener { .. } => "ModifyListener",
@@ -634,6 +666,7 @@ impl StepAction {
             Self::AssociateWebAcl { .. } | Self::DisassociateWebAcl { .. } => Some(AddOn::WebAcl),
             Self::CreateProtection { .. } | Self::DeleteProtection { .. } => Some(AddOn::Protection),
             Self::ModifyCapacityReservation { .. } => Some(AddOn::Capacity),
+            Self::RequestCertificate { .. } | Self::CreateValidationRecord { .. } => Some(AddOn::Certificates),
             _ => None,
         }
     }
@@ -655,6 +688,7 @@ impl StepAction {
                 | Self::CreateSecurityGroup(_)
                 | Self::RevokeIngress { .. }
                 | Self::DeleteSecurityGroup(_)
+                | Self::DeleteCertificate { .. }
                 | Self::SetRulePriorities { .. }
         )
     }
@@ -698,6 +732,7 @@ impl StepAction {
                 | Self::RevokeIngress { .. }
                 | Self::DisassociateWebAcl { .. }
                 | Self::DeleteProtection { .. }
+                | Self::DeleteCertificate { .. }
         )
     }
 }

@@ -71,6 +71,13 @@ pub fn tag_keys(stack: &Stack, observed: &ObservedStack) -> TagKeys {
             keys.add(&TagKeys::of_rules(&rule.cause.object), own(&rule.tags));
         }
     }
+    // Certificates are found again by what is noted here, whatever is requested then.
+    for wanted in &stack.certificates.wanted {
+        keys.note(&wanted.resource);
+    }
+    for certificate in observed.certificates.iter().flatten() {
+        keys.note(&certificate.resource);
+    }
     keys
 }
 

@@ -10,6 +10,7 @@ mod frontend;
 mod frozen;
 mod leaving;
 mod limits;
+mod managed_certificates;
 mod opening;
 mod oracle;
 mod pending;

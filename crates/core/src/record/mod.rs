@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     model::{
-        MemberResources, ObservedFrontend, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TagKeys,
-        TargetGroupArn,
+        MemberResources, ObservedCertificate, ObservedFrontend, ObservedLoadBalancer, ObservedStack,
+        ObservedTargetGroup, StackId, TagKeys, TargetGroupArn,
     },
     plan::Wait,
 };
@@ -119,6 +119,9 @@ pub struct Clean {
     /// The Network Load Balancer in front of the load balancers, with its target groups.
     #[serde(default, skip_serializing_if = "ObservedFrontend::is_empty")]
     pub frontend: ObservedFrontend,
+    /// The certificates that were requested for it, if there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<ObservedCertificate>,
     /// The resources of each member of a group within its load balancer.
     #[serde(rename = "holdings", default, skip_serializing_if = "Vec::is_empty")]
     pub member_resources: Vec<MemberResources>,
@@ -132,6 +135,7 @@ impl Clean {
             load_balancers: observed.load_balancers.clone(),
             target_groups: observed.target_groups.clone(),
             frontend: observed.frontend.clone(),
+            certificates: observed.certificates.clone().unwrap_or_default(),
             member_resources: observed.member_resources.clone(),
         }
     }

@@ -36,6 +36,7 @@ fn record() -> StackRecord {
             load_balancers: Vec::new(),
             target_groups: vec![group],
             frontend: ObservedFrontend::default(),
+            certificates: Vec::new(),
             member_resources: Vec::new(),
         }),
         tag_keys: None,

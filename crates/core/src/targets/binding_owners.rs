@@ -8,7 +8,7 @@ use crate::{
     snapshot::{Snapshot, TargetGroupBinding},
 };
 
-use super::{TargetGroupKey, shared::is_shared, status};
+use super::{TargetGroupKey, role::Role, shared::is_shared, status};
 
 /// The reason why a binding does not get the target group that it names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,12 +59,21 @@ pub fn group_of(spec: &TargetGroupBindingSpec) -> Option<&str> {
     }
 }
 
+/// The account in an ARN.
+fn account(arn: &str) -> Option<&str> {
+    arn.split(':').nth(4)
+}
+
 /// Returns true if a binding names a target group. A name is compared with the one in the ARN, so no pass has to reconcile
 /// the binding first: right after a start the younger of two bindings may come first.
 fn leads_to(binding: &TargetGroupBinding, arn: &TargetGroupArn) -> bool {
     match key_of(&binding.spec) {
         Some(TargetGroupKey::Arn(named)) => named == *arn,
-        Some(TargetGroupKey::Name(name)) => group_name(arn.as_str()) == Some(&*name),
+        Some(TargetGroupKey::Name(name)) => {
+            let role = Role::of(&binding.spec).ok().flatten();
+            group_name(arn.as_str()) == Some(&*name)
+                && role.is_none_or(|role| account(role.arn()) == account(arn.as_str()))
+        }
         None => false,
     }
 }

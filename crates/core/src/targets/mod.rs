@@ -6,6 +6,7 @@ pub mod endpoints;
 pub mod node_rules;
 pub mod plan;
 pub mod readiness;
+pub mod role;
 pub mod shared;
 pub mod status;
 
@@ -36,6 +37,8 @@ pub struct TargetGroupFacts {
     pub ip_address_type: IpAddressType,
     /// Its VPC.
     pub vpc: Option<VpcId>,
+    /// The word of AWS's API.
+    pub protocol: Option<String>,
 }
 
 impl TargetGroupFacts {

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 
 use super::{
     Faults,
+    certificates::Certificate,
     network::Network,
+    roles::Roles,
     wire::{Answer, Refusal, Request, refusal, text},
 };
 use albatross_core::model::{Action, Attributes, Condition, SecurityGroupRule, Tags};
@@ -229,8 +231,15 @@ pub(super) struct Account {
     pub balancers: BTreeMap<String, Balancer>,
     pub target_groups: BTreeMap<String, TargetGroup>,
     pub security_groups: BTreeMap<String, SecurityGroup>,
+    /// The certificates that ACM was asked for, by ARN.
+    pub certificates: BTreeMap<String, Certificate>,
+    /// The CNAMEs of the hosted zones: value by name.
+    pub records: BTreeMap<String, String>,
     /// The security groups of deleted load balancers, each with the time at which the network interfaces disappear.
     pub lingering: Vec<(BTreeSet<String>, Instant)>,
+    /// The roles of other accounts that may be assumed, and these accounts.
+    pub roles: Roles,
+    pub other_accounts: BTreeSet<String>,
     /// The targets whose registration is refused.
     pub refused_targets: BTreeSet<String>,
     /// True if the refusal names the targets.
@@ -250,7 +259,11 @@ impl Account {
             balancers: BTreeMap::new(),
             target_groups: BTreeMap::new(),
             security_groups,
+            certificates: BTreeMap::new(),
+            records: BTreeMap::new(),
             lingering: Vec::new(),
+            roles: Roles::new(),
+            other_accounts: BTreeSet::new(),
             refused_targets: BTreeSet::new(),
             names_refused_targets: false,
             not_simulated: Vec::new(),
@@ -375,9 +388,17 @@ impl Session<'_> {
             "DeleteTargetGroup" => self.delete_target_group(),
             "DescribeTargetGroupAttributes" => self.describe_target_group_attributes(),
             "ModifyTargetGroupAttributes" => self.modify_target_group_attributes(),
+            "AssumeRole" => self.assume_role(),
             "RegisterTargets" => self.register_targets(),
             "DeregisterTargets" => self.deregister_targets(),
             "DescribeTargetHealth" => self.describe_target_health(),
+            "RequestCertificate" => self.request_certificate(),
+            "DescribeCertificate" => self.describe_certificate(),
+            "ListCertificates" => self.list_certificates(),
+            "ListTagsForCertificate" => self.list_tags_for_certificate(),
+            "DeleteCertificate" => self.delete_certificate(),
+            "ListHostedZones" => self.list_hosted_zones(),
+            "ChangeResourceRecordSets" => self.change_resource_record_sets(),
             "ListWebACLs" => self.list_web_acls(),
             "GetWebACLForResource" => self.get_web_acl_for_resource(),
             "AssociateWebACL" => self.associate_web_acl(),
@@ -451,6 +472,7 @@ impl Session<'_> {
     }
 
     pub(super) fn target_group(&mut self, arn: &str) -> Result<&mut TargetGroup, Refusal> {
+        self.may_reach(arn)?;
         let made = self.account.target_groups.get(arn).map(|group| group.made);
         let seen = made.is_some_and(|made| self.sees(made));
         self.account.target_groups.get_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))

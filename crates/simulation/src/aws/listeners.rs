@@ -55,6 +55,19 @@ struct Wanted {
 }
 
 impl Session<'_> {
+    /// Checks that ACM has issued a certificate that it was asked for.
+    fn checked_issued(&self, arn: &str) -> Result<(), Refusal> {
+        if self.account.is_issued(arn, self.now) {
+            return Ok(());
+        }
+        Err(refusal(
+            "UnsupportedCertificate",
+            format!(
+                "The certificate '{arn}' must have a fully-qualified domain name, a supported signature, and a supported key size."
+            ),
+        ))
+    }
+
     fn wanted_listener(&self) -> Result<Wanted, Refusal> {
         let request = self.request;
         let port: Option<u16> = request.number("Port")?;
@@ -65,6 +78,7 @@ impl Session<'_> {
         for item in request.items("Certificates") {
             let arn = request.need(&format!("{item}.CertificateArn"))?;
             checked_certificate(arn)?;
+            self.checked_issued(arn)?;
             certificates.push(arn.to_owned());
         }
         if certificates.len() > 1 {
@@ -237,6 +251,7 @@ impl Session<'_> {
         let wanted = self.wanted_certificates()?;
         for arn in &wanted {
             checked_certificate(arn)?;
+            self.checked_issued(arn)?;
         }
         let most = self.account.limits.certificates;
         let listener = self.listener(self.request.need("ListenerArn")?)?;

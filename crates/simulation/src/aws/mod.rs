@@ -1,14 +1,16 @@
 //! An in-process AWS behind the HTTP boundary of the SDK: one account with its VPC that answers the requests of ELB v2,
-//! EC2, WAFv2 and Shield as AWS does, in tokio's time and without a socket. Faults, latencies and ids come from a seed.
+//! EC2, ACM, Route 53, WAFv2 and Shield as AWS does, in tokio's time and without a socket. Faults, latencies and ids come from a seed.
 
 mod account;
 mod actions;
 mod add_ons;
 mod attributes;
 mod balancers;
+mod certificates;
 mod listeners;
 mod network;
 mod quota;
+mod roles;
 mod rules;
 mod security_groups;
 mod setup;
@@ -308,7 +310,7 @@ impl Inner {
         if let Some(refusal) = self.planned_refusal(&request.operation) {
             fate = Fate::Refuse(refusal);
         }
-        let (is_write, is_elb) = (request.is_write(), !request.is_ec2() && !request.is_json());
+        let (is_write, is_elb) = (request.is_write(), request.is_elb());
         if let Some(quota) = self.quota.as_mut().filter(|_| is_elb)
             && !quota.take(&request.operation, is_write, Instant::now())
         {
@@ -425,7 +427,16 @@ impl HttpConnector for SimulatedAws {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
         let target = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
-        let parsed = target.map_or_else(|| Request::parse(&body), |operation| Request::parse_json(operation, &body));
+        let path = request.uri().split('?').next().unwrap_or_default();
+        let path = path.find("/2013-").and_then(|start| path.get(start..)).unwrap_or_default();
+        let mut parsed = match (target, certificates::route53(path, &body)) {
+            (Some(operation), _) => Request::parse_json(operation, &body),
+            (None, Some(request)) => request,
+            (None, None) => Request::parse(&body),
+        };
+        let signature = request.headers().get("authorization").unwrap_or_default();
+        let key = signature.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+        parsed.caller = key.to_owned();
         let (arrival, at_once) = {
             let mut inner = self.inner();
             (inner.arrive(parsed), inner.at_once)

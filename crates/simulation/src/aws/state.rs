@@ -20,6 +20,10 @@ pub struct State {
     pub load_balancers: BTreeMap<String, LoadBalancerState>,
     pub target_groups: BTreeMap<String, TargetGroupState>,
     pub security_groups: BTreeMap<String, SecurityGroupState>,
+    /// The certificates that ACM was asked for, by resource and hosts. Records are not compared: a process that ends between the
+    /// deletion of a certificate and that of its records leaves them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub certificates: BTreeSet<String>,
     /// The calls that are not simulated, which is always an error of the simulation or of the caller.
     pub not_simulated: Vec<String>,
 }
@@ -111,6 +115,7 @@ impl Account {
             load_balancers: self.balancers.values().map(|b| (b.name.clone(), self.balancer_state(b))).collect(),
             target_groups: self.target_groups.values().map(|g| (g.name.clone(), self.target_group_state(g))).collect(),
             security_groups: self.security_groups.values().map(|g| (g.name.clone(), self.group_state(g))).collect(),
+            certificates: self.certificates.keys().map(|arn| self.certificate_name(arn)).collect(),
             not_simulated: self.not_simulated.clone(),
         }
     }
@@ -162,13 +167,13 @@ impl Account {
         ListenerState {
             protocol: listener.protocol.clone(),
             default_action: self.action_state(&listener.default_action),
-            default_certificate: listener.default_certificate.clone(),
+            default_certificate: listener.default_certificate.as_deref().map(|arn| self.certificate_name(arn)),
             // A certificate that became the default one stays on the list, without effect, until it is removed.
             certificates: listener
                 .certificates
                 .iter()
                 .filter(|c| listener.default_certificate.as_ref() != Some(*c))
-                .cloned()
+                .map(|arn| self.certificate_name(arn))
                 .collect(),
             ssl_policy: listener.ssl_policy.clone(),
             alpn_policy: listener.alpn_policy.clone(),

@@ -26,7 +26,8 @@ impl Account {
     /// use.
     pub(super) fn add_foreign(&mut self, load_balancers: usize, target_groups: usize) -> Vec<String> {
         let now = Instant::now();
-        let groups: Vec<_> = (0..target_groups).map(|_| self.add_foreign_target_group(now)).collect();
+        let groups: Vec<_> =
+            (0..target_groups).map(|_| self.add_foreign_target_group("others", ACCOUNT, now)).collect();
         let security_group = format!("sg-{}", self.id());
         if load_balancers > 0 && !self.security_groups.values().any(|group| group.name == "others") {
             let group = SecurityGroup {
@@ -102,10 +103,11 @@ impl Account {
         true
     }
 
-    fn add_foreign_target_group(&mut self, now: Instant) -> String {
-        let (name, id) = (format!("others-{}", self.target_groups.len()), self.id());
+    /// Creates a target group of another owner, in this account or another one.
+    pub(super) fn add_foreign_target_group(&mut self, name: &str, account: &str, now: Instant) -> String {
+        let (name, id) = (format!("{name}-{}", self.target_groups.len()), self.id());
         let group = TargetGroup {
-            arn: format!("arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:targetgroup/{name}/{id}"),
+            arn: format!("arn:aws:elasticloadbalancing:{REGION}:{account}:targetgroup/{name}/{id}"),
             name,
             vpc: VPC.to_owned(),
             ip_address_type: "ipv4".to_owned(),

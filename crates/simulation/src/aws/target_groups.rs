@@ -216,10 +216,13 @@ impl Session<'_> {
         };
         let all = arns.is_empty() && names.is_empty();
         let asked = |g: &TargetGroup| arns.contains(&g.arn.as_str()) || names.contains(&g.name.as_str());
-        let seen = |g: &&TargetGroup| match &used {
-            Some(used) => used.contains(&g.arn),
-            None if all => self.lists(g.made),
-            None => asked(g) && self.sees(g.made),
+        let seen = |g: &&TargetGroup| {
+            self.reaches(&g.arn)
+                && match &used {
+                    Some(used) => used.contains(&g.arn),
+                    None if all => self.lists(g.made),
+                    None => asked(g) && self.sees(g.made),
+                }
         };
         let found: Vec<_> = self.account.target_groups.values().filter(seen).collect();
         if let Some(arn) = arns.iter().find(|arn| !found.iter().any(|g| g.arn == **arn)) {

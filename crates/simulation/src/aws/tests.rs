@@ -1,10 +1,12 @@
 mod add_ons;
+mod certificates;
 mod ec2;
 mod elb;
 mod faults;
+mod roles;
 mod targets;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
 use albatross_aws::{AwsError, AwsWriter, Inventory, NewListener, NewLoadBalancer, NewRule};

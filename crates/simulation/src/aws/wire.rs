@@ -46,7 +46,10 @@ pub(super) type Answer = Result<String, Refusal>;
 pub(super) struct Request {
     pub operation: String,
     pub params: BTreeMap<String, String>,
+    /// The access key of the caller.
+    pub caller: String,
     is_json: bool,
+    is_rest: bool,
     read: RefCell<BTreeSet<String>>,
 }
 
@@ -56,7 +59,7 @@ impl Request {
         let mut params = form(body);
         let operation = params.remove("Action").unwrap_or_default();
         params.remove("Version");
-        Self { operation, params, is_json: false, read: RefCell::default() }
+        Self { operation, params, caller: String::new(), is_json: false, is_rest: false, read: RefCell::default() }
     }
 
     /// Parses an object of JSON, without structures in it.
@@ -67,11 +70,23 @@ impl Request {
             other => other.to_string(),
         };
         let params = fields.into_iter().map(|(name, value)| (name, text(value))).collect();
-        Self { operation: operation.to_owned(), params, is_json: true, read: RefCell::default() }
+        let operation = operation.to_owned();
+        Self { operation, params, caller: String::new(), is_json: true, is_rest: false, read: RefCell::default() }
+    }
+
+    /// Returns a request whose operation is in its path.
+    pub(super) fn rest(operation: &str, params: impl IntoIterator<Item = (String, String)>) -> Self {
+        let (operation, params) = (operation.to_owned(), params.into_iter().collect());
+        Self { operation, params, caller: String::new(), is_json: false, is_rest: true, read: RefCell::default() }
     }
 
     pub(super) fn is_json(&self) -> bool {
         self.is_json
+    }
+
+    /// Returns true if it is one of ELB v2's.
+    pub(super) fn is_elb(&self) -> bool {
+        !self.is_json && !self.is_rest && !self.is_ec2() && self.operation != "AssumeRole"
     }
 
     pub(super) fn is_ec2(&self) -> bool {
@@ -79,7 +94,7 @@ impl Request {
     }
 
     pub(super) fn is_write(&self) -> bool {
-        !["Describe", "Get", "List"].iter().any(|word| self.operation.starts_with(word))
+        !["AssumeRole", "Describe", "Get", "List"].iter().any(|word| self.operation.starts_with(word))
     }
 
     /// Returns a field.
@@ -171,6 +186,7 @@ impl Request {
             (Ok(inner), true) => {
                 (200, format!("<{operation}Response><requestId>1</requestId>{inner}</{operation}Response>"))
             }
+            (Ok(inner), false) if self.is_rest => (200, element(&format!("{operation}Response"), &inner)),
             (Ok(inner), false) => {
                 let result = element(&format!("{operation}Result"), &inner);
                 let metadata = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>";

@@ -112,6 +112,7 @@ fn in_use_fix(error: &AwsError) -> Option<&'static str> {
             "detach the load balancer from what uses it: a VPC endpoint service, a VPC link of API Gateway, an accelerator, \
              or a target group of another load balancer",
         ),
+        "DeleteCertificate" => Some("take the certificate off the listeners and services that ACM shows for it"),
         "DeleteTargetGroup" => Some(
             "remove the listeners and rules of other load balancers, and the services of VPC Lattice or ECS, that use the \
              target group",

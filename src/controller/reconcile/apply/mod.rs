@@ -2,6 +2,7 @@
 //! [`Inventory`], so that the next plan needs no read.
 
 mod bindings;
+mod certificates;
 mod created_resources;
 mod error;
 mod steps;
@@ -105,7 +106,7 @@ impl Applier {
                     waiting.get_or_insert(failed(source, Vec::new()));
                 }
                 Err(source) => {
-                    if source.asks_to_read_again() && !self.forgot_add_on(&step.action, &source, &resources) {
+                    if source.asks_to_read_again() && !self.forgot_add_on(stack, &step.action, &source, &resources) {
                         self.read_again(stack, &step.action, &source);
                     }
                     if step.action.add_on().is_none() {
@@ -121,10 +122,26 @@ impl Applier {
         }
     }
 
-    /// Forgets only the add-on of a load balancer if that is all that a step may have changed. Returns true if it has.
-    fn forgot_add_on(&self, action: &StepAction, source: &StepError, resources: &CreatedResources) -> bool {
-        let Some((add_on, load_balancer)) = steps::load_balancer_of_add_on(action) else { return false };
+    /// Forgets only the add-on of a load balancer, or the requested certificates, if that is all that a step may have changed.
+    /// Returns true if it has.
+    fn forgot_add_on(
+        &self,
+        stack: &StackId,
+        action: &StepAction,
+        source: &StepError,
+        resources: &CreatedResources,
+    ) -> bool {
         let is_unclear = matches!(source, StepError::Aws(AwsError { kind: AwsErrorKind::Unclear { .. }, .. }));
+        match action {
+            StepAction::RequestCertificate { .. } if is_unclear => {
+                self.inventory.forget_certificates(stack);
+                return true;
+            }
+            // It is created once more, and one that exists is left as it is.
+            StepAction::CreateValidationRecord { .. } if is_unclear => return true,
+            _ => {}
+        }
+        let Some((add_on, load_balancer)) = steps::load_balancer_of_add_on(action) else { return false };
         let arn = resources.load_balancer(load_balancer).ok().filter(|_| is_unclear);
         arn.as_ref().inspect(|arn| self.inventory.forget_add_on(arn, add_on)).is_some()
     }

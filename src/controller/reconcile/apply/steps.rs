@@ -59,7 +59,8 @@ pub(crate) fn load_balancer_of_add_on(action: &StepAction) -> Option<(AddOn, Opt
         StepAction::DisassociateWebAcl { arn, .. }
         | StepAction::DeleteProtection { arn, .. }
         | StepAction::ModifyCapacityReservation { arn, .. } => Some(arn),
-        _ => None,
+        // Requested certificates are the stack's.
+        _ => return None,
     };
     Some((action.add_on()?, load_balancer))
 }
@@ -173,6 +174,13 @@ impl Applier {
             }
             StepAction::ModifyIpPools { arn, pool, .. } => self.modify_ip_pools(arn, pool.as_ref()).await?,
             StepAction::ModifyCapacityReservation { arn, units, .. } => self.reserve(group, arn, *units).await?,
+            StepAction::RequestCertificate { certificate, token } => {
+                self.request_certificate(group, certificate, token).await?;
+            }
+            StepAction::CreateValidationRecord { arn, zone, record } => {
+                self.create_record(group, arn, zone, record).await?;
+            }
+            StepAction::DeleteCertificate { arn, .. } => self.delete_certificate(group, arn).await?,
             StepAction::DeleteLoadBalancer { arn, .. } => {
                 self.delete_load_balancer(group, arn).await?;
             }

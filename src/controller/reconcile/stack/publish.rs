@@ -20,7 +20,7 @@ use crate::controller::{
 use albatross_core::{
     dependents::{self, Key},
     desired::{self, Membership, sources::service},
-    model::{ObjectKind, ObjectName, ObservedLoadBalancer, ObservedStack, ResourceId, Stack, StackId},
+    model::{AddOn, ObjectKind, ObjectName, ObservedLoadBalancer, ObservedStack, ResourceId, Stack, StackId},
     plan::{self, Planned, Wait},
 };
 
@@ -241,7 +241,12 @@ impl Controller {
         if !membership.leaving.is_empty() && !membership.members.is_empty() {
             self.release(group, membership, stack, &observed).await?;
         } else if !membership.leaving.is_empty() {
-            if !observed.is_empty() {
+            // What is left of certificates is not known; the pass reports that, and comes again.
+            if observed.certificates.is_none() && observed.left_out.contains(&AddOn::Certificates) {
+                return Ok(Outcome::Done);
+            }
+            let has_certificates = observed.certificates.as_ref().is_some_and(|all| !all.is_empty());
+            if !observed.is_empty() || has_certificates && stack.certificates.enabled {
                 // The watch queues the stack again when a binding is deleted; everything else is deleted already, or is now that
                 // what stands in front is.
                 let front_is_gone = observed.frontend.is_empty() && !change.observed.frontend.is_empty();

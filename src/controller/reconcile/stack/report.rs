@@ -333,7 +333,7 @@ mod tests {
 
     fn denied(operation: &'static str) -> AwsError {
         let (code, message) = ("AccessDeniedException".to_owned(), "no policy allows it".to_owned());
-        AwsError { operation, kind: AwsErrorKind::Denied { code, message } }
+        AwsError { operation, kind: AwsErrorKind::Denied { code, message, role: None } }
     }
 
     fn requested() -> Cause {

@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use albatross_aws::{AwsError, AwsErrorKind};
 use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
 use albatross_core::{
-    api::crd::{TargetGroupBindingSpec, target_group_binding::TargetType},
+    api::crd::target_group_binding::TargetType,
     model::{
         ObjectName, Registration, Target, TargetGroupArn, TargetHealth,
         tags::{self, BINDING_FINALIZER},
@@ -32,6 +32,7 @@ use albatross_core::targets::{
     endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target, target_state},
     plan::{TargetPlan, TargetState, Unregistered, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
+    role::{InvalidRole, Role},
     shared::is_shared,
     status::{self, Report},
 };
@@ -78,6 +79,8 @@ const MAX_PROOFS: usize = 10;
 const PROMPT_WRITES: u32 = 2;
 /// The pause after that; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// The time for which a deleted binding waits for its role to be let in.
+const BARRED_FOR: Duration = Duration::from_secs(300);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -124,9 +127,15 @@ struct Registered {
     own: Option<OwnTargets>,
 }
 
-/// Returns the field of a spec that is not supported yet.
-pub(crate) fn unsupported(spec: &TargetGroupBindingSpec) -> Option<&'static str> {
-    spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()).then_some("iamRoleArnToAssume")
+/// Returns the role in which the calls about a binding's target group are made, if it is not the controller's own. One that is not
+/// valid is an error of the whole pass.
+pub(crate) fn role_of(binding: &TargetGroupBinding) -> Option<Role> {
+    Role::of(&binding.spec).ok().flatten()
+}
+
+/// Returns true if a completed binding asks for nodes in another account, where there can be none.
+pub(crate) fn has_nodes_elsewhere(binding: &TargetGroupBinding) -> bool {
+    role_of(binding).is_some() && binding.spec.target_type == Some(TargetType::Instance)
 }
 
 impl TargetsError {
@@ -205,7 +214,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             return Ok(completed);
         }
         let key = key_of(&binding.spec).ok_or(Problem::NoTargetGroup)?;
-        let found = self.cloud.target_group(&key).await?;
+        let found = self.cloud.target_group(role_of(binding).as_ref(), &key).await?;
         let name = match &key {
             TargetGroupKey::Arn(arn) => arn.as_str(),
             TargetGroupKey::Name(name) => name,
@@ -213,7 +222,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let facts = found.ok_or_else(|| Problem::TargetGroupMissing(name.to_owned()))?;
         let completed = with_facts(binding.clone(), &facts);
         if completed.is_ok() {
-            self.groups().insert(key, facts);
+            self.groups().insert((role_of(binding), key), facts);
             if binding.spec.networking.is_some() {
                 self.node_rules_due.store(true, Ordering::Release);
             }
@@ -237,7 +246,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if let (TargetGroupKey::Arn(arn), true) = (&key, says_it_all) {
             return Ok(Some((binding.clone(), arn.clone())));
         }
-        let known = self.groups().get(&key).cloned();
+        let known = self.groups().get(&(role_of(binding), key)).cloned();
         known.map(|facts| with_facts(binding.clone(), &facts)).transpose()
     }
 
@@ -246,7 +255,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     pub fn invalidate_binding(&self, name: &ObjectName) {
         let Some(binding) = self.snapshot().target_group_bindings.get(name).cloned() else { return };
         if let Ok(Some((_, arn))) = self.completed(&binding) {
-            self.cloud.invalidate_targets(&arn);
+            self.cloud.invalidate_targets(role_of(&binding).as_ref(), &arn);
         }
         if let Some(memory) = self.memory().get_mut(name) {
             (memory.recorded, memory.proven) = (None, None);
@@ -254,8 +263,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 
     /// Invalidates the cached state of a target group that AWS does not find any more.
-    fn invalidate(&self, arn: &TargetGroupArn) {
-        self.cloud.invalidate_targets(arn);
+    fn invalidate(&self, binding: &TargetGroupBinding, arn: &TargetGroupArn) {
+        self.cloud.invalidate_targets(role_of(binding).as_ref(), arn);
         self.groups().retain(|_, facts| facts.arn != *arn);
     }
 
@@ -277,7 +286,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let checkpoint = self.checkpoint(binding);
         let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
         let counts = digest.as_ref().is_some_and(|digest| self.counts(checkpoint.as_deref(), digest));
-        if held && counts && self.cloud.checkpoint_is_trusted(arn).await.map_err(Problem::from)? {
+        if held
+            && counts
+            && self.cloud.checkpoint_is_trusted(role_of(binding).as_ref(), arn).await.map_err(Problem::from)?
+        {
             self.report(binding, &Report::reconciled(), Some(arn)).await?;
             let mut outcome = BindingOutcome::default();
             if let Resolution::Targets { targets, .. } = resolution {
@@ -287,7 +299,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             }
             return Ok(outcome);
         }
-        let mut present = self.present_targets(arn).await?;
+        let mut present = self.present_targets(binding, arn).await?;
         let mut own = self.own_targets(binding, arn).await?;
         if let Some(own) = &mut own {
             own.restrict(&desired(resolution), &mut present);
@@ -375,7 +387,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let carried = self.carry_out(bound, plan, present, outcome).await;
         if !own.are_proven(&outcome.registered) {
             // They have a record now, so only AWS's answer shows whether they are still to be registered.
-            self.cloud.invalidate_targets(bound.arn);
+            self.cloud.invalidate_targets(role_of(bound.binding).as_ref(), bound.arn);
         }
         let recorded = self.record_after(bound.binding, record, &outcome.deregistered).await;
         carried.and(recorded)
@@ -384,10 +396,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Returns the completed binding with its target group and its endpoints. Returns an error for a binding that does
     /// not hold the target group.
     async fn resolved(&self, written: &TargetGroupBinding) -> Result<Resolved, Failure> {
-        if let Some(field) = unsupported(&written.spec) {
-            return Err(Problem::Unsupported(field).into());
-        }
+        Role::of(&written.spec).map_err(Problem::from)?;
         let (binding, arn) = self.complete(written).await?;
+        if has_nodes_elsewhere(&binding) {
+            return Err(Problem::Role(InvalidRole::Nodes).into());
+        }
         let owner = self.owner(&arn).await.map_err(Problem::from)?;
         let resolution = {
             let snapshot = self.snapshot();
@@ -405,10 +418,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 
     /// Returns the registered targets of a group.
-    async fn present_targets(&self, arn: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, Failure> {
-        match self.cloud.targets(arn).await {
+    async fn present_targets(
+        &self,
+        binding: &TargetGroupBinding,
+        arn: &TargetGroupArn,
+    ) -> Result<BTreeMap<Target, TargetHealth>, Failure> {
+        match self.cloud.targets(role_of(binding).as_ref(), arn).await {
             Err(error) if error.is_not_found() => {
-                self.invalidate(arn);
+                self.invalidate(binding, arn);
                 Err(Problem::TargetGroupMissing(arn.to_string()).into())
             }
             present => Ok(present.map_err(Problem::from)?),
@@ -496,9 +513,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         for batch in gone {
             self.permit.check("DeregisterTargets")?;
-            match self.cloud.deregister(arn, &as_registered(&batch, present)).await {
+            match self.cloud.deregister(role_of(binding).as_ref(), arn, &as_registered(&batch, present)).await {
                 Ok(()) => outcome.deregistered.extend(batch),
-                Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
+                Err(error) if error.is_not_found() => return Err(self.group_is_gone(binding, arn)),
                 Err(error) => {
                     failure.get_or_insert(error);
                     break;
@@ -519,8 +536,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
-    pub(crate) fn group_is_gone(&self, arn: &TargetGroupArn) -> Failure {
-        self.invalidate(arn);
+    pub(crate) fn group_is_gone(&self, binding: &TargetGroupBinding, arn: &TargetGroupArn) -> Failure {
+        self.invalidate(binding, arn);
         Problem::TargetGroupMissing(arn.to_string()).into()
     }
 
@@ -571,9 +588,39 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if !binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER) {
             return Ok(outcome);
         }
-        if binding.spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()) {
-            return Err(Problem::Unsupported("iamRoleArnToAssume").into());
+        let released = match Role::of(&binding.spec) {
+            Ok(role) => match self.release(binding, &mut outcome).await {
+                Err(Failure(_, Problem::Aws(error))) if role.is_some() && error.is_barred() => {
+                    self.give_up(binding, &error, &mut outcome)
+                }
+                released => released,
+            },
+            // Targets that an earlier role has registered cannot be reached.
+            Err(invalid) => {
+                outcome.notices.push(left_behind(binding, &invalid));
+                Ok(())
+            }
+        };
+        released?;
+        self.delete_record(binding).await?;
+        self.open_gates(&binding.name, OpenGateReason::BindingDeleted, &mut outcome).await?;
+        self.permit.check("DeregisterTargets")?;
+        let removed = self.cluster.set_finalizer(binding, false).await;
+        match removed {
+            Ok(()) | Err(super::ClusterError::Gone) => {}
+            Err(error) => return Err(Failure(Some(Stage::RemoveFinalizer), error.into())),
         }
+        outcome.changed = true;
+        if self.memory().remove(&binding.name).is_some_and(|memory| memory.network.is_some())
+            || binding.spec.networking.is_some()
+        {
+            self.node_rules_due.store(true, Ordering::Release);
+        }
+        Ok(outcome)
+    }
+
+    /// Releases the targets of a deleted binding, if it decides about them.
+    async fn release(&self, binding: &TargetGroupBinding, outcome: &mut BindingOutcome) -> Result<(), Failure> {
         match self.complete(binding).await {
             Ok((binding, arn)) => {
                 let owner = self.owner(&arn).await.map_err(Problem::from)?;
@@ -593,28 +640,32 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     }
                 };
                 if holds {
-                    self.release_targets(&binding, &arn, &mut outcome).await?;
+                    self.release_targets(&binding, &arn, outcome).await?;
                 }
             }
             // Without a target group, there are no targets to release.
             Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
             Err(problem) => return Err(problem.into()),
         }
-        self.delete_record(binding).await?;
-        self.open_gates(&binding.name, OpenGateReason::BindingDeleted, &mut outcome).await?;
-        self.permit.check("DeregisterTargets")?;
-        let removed = self.cluster.set_finalizer(binding, false).await;
-        match removed {
-            Ok(()) | Err(super::ClusterError::Gone) => {}
-            Err(error) => return Err(Failure(Some(Stage::RemoveFinalizer), error.into())),
+        Ok(())
+    }
+
+    /// Has a deleted binding wait for a role that is not let in, but not for ever: then it goes without its targets, which only
+    /// the owner of the other account can deregister.
+    fn give_up(
+        &self,
+        binding: &TargetGroupBinding,
+        error: &AwsError,
+        outcome: &mut BindingOutcome,
+    ) -> Result<(), Failure> {
+        let now = tokio::time::Instant::now();
+        let since = *self.memory().entry(binding.name.clone()).or_default().barred_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < BARRED_FOR {
+            return Err(Problem::Aws(error.clone()).into());
         }
-        outcome.changed = true;
-        if self.memory().remove(&binding.name).is_some_and(|memory| memory.network.is_some())
-            || binding.spec.networking.is_some()
-        {
-            self.node_rules_due.store(true, Ordering::Release);
-        }
-        Ok(outcome)
+        tracing::warn!(binding = %binding.name, %error, "a deleted binding is released with its targets still registered");
+        outcome.notices.push(left_behind(binding, error));
+        Ok(())
     }
 
     async fn release_targets(
@@ -637,9 +688,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         };
         let mut present = match trusted_targets.filter(|_| !zoned) {
             Some(targets) => targets.into_iter().map(|target| (target, TargetHealth::registering())).collect(),
-            None => match self.cloud.targets(arn).await {
+            None => match self.cloud.targets(role_of(binding).as_ref(), arn).await {
                 Err(error) if error.is_not_found() => {
-                    self.invalidate(arn);
+                    self.invalidate(binding, arn);
                     return Ok(());
                 }
                 present => present.map_err(Problem::from)?,
@@ -657,10 +708,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let surplus = plan(&BTreeSet::new(), &present, None).surplus;
         for batch in safe_to_deregister(surplus, Unregistered::default(), |_| TargetState::Gone) {
             self.permit.check("DeregisterTargets")?;
-            match self.cloud.deregister(arn, &as_registered(&batch, &present)).await {
+            match self.cloud.deregister(role_of(binding).as_ref(), arn, &as_registered(&batch, &present)).await {
                 Ok(()) => outcome.deregistered.extend(batch),
                 Err(error) if error.is_not_found() => {
-                    self.invalidate(arn);
+                    self.invalidate(binding, arn);
                     return Ok(());
                 }
                 // The call names targets that do not exist any more.
@@ -681,7 +732,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         arn: &TargetGroupArn,
     ) -> Result<Option<BTreeSet<Target>>, Failure> {
         let Some(checkpoint) = self.checkpoint(binding) else { return Ok(None) };
-        if !self.cloud.checkpoint_is_trusted(arn).await.map_err(Problem::from)? {
+        if !self.cloud.checkpoint_is_trusted(role_of(binding).as_ref(), arn).await.map_err(Problem::from)? {
             return Ok(None);
         }
         let of_service = match resolve(&self.snapshot(), binding) {
@@ -754,6 +805,16 @@ fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Ta
             (BTreeMap::new(), Some(Report { ready: false, reason: "BackendNotFound", message }))
         }
     }
+}
+
+/// Returns the notice about a deleted binding whose role cannot be used.
+fn left_behind(binding: &TargetGroupBinding, error: &dyn std::fmt::Display) -> Notice {
+    let spec = &binding.spec;
+    let group = spec.target_group_arn.as_deref().or(spec.target_group_name.as_deref()).unwrap_or_default();
+    let message = format!(
+        "its targets may still be registered in {group}, and the binding is released without them: {error}; deregister them in the account of the target group"
+    );
+    Notice { reason: Stage::Cleanup.reason(), message }
 }
 
 /// Returns the notice about a deleted binding of a shared target group whose record is gone.

@@ -2,46 +2,56 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use albatross_aws::{AwsError, AwsWriter, Inventory};
+use albatross_aws::{AwsError, AwsWriter, Inventory, RoleClient, Roles};
 use albatross_core::{
     model::{
         InstanceInfo, InterfaceInfo, ObservedSecurityGroup, Registration, SecurityGroupId, SecurityGroupRule, Tags,
         Target, TargetGroupArn, TargetHealth, VpcBlocks, VpcId,
     },
-    targets::{TargetGroupFacts, TargetGroupKey},
+    targets::{TargetGroupFacts, TargetGroupKey, role::Role},
 };
 
-/// The AWS calls of this module. The result of `targets` includes the effects of `register` and `deregister`.
+/// The AWS calls of this module. The result of `targets` includes the effects of `register` and `deregister`. `role` is the
+/// role in which a call about a target group is made, if it is not the controller's own.
 pub trait Cloud: Send + Sync + 'static {
     /// Returns the known targets of a group.
     fn targets(
         &self,
+        role: Option<&Role>,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
     /// Reads the current targets of a group with their health from AWS.
     fn read_targets(
         &self,
+        role: Option<&Role>,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
     /// Returns true if a binding's checkpoint can replace a read of the group's targets: the group exists, and its
     /// targets are neither known from a read nor invalidated.
-    fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
+    fn checkpoint_is_trusted(
+        &self,
+        role: Option<&Role>,
+        group: &TargetGroupArn,
+    ) -> impl Future<Output = Result<bool, AwsError>> + Send;
     /// Marks the targets of a group to be read again.
-    fn invalidate_targets(&self, group: &TargetGroupArn);
+    fn invalidate_targets(&self, role: Option<&Role>, group: &TargetGroupArn);
     /// Returns a target group (DescribeTargetGroups); `None` if it does not exist.
     fn target_group(
         &self,
+        role: Option<&Role>,
         key: &TargetGroupKey,
     ) -> impl Future<Output = Result<Option<TargetGroupFacts>, AwsError>> + Send;
     /// Registers targets in one call (RegisterTargets).
     fn register(
         &self,
+        role: Option<&Role>,
         group: &TargetGroupArn,
         targets: &[Registration],
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
     /// Deregisters targets in one call (DeregisterTargets).
     fn deregister(
         &self,
+        role: Option<&Role>,
         group: &TargetGroupArn,
         targets: &[Registration],
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
@@ -85,60 +95,113 @@ pub trait Cloud: Send + Sync + 'static {
 pub struct LiveCloud {
     aws: AwsWriter,
     inventory: Arc<Inventory>,
+    roles: Roles,
 }
 
 impl LiveCloud {
     /// Creates an implementation that uses these clients and keeps the inventory current.
     #[must_use]
     pub fn new(aws: AwsWriter, inventory: Arc<Inventory>) -> Self {
-        Self { aws, inventory }
+        let roles = Roles::new(Arc::clone(aws.reader()), inventory.cluster(), inventory.vpc());
+        Self { aws, inventory, roles }
     }
 
-    /// Records the effect of a write of targets: known if there was an answer, to be read again if there was none.
-    fn settle(
-        &self,
-        group: &TargetGroupArn,
-        answer: Result<(), AwsError>,
-        record: impl FnOnce(&Inventory),
-    ) -> Result<(), AwsError> {
-        match &answer {
-            Ok(()) => record(&self.inventory),
-            Err(error) if error.asks_to_read_again() => self.inventory.invalidate_targets(group),
-            Err(_) => {}
-        }
-        answer
+    fn client(&self, role: Option<&Role>) -> Option<Arc<RoleClient>> {
+        role.map(|role| self.roles.client(role))
+    }
+
+    fn writer(&self, role: Option<&Role>) -> (Option<Arc<RoleClient>>, AwsWriter) {
+        let client = self.client(role);
+        let aws = client.as_ref().map_or_else(|| self.aws.clone(), |client| client.writer(self.aws.permit()));
+        (client, aws)
     }
 }
 
+/// Records the effect of a write of targets: known if there was an answer, to be read again if there was none.
+fn settle(
+    inventory: &Inventory,
+    group: &TargetGroupArn,
+    answer: Result<(), AwsError>,
+    record: impl FnOnce(&Inventory),
+) -> Result<(), AwsError> {
+    match &answer {
+        Ok(()) => record(inventory),
+        Err(error) if error.asks_to_read_again() => inventory.invalidate_targets(group),
+        Err(_) => {}
+    }
+    answer
+}
+
 impl Cloud for LiveCloud {
-    async fn targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        self.inventory.targets(group).await
+    async fn targets(
+        &self,
+        role: Option<&Role>,
+        group: &TargetGroupArn,
+    ) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        match self.client(role) {
+            Some(client) => client.inventory.targets(group).await,
+            None => self.inventory.targets(group).await,
+        }
     }
 
-    async fn read_targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        self.inventory.read_targets(group).await
+    async fn read_targets(
+        &self,
+        role: Option<&Role>,
+        group: &TargetGroupArn,
+    ) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        match self.client(role) {
+            Some(client) => client.inventory.read_targets(group).await,
+            None => self.inventory.read_targets(group).await,
+        }
     }
 
-    async fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
-        self.inventory.checkpoint_is_trusted(group).await
+    async fn checkpoint_is_trusted(&self, role: Option<&Role>, group: &TargetGroupArn) -> Result<bool, AwsError> {
+        match self.client(role) {
+            Some(client) => Ok(client.inventory.knows_nothing_of(group)),
+            None => self.inventory.checkpoint_is_trusted(group).await,
+        }
     }
 
-    fn invalidate_targets(&self, group: &TargetGroupArn) {
-        self.inventory.invalidate_targets(group);
+    fn invalidate_targets(&self, role: Option<&Role>, group: &TargetGroupArn) {
+        match self.client(role) {
+            Some(client) => client.inventory.invalidate_targets(group),
+            None => self.inventory.invalidate_targets(group),
+        }
     }
 
-    async fn target_group(&self, key: &TargetGroupKey) -> Result<Option<TargetGroupFacts>, AwsError> {
-        self.aws.describe_target_group(key).await
+    async fn target_group(
+        &self,
+        role: Option<&Role>,
+        key: &TargetGroupKey,
+    ) -> Result<Option<TargetGroupFacts>, AwsError> {
+        match self.client(role) {
+            Some(client) => client.aws.describe_target_group(key).await,
+            None => self.aws.describe_target_group(key).await,
+        }
     }
 
-    async fn register(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
-        let answer = self.aws.register_targets(group, targets).await;
-        self.settle(group, answer, |inventory| inventory.record_registered(group, targets))
+    async fn register(
+        &self,
+        role: Option<&Role>,
+        group: &TargetGroupArn,
+        targets: &[Registration],
+    ) -> Result<(), AwsError> {
+        let (client, aws) = self.writer(role);
+        let answer = aws.register_targets(group, targets).await;
+        let inventory = client.as_ref().map_or(&*self.inventory, |client| &client.inventory);
+        settle(inventory, group, answer, |inventory| inventory.record_registered(group, targets))
     }
 
-    async fn deregister(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
-        let answer = self.aws.deregister_targets(group, targets).await;
-        self.settle(group, answer, |inventory| inventory.record_deregistered(group, targets))
+    async fn deregister(
+        &self,
+        role: Option<&Role>,
+        group: &TargetGroupArn,
+        targets: &[Registration],
+    ) -> Result<(), AwsError> {
+        let (client, aws) = self.writer(role);
+        let answer = aws.deregister_targets(group, targets).await;
+        let inventory = client.as_ref().map_or(&*self.inventory, |client| &client.inventory);
+        settle(inventory, group, answer, |inventory| inventory.record_deregistered(group, targets))
     }
 
     async fn tags(&self, group: &TargetGroupArn) -> Result<Option<Tags>, AwsError> {

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use albatross_aws::{AwsError, AwsErrorKind};
-use albatross_core::model::{ObjectName, SecurityGroupId, Target, TargetGroupArn, tags::BINDING_FINALIZER};
+use albatross_core::model::{ObjectName, SecurityGroupId, Target, TargetGroupArn};
 
 use super::{cluster::ClusterError, network_interfaces::NotLocated};
-use albatross_core::targets::{binding_owners::Denied, endpoints::UnresolvableBinding, node_rules::InvalidNetworking};
+use albatross_core::targets::{
+    binding_owners::Denied, endpoints::UnresolvableBinding, node_rules::InvalidNetworking, role::InvalidRole,
+};
 
 /// The maximum number of targets that a message lists.
 const MAX_LISTED: usize = 5;
@@ -104,9 +106,9 @@ pub enum Problem {
     /// Another binding has the target group.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// A field of the spec is not supported yet.
-    #[error("spec.{0} is not supported yet, so nothing is registered or deregistered")]
-    Unsupported(&'static str),
+    /// The role of the spec cannot be assumed.
+    #[error("{}", not_valid(.0))]
+    Role(#[from] InvalidRole),
     /// The binding cannot have any targets.
     #[error(transparent)]
     Unresolvable(#[from] UnresolvableBinding),
@@ -138,6 +140,10 @@ pub enum Problem {
     Cluster(#[from] ClusterError),
 }
 
+fn not_valid(role: &InvalidRole) -> String {
+    format!("spec.{}: {role}; nothing is registered or deregistered", role.field())
+}
+
 fn refused(targets: &[(Target, AwsError)]) -> String {
     let reported: Vec<String> =
         targets.iter().take(MAX_LISTED).map(|(target, error)| format!("{target} ({error})")).collect();
@@ -152,7 +158,7 @@ impl Problem {
     pub fn needs_correction(&self) -> bool {
         matches!(
             self,
-            Self::NoTargetGroup | Self::Denied(_) | Self::Unsupported(_) | Self::Unresolvable(_) | Self::Networking(_)
+            Self::NoTargetGroup | Self::Denied(_) | Self::Role(_) | Self::Unresolvable(_) | Self::Networking(_)
         )
     }
 }
@@ -211,10 +217,7 @@ impl TargetsError {
             Problem::Denied(Denied::OfStack { object, .. }) => {
                 Some(format!("bind a target group of your own, or route to the Service in {object}"))
             }
-            Problem::Unsupported(_) if self.stage == Stage::Cleanup => {
-                Some(format!("deregister its targets by hand, then remove the finalizer {BINDING_FINALIZER}"))
-            }
-            Problem::Unsupported(field) => Some(format!("remove spec.{field}")),
+            Problem::Role(error) => Some(error.fix().to_owned()),
             Problem::Unresolvable(error) => Some(error.fix().to_owned()),
             Problem::RefusedTargets(targets) => targets.first().map(|(_, error)| {
                 error

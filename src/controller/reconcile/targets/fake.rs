@@ -13,7 +13,7 @@ use k8s_openapi::{apimachinery::pkg::util::intstr::IntOrString, jiff::Timestamp}
 
 use super::{Cloud, Cluster, ClusterError, LiveCloud, Settings, TargetGroupFacts, TargetGroupKey, Targets};
 use albatross_aws::{AwsError, AwsErrorKind, AwsWriter, Inventory, WritePermit};
-use albatross_core::targets::readiness::Change;
+use albatross_core::targets::{readiness::Change, role::Role};
 pub(super) use albatross_core::testing::{name, node, pod};
 use albatross_core::{
     api::crd::{
@@ -69,6 +69,13 @@ impl RecordingCloud {
         self.log.lock().unwrap().push(words.collect::<Vec<_>>().join(" "));
     }
 
+    /// Records a call that is made in a role, if it is.
+    fn record_in(&self, name: &str, role: Option<&Role>, arguments: impl IntoIterator<Item = impl ToString>) {
+        let name =
+            role.and_then(|role| role.arn().rsplit('/').next()).map_or(name.to_owned(), |r| format!("{name}@{r}"));
+        self.record(&name, arguments);
+    }
+
     fn record_rules(&self, name: &str, id: &SecurityGroupId, rules: &[SecurityGroupRule]) {
         self.record(name, std::iter::once(id.to_string()).chain(rules.iter().map(|rule| format!("[{rule}]"))));
     }
@@ -77,38 +84,60 @@ impl RecordingCloud {
 const NO_ARGUMENTS: [&str; 0] = [];
 
 impl Cloud for Arc<RecordingCloud> {
-    async fn targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+    async fn targets(
+        &self,
+        role: Option<&Role>,
+        group: &TargetGroupArn,
+    ) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
         // Not recorded, since the inventory knows the targets.
-        self.live.targets(group).await
+        self.live.targets(role, group).await
     }
 
-    async fn read_targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        self.record("health", NO_ARGUMENTS);
-        self.live.read_targets(group).await
+    async fn read_targets(
+        &self,
+        role: Option<&Role>,
+        group: &TargetGroupArn,
+    ) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        self.record_in("health", role, NO_ARGUMENTS);
+        self.live.read_targets(role, group).await
     }
 
-    async fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
-        self.live.checkpoint_is_trusted(group).await
+    async fn checkpoint_is_trusted(&self, role: Option<&Role>, group: &TargetGroupArn) -> Result<bool, AwsError> {
+        self.live.checkpoint_is_trusted(role, group).await
     }
 
-    fn invalidate_targets(&self, group: &TargetGroupArn) {
-        self.record("forget", NO_ARGUMENTS);
-        self.live.invalidate_targets(group);
+    fn invalidate_targets(&self, role: Option<&Role>, group: &TargetGroupArn) {
+        self.record_in("forget", role, NO_ARGUMENTS);
+        self.live.invalidate_targets(role, group);
     }
 
-    async fn target_group(&self, key: &TargetGroupKey) -> Result<Option<TargetGroupFacts>, AwsError> {
-        self.record("group", [format!("{key:?}")]);
-        self.live.target_group(key).await
+    async fn target_group(
+        &self,
+        role: Option<&Role>,
+        key: &TargetGroupKey,
+    ) -> Result<Option<TargetGroupFacts>, AwsError> {
+        self.record_in("group", role, [format!("{key:?}")]);
+        self.live.target_group(role, key).await
     }
 
-    async fn register(&self, group: &TargetGroupArn, registrations: &[Registration]) -> Result<(), AwsError> {
-        self.record("register", registrations);
-        self.live.register(group, registrations).await
+    async fn register(
+        &self,
+        role: Option<&Role>,
+        group: &TargetGroupArn,
+        registrations: &[Registration],
+    ) -> Result<(), AwsError> {
+        self.record_in("register", role, registrations);
+        self.live.register(role, group, registrations).await
     }
 
-    async fn deregister(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
-        self.record("deregister", targets);
-        self.live.deregister(group, targets).await
+    async fn deregister(
+        &self,
+        role: Option<&Role>,
+        group: &TargetGroupArn,
+        targets: &[Registration],
+    ) -> Result<(), AwsError> {
+        self.record_in("deregister", role, targets);
+        self.live.deregister(role, group, targets).await
     }
 
     async fn tags(&self, group: &TargetGroupArn) -> Result<Option<Tags>, AwsError> {
@@ -380,7 +409,7 @@ impl Lab {
 
     /// Invalidates the cached targets of [`ARN`].
     pub(super) fn invalidate(&self) {
-        self.cloud.live.invalidate_targets(&TargetGroupArn::new(ARN));
+        self.cloud.live.invalidate_targets(None, &TargetGroupArn::new(ARN));
     }
 
     /// Returns the calls since the last call of this function.

@@ -11,7 +11,10 @@ use tokio::time::Instant;
 
 use albatross_aws::{Priority, current_priority};
 
-use super::{BindingOutcome, Cloud, Cluster, ClusterError, Stage, Targets, binding::Failure};
+use super::{
+    BindingOutcome, Cloud, Cluster, ClusterError, Stage, Targets,
+    binding::{Failure, role_of},
+};
 use albatross_core::targets::{
     endpoints::TargetOwner,
     readiness::{
@@ -50,8 +53,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let (is_due, next) = self.plan_look(&binding.name, since, |left, every| look(&pods, &registered, left, every));
         outcome.look = next;
         let healths = match is_due {
-            true => match self.cloud.read_targets(arn).await {
-                Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
+            true => match self.cloud.read_targets(role_of(binding).as_ref(), arn).await {
+                Err(error) if error.is_not_found() => return Err(self.group_is_gone(binding, arn)),
                 healths => Some(healths.map_err(super::Problem::from)?),
             },
             false => None,

@@ -26,14 +26,13 @@ use std::{
 };
 
 pub use binding::BindingOutcome;
-pub(crate) use binding::unsupported;
 pub use cloud::{Cloud, LiveCloud};
 pub use cluster::{Cluster, ClusterError, LiveCluster};
 pub use error::{Problem, Stage, Subject, TargetsError};
 
 use crate::controller::runtime::write_permit::WriteClient;
 use albatross_aws::{AwsWriter, Inventory, WritePermit};
-use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
+use albatross_core::targets::{TargetGroupFacts, TargetGroupKey, role::Role};
 use albatross_core::{
     api::crd::TargetGroupBindingStatus,
     model::{ObjectName, Tags, Target, VpcId},
@@ -77,6 +76,8 @@ pub struct Departed {
     pub any: bool,
 }
 
+type KnownGroups = BTreeMap<(Option<Role>, TargetGroupKey), TargetGroupFacts>;
+
 /// The state that is kept for a binding from one pass to the next.
 #[derive(Clone, Debug, Default)]
 struct Memory {
@@ -102,6 +103,8 @@ struct Memory {
     conditions: BTreeMap<(String, String), GateState>,
     /// The writes of the target type.
     typed: binding::TargetTypeWrites,
+    /// The time since when the role of the deleted binding has not been let in.
+    barred_since: Option<tokio::time::Instant>,
     /// The targets that AWS refused.
     refusals: registering::Refusals,
     /// True if a deregistration was sent, and not all that had to be deregistered is known to be.
@@ -122,7 +125,8 @@ pub struct Targets<C: Cloud = LiveCloud, K: Cluster = LiveCluster> {
     snapshot: Arc<RwLock<Snapshot>>,
     settings: Settings,
     memory: Mutex<BTreeMap<ObjectName, Memory>>,
-    groups: Mutex<BTreeMap<TargetGroupKey, TargetGroupFacts>>,
+    /// The known target groups, by the role in which they are read.
+    groups: Mutex<KnownGroups>,
     vpc_blocks: Mutex<BTreeMap<VpcId, (tokio::time::Instant, zones::Blocks)>>,
     node_rules: tokio::sync::Mutex<node_rule_state::State>,
     node_rules_due: AtomicBool,
@@ -249,7 +253,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.vpc_blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn groups(&self) -> MutexGuard<'_, BTreeMap<TargetGroupKey, TargetGroupFacts>> {
+    fn groups(&self) -> MutexGuard<'_, KnownGroups> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

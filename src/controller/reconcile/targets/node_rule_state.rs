@@ -18,13 +18,14 @@ use albatross_core::{
 };
 
 use super::{
-    Cloud, Cluster, Problem, Stage, Subject, Targets, TargetsError, binding,
+    Cloud, Cluster, Problem, Stage, Subject, Targets, TargetsError,
     network_interfaces::{InterfaceLookup, KnownGroups, Located, NetworkInterfaces, interface_lookup, read_groups},
 };
 use albatross_core::targets::{
     binding_owners::{ByGroup, Owner, has_had_targets},
     endpoints::{Resolution, TargetOwner, resolve},
     node_rules::{RuleChange, RulesByGroup, TargetEndpoint, changes, combine, covers, of_binding, sources},
+    role::Role,
 };
 
 /// The maximum number of concurrent reads from the API server.
@@ -304,10 +305,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         unproved
     }
 
-    /// Returns the bindings with unsupported fields: their rules, which another controller has set, stay.
+    /// Returns the bindings whose role is not valid: their rules stay until they are corrected.
     fn refused(&self) -> Vec<Demand> {
         let snapshot = self.snapshot();
-        let refused = snapshot.target_group_bindings.values().filter(|b| binding::unsupported(&b.spec).is_some());
+        let refused = snapshot.target_group_bindings.values().filter(|binding| Role::of(&binding.spec).is_err());
         let demand = |binding: &TargetGroupBinding| Demand {
             target_locations: target_locations(&snapshot, binding),
             binding: binding.clone(),
@@ -321,7 +322,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let asks = |binding: &&TargetGroupBinding| {
             let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
             binding.spec.networking.is_some()
-                && binding::unsupported(&binding.spec).is_none()
+                && Role::of(&binding.spec).is_ok()
                 // The targets of a deleted binding stay registered, and then drain, until it is released.
                 && (!binding.deleting || held)
         };

@@ -15,7 +15,7 @@ use albatross_core::{
 
 use super::{
     BindingOutcome, Cloud, Cluster, Targets,
-    binding::Failure,
+    binding::{Failure, role_of},
     zones::{SOURCE_KEPT, ZoneSource, is_about_zones, zone},
 };
 use albatross_core::targets::{
@@ -199,13 +199,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 };
                 batch.iter().map(place).collect()
             };
-            let error = match self.cloud.register(arn, &registrations).await {
+            let error = match self.cloud.register(role_of(binding).as_ref(), arn, &registrations).await {
                 Ok(()) => {
                     refusals.targets.retain(|target, _| !batch.contains(target));
                     outcome.registered.extend(batch);
                     continue;
                 }
-                Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
+                Err(error) if error.is_not_found() => return Err(self.group_is_gone(binding, arn)),
                 Err(error) => error,
             };
             let left = |batches: &VecDeque<Vec<Target>>| batch.len() + batches.iter().map(Vec::len).sum::<usize>();

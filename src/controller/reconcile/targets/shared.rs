@@ -10,13 +10,14 @@ use albatross_core::{
         binding_owners::Bindings,
         endpoints::{Resolution, resolve},
         plan::TargetPlan,
+        role::Role,
         shared::{self, is_shared},
     },
 };
 
 use super::{
     Cloud, Cluster, ClusterError, Problem, Stage, Targets,
-    binding::{Failure, unsupported},
+    binding::{Failure, has_nodes_elsewhere},
 };
 
 /// The targets that a binding may deregister, if it does not decide about its whole target group.
@@ -232,12 +233,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let snapshot = self.snapshot();
         let bindings = Bindings::of(arn, snapshot.target_group_bindings.values());
         let may_use = |other: &&TargetGroupBinding| {
-            is_shared(&other.spec)
-                && unsupported(&other.spec).is_none()
-                && bindings.denied(other, owner.as_ref()).is_none()
+            is_shared(&other.spec) && Role::of(&other.spec).is_ok() && bindings.denied(other, owner.as_ref()).is_none()
         };
         let resolved = bindings.others(name).filter(may_use).filter_map(|other| {
             let (completed, _) = self.completed(other).ok()??;
+            if has_nodes_elsewhere(&completed) {
+                return None;
+            }
             resolve(&snapshot, &completed).ok()
         });
         let targets = resolved.flat_map(|resolution| match resolution {

@@ -12,7 +12,7 @@ use albatross_core::{
     snapshot::{Snapshot, TargetGroupBinding},
 };
 
-use super::{Cloud, Cluster, Targets};
+use super::{Cloud, Cluster, Targets, binding::role_of};
 use albatross_core::targets::endpoints::TargetOwner;
 
 /// The time for which the CIDR blocks of a VPC are cached.
@@ -115,7 +115,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 return Ok(blocks.clone());
             }
         } else {
-            let facts = self.cloud.target_group(&albatross_core::targets::TargetGroupKey::Arn(arn.clone())).await?;
+            let facts = {
+                let key = albatross_core::targets::TargetGroupKey::Arn(arn.clone());
+                self.cloud.target_group(role_of(binding).as_ref(), &key).await?
+            };
             vpc = facts.and_then(|facts| facts.vpc).unwrap_or(vpc);
         }
         let blocks = match self.cloud.vpc_blocks(&vpc).await {

@@ -9,7 +9,10 @@ use albatross_core::{
     api::annotations::values::{parse_bool, parse_string_map},
     desired::BuildConfig,
     facts::subnets::Gates,
-    model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId, tags},
+    model::{
+        CertificateAuthorityArn, InvalidCertificateAuthorityArn, Scheme, SecurityGroupId, Tags, TargetType, Value,
+        VpcId, tags,
+    },
 };
 
 /// The flags that decide what is built of a snapshot.
@@ -67,7 +70,10 @@ pub struct BuildFlags {
     /// Let Shield Advanced protect the load balancers for which Ingresses ask for it; `false` leaves protections as they are, and who asks gets a warning
     #[arg(long, env = "ENABLE_SHIELD", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_shield: bool,
-    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, LBCapacityReservation, ListenerRulesTagging, NLBSecurityGroup, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability, SubnetsClusterTagCheck and WeightedTargetGroups have an effect
+    /// ARN of the private certificate authority that issues the certificates of Ingresses with `create-acm-cert`, if no annotation names one; empty for certificates of Amazon
+    #[arg(long, env = "DEFAULT_PCA_ARN", default_value = "")]
+    pub default_pca_arn: String,
+    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableCertificateManagement, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, LBCapacityReservation, ListenerRulesTagging, NLBSecurityGroup, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability, SubnetsClusterTagCheck and WeightedTargetGroups have an effect
     #[arg(long, env = "FEATURE_GATES", default_value = "")]
     pub feature_gates: String,
 }
@@ -88,7 +94,7 @@ const GATES: [Gate; 23] = [
     gate("ALBGatewayAPI", true, false),
     gate("ALBSingleSubnet", false, true),
     gate("ALBTargetControlAgent", false, false),
-    gate("EnableCertificateManagement", false, false),
+    gate("EnableCertificateManagement", false, true),
     gate("EnableDefaultTagsLowPriority", false, true),
     gate("EnableIPTargetType", true, true),
     gate("EnableRGTAPI", false, false),
@@ -144,6 +150,12 @@ impl BuildFlags {
             }
             id => id.map(SecurityGroupId::new),
         };
+        let default_certificate_authority = match self.default_pca_arn.trim() {
+            "" => None,
+            arn => Some(CertificateAuthorityArn::new(arn).map_err(|invalid| {
+                flag_error("default-pca-arn", format!("{invalid}; {}", InvalidCertificateAuthorityArn::FIX))
+            })?),
+        };
         let gates = self.gates()?;
         let gate = |name: &str| gates.get(name).copied().unwrap_or_default();
         let (default_tags, low_default_tags) = if gate("EnableDefaultTagsLowPriority") {
@@ -170,6 +182,8 @@ impl BuildFlags {
             enable_manage_backend_security_group_rules: self.enable_manage_backend_security_group_rules,
             enable_wafv2: self.enable_wafv2,
             enable_shield: self.enable_shield,
+            manage_certificates: gate("EnableCertificateManagement"),
+            default_certificate_authority,
             service_type_load_balancer_only: gate("ServiceTypeLoadBalancerOnly"),
             enable_tcp_udp_listener: gate("EnableTCPUDPListener"),
             tag_listeners_and_rules: gate("ListenerRulesTagging"),

@@ -79,6 +79,7 @@ pub struct Settings {
     pub max_targets: usize,
     pub gate_pause: Duration,
     pub sync_period: Duration,
+    pub certificate_poll_interval: Duration,
     /// The durations of waits.
     pub holds: Holds,
     /// The certificate authorities whose ACM certificates are used; all if it is empty.
@@ -100,6 +101,7 @@ impl Settings {
             max_targets: flags.max_targets_per_target_group,
             gate_pause: flags.targetgroupbinding_requeue_duration,
             sync_period: flags.sync_period,
+            certificate_poll_interval: flags.certificate_poll_interval,
             holds: Holds {
                 load_balancer: flags.replaced_load_balancer_hold,
                 listener: flags.replaced_listener_hold,
@@ -156,7 +158,8 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         .with_gate_pause(settings.gate_pause),
         facts: FactStore::new(aws, config.cluster.clone(), vpc)
             .with_gates(config.subnets)
-            .with_certificate_authorities(settings.certificate_authorities.clone()),
+            .with_certificate_authorities(settings.certificate_authorities.clone())
+            .without_requested_certificates(config.manage_certificates),
         fact_subscribers: FactSubscribers::default(),
         records,
         waits: Waits::new(settings.holds),

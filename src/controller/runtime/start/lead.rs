@@ -61,6 +61,7 @@ pub async fn lead(
     }
     let mut background = JoinSet::new();
     background.spawn(Arc::clone(&controller).audit(settings.sync_period));
+    background.spawn(Arc::clone(&controller).poll_certificates(settings.certificate_poll_interval));
     let keeper = Arc::clone(&controller);
     background.spawn(async move { keeper.records.keep_written().await });
     // The report ends by itself, and nothing depends on it.
@@ -76,7 +77,7 @@ pub async fn lead(
             reporting.shutdown().await;
             Err(StartError::LeaseLost)
         }
-        () = one_ended(&mut background) => Err(StartError::TaskEnded { task: "the audit, or the writer of records," }),
+        () = one_ended(&mut background) => Err(StartError::TaskEnded { task: "the audit, the poll of certificates, or the writer of records," }),
         () = until(&mut stopped, |stopped| *stopped) => {
             if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
                 tracing::warn!("stopping in the middle of work; the next start continues it");

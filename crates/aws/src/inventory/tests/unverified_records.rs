@@ -7,9 +7,13 @@ fn clean(name: &str) -> Clean {
     let mut balancer = created_balancer(name);
     balancer.listeners.get_or_insert_default().insert(8080, created_listener(8080));
     balancer.attributes = Some([("idle_timeout.timeout_seconds".to_owned(), "30".to_owned())].into());
-    let frontend = albatross_core::model::ObservedFrontend::default();
-    let target_groups = vec![created_target_group(name)];
-    Clean { load_balancers: vec![balancer], target_groups, frontend, member_resources: vec![] }
+    Clean {
+        load_balancers: vec![balancer],
+        target_groups: vec![created_target_group(name)],
+        frontend: albatross_core::model::ObservedFrontend::default(),
+        certificates: vec![],
+        member_resources: vec![],
+    }
 }
 
 const LISTS: [&str; 3] = ["DescribeLoadBalancers", "DescribeSecurityGroups", "DescribeTargetGroups"];

@@ -1,13 +1,13 @@
 //! The state that a plan depends on and that must be read first.
 
-use super::generations::can_update_in_place;
+use super::{generations::can_update_in_place, managed_certificates};
 use crate::model::{AddOn, ObservedStack, ObservedTargetGroup, Stack};
 use crate::plan::step::Reads;
 
 /// Returns the unknown state that the plan depends on: the listeners of load balancers, unless all of the stack is
 /// deleted, and the attributes that the stack requests on existing resources.
 pub(super) fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
-    let mut reads = Reads::default();
+    let mut reads = Reads { certificates: managed_certificates::are_needed(stack, observed), ..Reads::default() };
     if let Some(wanted) = &stack.load_balancer {
         let unread = observed.replaced(wanted).filter(|existing| existing.listeners.is_none());
         reads.listeners_of = unread.map(|existing| existing.arn.clone()).collect();

@@ -10,7 +10,10 @@ use super::{
     plan,
 };
 use crate::{
-    model::{tags, *},
+    model::{
+        managed_certificate::{on_listener, without_wildcard},
+        tags, *,
+    },
     plan::{
         AttributesOf, ListenerReference, Plan, Planned, Reads, RuleReference, SecurityGroupTarget, StepAction,
         TaggedResource, Wait, binding, defaults, tag_keys,
@@ -164,6 +167,7 @@ impl Aws {
                     AddOn::WebAcl => seen.web_acl.clone_from(&known.web_acl),
                     AddOn::Protection => seen.protection.clone_from(&known.protection),
                     AddOn::Capacity => seen.capacity = known.capacity,
+                    AddOn::Certificates => unreachable!("they are read apart from load balancers"),
                 }
             }
             let listeners = balancer.listeners.iter_mut().flat_map(BTreeMap::values_mut);
@@ -172,6 +176,9 @@ impl Aws {
                 assert_ne!(known.protocol, Some(ListenerProtocol::Tls), "a TLS listener has no attributes to read");
                 listener.attributes.clone_from(&known.attributes);
             }
+        }
+        if reads.certificates {
+            seen.certificates = Some(self.observed.certificates.clone().unwrap_or_default());
         }
         for (group, known) in seen.target_groups.iter_mut().zip(&self.observed.target_groups) {
             if reads.target_groups.contains(&group.arn) {
@@ -415,6 +422,11 @@ impl Aws {
         std::mem::swap(target_groups, &mut frontend.target_groups);
     }
 
+    fn certificate(&mut self, arn: &CertificateArn) -> Result<&mut ObservedCertificate, String> {
+        let mut all = self.observed.certificates.iter_mut().flatten();
+        all.find(|certificate| certificate.arn == *arn).ok_or_else(|| "ResourceNotFoundException".to_owned())
+    }
+
     #[allow(clippy::too_many_lines, reason = "one arm a step")]
     fn call(&mut self, stack: &Stack, action: &StepAction) -> Outcome {
         let number = self.number();
@@ -458,6 +470,38 @@ impl Aws {
                 let used = self.observed.load_balancers.iter().any(|b| b.security_groups.contains(id));
                 refuse(used, || "DependencyViolation".to_owned())?;
                 self.observed.security_groups.retain(|g| g.id != *id);
+            }
+            StepAction::RequestCertificate { certificate, .. } => {
+                let arn = CertificateArn::new(format!("arn:certificate/{number}"));
+                let record = |host: &String| ValidationRecord {
+                    host: host.clone(),
+                    name: format!("_{}", without_wildcard(host)),
+                    value: "proof".to_owned(),
+                };
+                self.observed.certificates.get_or_insert_default().push(ObservedCertificate {
+                    arn,
+                    resource: certificate.resource.clone(),
+                    hosts: certificate.hosts.clone(),
+                    authority: certificate.authority.clone(),
+                    status: CertificateStatus::Pending,
+                    records: certificate.hosts.iter().map(record).collect(),
+                    validated: BTreeSet::new(),
+                });
+            }
+            StepAction::CreateValidationRecord { arn, record, .. } => {
+                let certificate = self.certificate(arn)?;
+                let duplicate = !certificate.validated.insert(record.name.clone());
+                refuse(duplicate, || "InvalidChangeBatch: it already exists".to_owned())?;
+                if certificate.missing_records().is_empty() {
+                    certificate.status = CertificateStatus::Issued;
+                }
+            }
+            StepAction::DeleteCertificate { arn, .. } => {
+                self.certificate(arn)?;
+                let listeners = self.observed.load_balancers.iter().flat_map(|balancer| balancer.known_listeners());
+                let used = listeners.flat_map(on_listener).any(|certificate| certificate == arn);
+                refuse(used, || "ResourceInUseException".to_owned())?;
+                self.observed.certificates.iter_mut().for_each(|all| all.retain(|certificate| certificate.arn != *arn));
             }
             StepAction::CreateTargetGroup(group) => {
                 let name = group.name.known().ok_or("the name is not known")?.to_string();

@@ -360,6 +360,8 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
                 | FactQuery::CurrentAddOn(_)
                 | FactQuery::WebAcl(_)
                 | FactQuery::ShieldSubscription
+                | FactQuery::ManagedCertificates
+                | FactQuery::HostedZones
                 | FactQuery::Limits => unreachable!("only groups of Ingresses ask for it"),
                 FactQuery::Subnets(query) => {
                     let subnets = match &query {

@@ -6,6 +6,7 @@ use albatross_core::targets::binding_owners::Denied;
 mod binding_owners;
 mod checkpoint;
 mod gates;
+mod roles;
 mod shared;
 mod zones;
 
@@ -477,21 +478,6 @@ async fn nothing_is_written_without_the_lease() {
     let error = lab.targets.reconcile_binding(&name("tgb")).await.unwrap_err();
     assert!(error.is_withheld() && error.is_transient());
     assert_eq!(lab.log(), [""; 0]);
-}
-
-#[tokio::test]
-async fn what_cannot_be_honoured_is_refused() {
-    let lab = lab(&["10.0.0.1"]);
-    lab.change(|snapshot| {
-        let spec = &mut snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().spec;
-        spec.iam_role_arn_to_assume = Some("arn:aws:iam::1:role/x".into());
-    });
-    let field = "iamRoleArnToAssume";
-    let error = reconcile(&lab, "tgb").await.unwrap_err();
-    assert_eq!((error.reason(), error.problem.clone()), ("FailedReconcile", Problem::Unsupported(field)));
-    let message =
-        format!("spec.{field} is not supported yet, so nothing is registered or deregistered; remove spec.{field}");
-    assert_eq!(lab.log(), [format!("status - False FailedReconcile: {message}")]);
 }
 
 #[tokio::test]

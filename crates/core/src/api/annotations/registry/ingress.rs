@@ -76,10 +76,10 @@ annotations! {
             "Whether and how HTTPS listeners ask clients for a certificate: `mode` is `off`, `passthrough` or `verify`, which needs a `trustStore` by name or ARN. Without an entry the listener stays as it is.";
         LISTENER_ATTRIBUTES = "listener-attributes".Listener, StringMap, INGRESS, UnitedByKey, Built, "none: attributes stay as they are",
             "Attributes of the listener with this protocol and port. Only those named here are set; removing one does not reset it.";
-        CREATE_ACM_CERT = "create-acm-cert", Bool, INGRESS, PerIngress, Later, "`false`",
-            "Whether to request certificates from ACM for the host names of the Ingress. It has an effect only with the gate `EnableCertificateManagement`; without it, certificates are found in ACM by host name.";
-        ACM_PCA_ARN = "acm-pca-arn", String, INGRESS, PerIngress, Later, "what `--default-pca-arn` says",
-            "With `create-acm-cert`: the private certificate authority that issues the certificates.";
+        CREATE_ACM_CERT = "create-acm-cert", Bool, INGRESS, PerIngress, Built, "`false`",
+            "Whether to request a certificate from ACM for the host names of the Ingress, where no certificate is named. The HTTPS listeners follow when it is issued. It has an effect only with the gate `EnableCertificateManagement`; without it, certificates are found in ACM by host name.";
+        ACM_PCA_ARN = "acm-pca-arn", String, INGRESS, PerIngress, Built, "what `--default-pca-arn` says, otherwise Amazon",
+            "With `create-acm-cert`: the private certificate authority that issues the certificate, by ARN. Another one issues another certificate.";
     }
     "ingress §2.3", "alb.ingress.kubernetes.io/"; {
         ACTIONS = "actions".Name, Json(Action), INGRESS, PerIngress, Built, "none",

@@ -120,11 +120,12 @@ fn pairs(map: &BTreeMap<String, String>) -> String {
 }
 
 impl<'a> Builder<'a> {
-    /// Returns the request of one member, given its listeners.
+    /// Returns the request of one member, given its listeners, and the ports that wait for a certificate.
     pub(super) fn requested_frontend(
         &mut self,
         member: Member<'a>,
         listeners: &BTreeMap<u16, PortSpec>,
+        withheld: &BTreeSet<u16>,
     ) -> Result<FrontendSpec, Failed> {
         let Member { ingress, annotations, .. } = member;
         let enabled = self.value(ingress, None, annotations.bool(keys::ENABLE_FRONTEND_NLB));
@@ -135,7 +136,7 @@ impl<'a> Builder<'a> {
         let attributes = self.value(ingress, None, annotations.string_map(keys::FRONTEND_NLB_ATTRIBUTES));
         let tags = self.value(ingress, None, annotations.string_map(keys::FRONTEND_NLB_TAGS));
         let check = self.requested_check(member);
-        let ports = self.requested_mapping(member, listeners);
+        let ports = self.requested_mapping(member, listeners, withheld);
         let (attributes, tags) = (attributes?, tags?);
         self.check_attributes(member, attributes.as_ref())?;
         let external = tags.as_ref().and_then(|tags| shared::tags::external(self.config, tags).next());
@@ -211,6 +212,7 @@ impl<'a> Builder<'a> {
         &mut self,
         member: Member<'a>,
         listeners: &BTreeMap<u16, PortSpec>,
+        withheld: &BTreeSet<u16>,
     ) -> Result<BTreeMap<u16, u16>, Failed> {
         let (ingress, key) = (member.ingress, keys::FRONTEND_NLB_LISTENER_PORT_MAPPING);
         let Some(written) = self.value(ingress, None, member.annotations.string_map(key))? else {
@@ -228,6 +230,10 @@ impl<'a> Builder<'a> {
             };
             if listeners.contains_key(&behind_port) {
                 mapping.insert(front_port, behind_port);
+                continue;
+            }
+            // What leads there comes with the listener, when its certificate is issued.
+            if withheld.contains(&behind_port) {
                 continue;
             }
             let ports: Vec<String> = listeners.keys().map(|port| format!("`{port}`")).collect();

@@ -6,6 +6,7 @@ use super::{
     Builder, Failed, Member,
     frontend::FrontendSpec,
     listeners::ListenerContext,
+    managed_certificates::MemberCertificate,
     settings::{FieldRef, Sourced, SubnetSelection},
 };
 use crate::{
@@ -49,6 +50,10 @@ pub(super) struct MemberSpec<'a> {
     pub(super) sources: Option<Sourced<Vec<Source>>>,
     pub(super) ports: BTreeMap<u16, PortSpec>,
     pub(super) frontend: FrontendSpec,
+    /// The certificate that it has ACM issue.
+    pub(super) certificate: Option<MemberCertificate>,
+    /// The HTTPS ports that are left out until that certificate is issued.
+    pub(super) withheld: BTreeSet<u16>,
 }
 
 /// The settings that a member requests on one listener.
@@ -71,6 +76,15 @@ pub(super) fn requested_capacity(member: Member<'_>) -> Option<Result<CapacityUn
         Err(error) => return Some(Err(error.to_string())),
     };
     shared::capacity::requested(&entries).transpose()
+}
+
+/// The ports that a member requests, and the settings that its ports with TLS share.
+struct RequestedPorts {
+    ports: BTreeMap<u16, PortSpec>,
+    certificates: Value<Vec<CertificateArn>>,
+    ssl_policy: Option<String>,
+    certificate: Option<MemberCertificate>,
+    withheld: BTreeSet<u16>,
 }
 
 impl<'a> Builder<'a> {
@@ -120,15 +134,18 @@ impl<'a> Builder<'a> {
             return Err(Failed);
         };
         let (security_groups, manage_backend_rules, sources) = access;
-        let (mut ports, certificates) = ports;
+        let RequestedPorts { mut ports, certificates, ssl_policy, mut certificate, withheld } = ports;
+        if let Some(wanted) = certificate.as_mut().and_then(|certificate| certificate.wanted.as_mut()) {
+            wanted.tags = shared::tags::of_resource(self.config, self.group, &wanted.resource, &tags);
+        }
         for (port, part) in &mut ports {
             part.sources = sources.as_ref().map(|sources| sources.value.clone());
             if part.protocol == ListenerProtocol::Https {
-                match &certificates.0 {
-                    Value::Known(certificates) => part.certificates.clone_from(certificates),
+                match &certificates {
+                    Value::Known(certificates) => part.certificates.extend(certificates.iter().cloned()),
                     Value::AfterApply(why) => part.certificates_after_apply = Some(*why),
                 }
-                part.ssl_policy.clone_from(&certificates.1);
+                part.ssl_policy.clone_from(&ssl_policy);
             }
             let name = format!("{}-{port}", part.protocol);
             part.attributes = self
@@ -136,7 +153,7 @@ impl<'a> Builder<'a> {
                 .unwrap_or_default();
         }
         let attributes = attributes.unwrap_or_default();
-        let frontend = self.requested_frontend(member, &ports)?;
+        let frontend = self.requested_frontend(member, &ports, &withheld)?;
         Ok(MemberSpec {
             member,
             name,
@@ -157,6 +174,8 @@ impl<'a> Builder<'a> {
             sources,
             ports,
             frontend,
+            certificate,
+            withheld,
         })
     }
 
@@ -195,40 +214,52 @@ impl<'a> Builder<'a> {
         Ok(selection)
     }
 
-    /// Returns the member's ports, and the certificates and the policy of the ports with TLS.
-    #[allow(clippy::type_complexity, reason = "used once, just above")]
-    fn requested_ports(
-        &mut self,
-        member: Member<'a>,
-    ) -> Result<(BTreeMap<u16, PortSpec>, (Value<Vec<CertificateArn>>, Option<String>)), Failed> {
+    fn requested_ports(&mut self, member: Member<'a>) -> Result<RequestedPorts, Failed> {
         let named = self.named_certificates(member);
         let ports = self.value(member.ingress, None, member.annotations.listen_ports());
         let policy = self.value(member.ingress, None, member.ssl_policy());
-        let (named, policy) = (named?, policy?.map(|policy| policy.value));
+        let (named, ssl_policy) = (named?, policy?.map(|policy| policy.value));
+        let certificate = self.managed_certificate(member, &named);
+        let has_certificate = !named.is_empty() || !matches!(certificate, Ok(None));
         let ports = match ports? {
-            None if !named.is_empty() => BTreeMap::from([(443, ListenerProtocol::Https)]),
+            None if has_certificate => BTreeMap::from([(443, ListenerProtocol::Https)]),
             None => BTreeMap::from([(80, ListenerProtocol::Http)]),
             Some(ports) => ports,
         };
         let secure: BTreeSet<u16> =
             ports.iter().filter(|(_, protocol)| **protocol == ListenerProtocol::Https).map(|(port, _)| *port).collect();
-        let certificates =
-            if secure.is_empty() { Ok(Value::Known(Vec::new())) } else { self.certificates(member, named) };
+        let mut meanwhile = BTreeMap::new();
+        let certificates = match &certificate {
+            _ if secure.is_empty() => Ok(Value::Known(Vec::new())),
+            Err(Failed) => Err(Failed),
+            Ok(None) => self.certificates(member, named),
+            Ok(Some(MemberCertificate { after_apply: Some(why), .. })) => Ok(Value::AfterApply(*why)),
+            Ok(Some(certificate)) if certificate.is_served() => Ok(Value::Known(certificate.usable.clone())),
+            Ok(Some(certificate)) => {
+                let found = self.certificates_meanwhile(member, &secure, &certificate.usable);
+                found.map(|found| meanwhile = found).map(|()| Value::Known(Vec::new()))
+            }
+        };
         let mut clients = self.mutual_authentication(member, &secure)?;
-        let part = |protocol: ListenerProtocol| PortSpec {
+        let part = |protocol: ListenerProtocol, certificates: Vec<CertificateArn>| PortSpec {
             protocol,
-            certificates: Vec::new(),
+            certificates,
             certificates_after_apply: None,
             mutual_authentication: None,
             ssl_policy: None,
             sources: None,
             attributes: Attributes::new(),
         };
-        let ports = ports.into_iter().map(|(port, protocol)| {
+        let (certificate, certificates) = (certificate?, certificates?);
+        let is_served = certificate.as_ref().is_none_or(MemberCertificate::is_served);
+        let withheld: BTreeSet<u16> =
+            secure.into_iter().filter(|port| !is_served && !meanwhile.contains_key(port)).collect();
+        let ports = ports.into_iter().filter(|(port, _)| !withheld.contains(port)).map(|(port, protocol)| {
             let mutual_authentication = clients.remove(&port);
-            (port, PortSpec { mutual_authentication, ..part(protocol) })
+            let certificates = meanwhile.remove(&port).unwrap_or_default();
+            (port, PortSpec { mutual_authentication, ..part(protocol, certificates) })
         });
-        Ok((ports.collect(), (certificates?, policy)))
+        Ok(RequestedPorts { ports: ports.collect(), certificates, ssl_policy, certificate, withheld })
     }
 
     /// Returns the tags that users request: the tags of the class take precedence over the Service's, and these over the

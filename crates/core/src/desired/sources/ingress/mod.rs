@@ -16,6 +16,7 @@ mod frontend;
 mod group;
 mod listeners;
 mod load_balancer;
+mod managed_certificates;
 mod member_spec;
 mod merge;
 mod mutual_authentication;
@@ -44,8 +45,8 @@ use crate::{
     api::annotations::{AnnotationError, Annotations, Key, NamesInAction, Origin, registry::ingress as keys},
     facts::{FactQuery, Facts},
     model::{
-        Cause, FrozenMembers, IpAddressType, MemberResources, ObjectName, ObjectReference, ResourceId, Scheme,
-        SecurityGroupReference, Stack, StackId, TargetGroup, Value,
+        Cause, DesiredCertificates, FrozenMembers, IpAddressType, MemberResources, ObjectName, ObjectReference,
+        ResourceId, Scheme, SecurityGroupReference, Stack, StackId, TargetGroup, Value,
     },
     snapshot::{Backend, Ingress, IngressClassParams, Service, Snapshot, in_namespace},
 };
@@ -111,6 +112,7 @@ pub fn build(
             },
         },
         external_tags: config.external_managed_tags.clone(),
+        certificates: DesiredCertificates { enabled: config.manage_certificates, ..stack.certificates },
         ..stack
     });
     builder.sink.built_without(stack, frozen)

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use super::{
     Builder, Failed, access, group, is_of,
     listeners::{self, ListenerContext},
+    managed_certificates::MemberCertificate,
     member_spec::MemberSpec,
     merge::{Merged, MergedPort},
     optimise,
@@ -16,8 +17,8 @@ use crate::{
     desired::shared,
     diagnostics::Code,
     model::{
-        Listener, ListenerProtocol, ListenerShare, ObjectName, ObjectReference, ResourceId, Rule, SecurityGroupRule,
-        Stack, TargetGroup, TargetGroupReference,
+        DesiredCertificates, Listener, ListenerProtocol, ListenerShare, ObjectName, ObjectReference, ResourceId, Rule,
+        SecurityGroupRule, Stack, TargetGroup, TargetGroupReference,
     },
 };
 
@@ -56,6 +57,19 @@ pub(super) fn used(specs: &[MemberSpec<'_>], routes: &[Routes], merged: &Merged)
         }
     }
     all
+}
+
+/// Returns the certificates that the members have ACM issue.
+fn desired_certificates(specs: &[MemberSpec<'_>]) -> DesiredCertificates {
+    let mut desired = DesiredCertificates::default();
+    for spec in specs {
+        match &spec.certificate {
+            Some(MemberCertificate { wanted: Some(wanted), .. }) => desired.wanted.push(wanted.clone()),
+            Some(_) => drop(desired.unread.insert(spec.member.name().clone())),
+            None => {}
+        }
+    }
+    desired
 }
 
 impl<'a> Builder<'a> {
@@ -150,6 +164,7 @@ impl<'a> Builder<'a> {
             target_groups,
             listeners,
             frontend,
+            certificates: desired_certificates(specs),
             requesters,
             ..Stack::empty(self.group.clone())
         })

@@ -51,6 +51,10 @@ impl<'a> Builder<'a> {
         if let Some(port) = u16::try_from(port).ok().filter(is_secure) {
             return Ok(Some(port));
         }
+        // The listener is made when its certificate is issued; until then requests are served without it.
+        if specs.iter().any(|spec| spec.withheld.iter().any(|withheld| i32::from(*withheld) == port)) {
+            return Ok(None);
+        }
         let alone = specs.len() == 1;
         let whose = if alone { "this Ingress" } else { "this group" };
         let message = format!("requests would be redirected to port {port}, which is not an HTTPS listener of {whose}");

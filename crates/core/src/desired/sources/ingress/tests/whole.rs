@@ -108,6 +108,7 @@ fn an_ingress_with_one_path_in_full() {
     };
     let mut expected = Stack {
         frontend: None,
+        certificates: DesiredCertificates::default(),
         id: StackId::Ingress(web()),
         security_group: Some(ManagedSecurityGroup {
             name: Value::Known("k8s-shop-web-0".to_owned()),

@@ -1,0 +1,281 @@
+//! The certificates that were requested for stacks. They are read only where one is requested, or may have been.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+
+use super::{Inventory, State};
+use crate::{AwsError, AwsReader, managed_certificates::AnyCertificate};
+use albatross_core::model::{CertificateArn, CertificateStatus, ObservedCertificate, StackId, Tags, tags};
+
+/// The maximum age of a list that serves several stacks.
+const MAXIMUM_AGE_OF_LIST: Duration = Duration::from_secs(60);
+/// The most certificates whose tags are read at once.
+const AT_ONCE: usize = 4;
+/// The shortest and the longest time for which a request that ACM refuses is not repeated. ACM counts the certificates of a year.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(600);
+const LONGEST_PAUSE: Duration = Duration::from_secs(43_200);
+/// The same where a permission is missing, which may be given at any time, or where Route 53 refuses a record.
+const PAUSE_WITHOUT_PERMISSION: Duration = Duration::from_secs(60);
+/// The time after which another certificate is requested in place of one that is of no use.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(43_200);
+
+/// The known certificates of stacks.
+#[derive(Debug, Default)]
+pub(super) struct Certificates {
+    /// Absent for a stack whose certificates are not known.
+    known: BTreeMap<StackId, Vec<ObservedCertificate>>,
+    /// Those that the controller has deleted, and whose records have yet to go.
+    deleted: BTreeMap<StackId, Vec<ObservedCertificate>>,
+    /// The tags of certificates, which ACM lists one by one. Nobody changes those that name the owner.
+    tags: BTreeMap<CertificateArn, Tags>,
+    /// The requests that AWS has refused, by token or name of the record: for how long they are not repeated, and since when.
+    refused: BTreeMap<(StackId, String), (Duration, Instant)>,
+    /// The certificates that are of no use, each with the time when that was first seen.
+    unusable: BTreeMap<CertificateArn, Instant>,
+    /// The stacks whose certificates were known, and invalidated since.
+    uncertain: BTreeSet<StackId>,
+    /// Counts the times that certificates were invalidated.
+    invalidations: u64,
+}
+
+/// The list of all certificates, with the time when it was read, and the invalidations until then.
+pub(super) type CertificateList = tokio::sync::Mutex<Option<(Vec<AnyCertificate>, Instant, u64)>>;
+
+impl Certificates {
+    /// Takes over what a trusted record names.
+    pub(super) fn load(&mut self, stack: &StackId, certificates: Vec<ObservedCertificate>) {
+        if !certificates.is_empty() {
+            self.known.entry(stack.clone()).or_insert(certificates);
+        }
+    }
+
+    pub(super) fn invalidate(&mut self, stack: &StackId) {
+        if self.known.remove(stack).is_some() {
+            self.uncertain.insert(stack.clone());
+        }
+        // A lost answer may have made one that an older list lacks.
+        self.invalidations += 1;
+    }
+
+    /// Returns the certificates of a stack, with those whose records have yet to go.
+    pub(super) fn of(&self, stack: &StackId) -> Option<Vec<ObservedCertificate>> {
+        let known = self.known.get(stack)?.iter();
+        Some(known.chain(self.deleted.get(stack).into_iter().flatten()).cloned().collect())
+    }
+
+    /// Returns true if the certificates of a stack were known, and are not any more.
+    pub(super) fn is_uncertain(&self, stack: &StackId) -> bool {
+        self.uncertain.contains(stack)
+    }
+
+    /// Returns the tokens of the requests that are not repeated yet.
+    pub(super) fn refused(&self, stack: &StackId) -> impl Iterator<Item = String> {
+        let of_stack = self.refused.iter().filter(move |((of, _), _)| of == stack);
+        of_stack.filter(|(_, (pause, at))| at.elapsed() < *pause).map(|((_, token), _)| token.clone())
+    }
+
+    /// Returns the certificates in whose place others are requested.
+    pub(super) fn given_up(&self, stack: &StackId) -> impl Iterator<Item = CertificateArn> {
+        let known = self.known.get(stack).into_iter().flatten();
+        let is_old = |arn: &CertificateArn| self.unusable.get(arn).is_some_and(|at| at.elapsed() >= GIVEN_UP_AFTER);
+        known.map(|certificate| &certificate.arn).filter(move |arn| is_old(arn)).cloned()
+    }
+
+    fn set(&mut self, stack: &StackId, mut read: Vec<ObservedCertificate>) {
+        let before = self.known.remove(stack).unwrap_or_default();
+        for certificate in &mut read {
+            if let Some(known) = before.iter().find(|known| known.arn == certificate.arn) {
+                certificate.validated.clone_from(&known.validated);
+                // Moments after the request, ACM may not show the names yet.
+                if certificate.hosts.is_empty() {
+                    certificate.hosts.clone_from(&known.hosts);
+                }
+            }
+            match certificate.status {
+                CertificateStatus::Unusable(_) => {
+                    let _ = self.unusable.entry(certificate.arn.clone()).or_insert_with(Instant::now);
+                }
+                _ => drop(self.unusable.remove(&certificate.arn)),
+            }
+        }
+        self.uncertain.remove(stack);
+        self.known.insert(stack.clone(), read);
+    }
+
+    fn certificate(&mut self, stack: &StackId, arn: &CertificateArn) -> Option<&mut ObservedCertificate> {
+        self.known.get_mut(stack)?.iter_mut().find(|certificate| certificate.arn == *arn)
+    }
+}
+
+impl State {
+    fn certificates_to_read(&self, stack: &StackId) -> Option<Vec<ObservedCertificate>> {
+        self.certificates.known.get(stack).cloned()
+    }
+}
+
+impl Inventory {
+    /// Reads the certificates of a stack: all of them if they are not known, or else those that are not issued.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn read_certificates(&self, stack: &StackId) -> Result<(), AwsError> {
+        let known = self.state().certificates_to_read(stack);
+        let mut read = Vec::new();
+        match known {
+            Some(known) if known.iter().all(ObservedCertificate::is_issued) => return Ok(()),
+            Some(known) => {
+                for certificate in known {
+                    if certificate.is_issued() {
+                        read.push(certificate);
+                        continue;
+                    }
+                    read.extend(self.aws.managed_certificate(&certificate.arn, certificate.resource).await?);
+                }
+            }
+            None => {
+                for (arn, carried) in self.tagged_certificates().await? {
+                    if self.group_of(&carried).as_ref() == Some(stack)
+                        && let Some(resource) = tags::resource_of(&carried)
+                    {
+                        read.extend(self.aws.managed_certificate(&arn, resource).await?);
+                    }
+                }
+            }
+        }
+        let mut state = self.state();
+        let is_gone = |certificate: &ObservedCertificate| {
+            state.certificates.deleted.get(stack).into_iter().flatten().any(|gone| gone.arn == certificate.arn)
+        };
+        read.retain(|certificate| !is_gone(certificate));
+        state.certificates.set(stack, read);
+        Ok(())
+    }
+
+    /// Returns all certificates of the account that ACM has issued or is to issue, with their tags.
+    async fn tagged_certificates(&self) -> Result<Vec<(CertificateArn, Tags)>, AwsError> {
+        let mut list = self.certificate_list.lock().await;
+        let invalidations = self.state().certificates.invalidations;
+        let is_fresh = |at: &Instant, until: u64| at.elapsed() < MAXIMUM_AGE_OF_LIST && until == invalidations;
+        let (listed, at) = match list.take().filter(|(_, at, until)| is_fresh(at, *until)) {
+            Some((listed, at, _)) => (listed, at),
+            None => (self.aws.all_certificates().await?, Instant::now()),
+        };
+        let known = |arn: &CertificateArn| self.state().certificates.tags.get(arn).cloned();
+        let candidates =
+            listed.iter().filter(|certificate| !certificate.is_imported).map(|certificate| &certificate.arn);
+        let unknown: Vec<CertificateArn> = candidates.clone().filter(|arn| known(arn).is_none()).cloned().collect();
+        let aws: &AwsReader = &self.aws;
+        let mut answers = stream::iter(unknown)
+            .map(async |arn| aws.certificate_tags(&arn).await.map(|tags| (arn, tags)))
+            .buffer_unordered(AT_ONCE);
+        // Answers received before a failure stay known.
+        while let Some((arn, tags)) = answers.try_next().await? {
+            if let Some(tags) = tags {
+                self.state().certificates.tags.insert(arn, tags);
+            }
+        }
+        let found = candidates.filter_map(|arn| Some((arn.clone(), known(arn)?))).collect();
+        self.state().certificates.tags.retain(|arn, _| listed.iter().any(|certificate| certificate.arn == *arn));
+        *list = Some((listed, at, invalidations));
+        Ok(found)
+    }
+
+    /// Returns true if the tags of a certificate say, as ACM has them now, that it was requested for the stack.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn is_certificate_of(&self, stack: &StackId, arn: &CertificateArn) -> Result<bool, AwsError> {
+        let carried = self.aws.certificate_tags(arn).await?;
+        // One that does not exist is deleted.
+        Ok(carried.is_none_or(|carried| self.group_of(&carried).as_ref() == Some(stack)))
+    }
+
+    /// Returns the names of all other certificates of the account.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn names_of_other_certificates(&self, arn: &CertificateArn) -> Result<BTreeSet<String>, AwsError> {
+        let all = self.aws.all_certificates().await?;
+        Ok(all
+            .into_iter()
+            .filter(|other| other.arn != *arn && !other.is_imported)
+            .flat_map(|other| other.names)
+            .collect())
+    }
+
+    /// Returns a certificate of a stack, one whose records have yet to go among them.
+    pub fn certificate(&self, stack: &StackId, arn: &CertificateArn) -> Option<ObservedCertificate> {
+        self.state().certificates.of(stack)?.into_iter().find(|certificate| certificate.arn == *arn)
+    }
+
+    /// A certificate was requested.
+    pub fn record_certificate(&self, stack: &StackId, certificate: ObservedCertificate) {
+        let mut state = self.state();
+        state.certificates.refused.retain(|(of, _), _| of != stack);
+        if let Some(known) = state.certificates.known.get_mut(stack) {
+            known.retain(|other| other.arn != certificate.arn);
+            known.push(certificate);
+        }
+    }
+
+    /// Forgets the certificates of a stack, since it is not known if ACM has one more. Everything else stays known.
+    pub fn forget_certificates(&self, stack: &StackId) {
+        self.state().certificates.invalidate(stack);
+    }
+
+    /// ACM has refused a request.
+    pub fn record_refused_certificate(&self, stack: &StackId, token: &str) {
+        let again = |before: Option<Duration>| before.map_or(SHORTEST_PAUSE, |before| (before * 2).min(LONGEST_PAUSE));
+        self.record_refused(stack, token, again);
+    }
+
+    /// A permission is missing for a request, by token, or for a record, by name; or Route 53 has refused the record.
+    pub fn record_denied(&self, stack: &StackId, what: &str) {
+        self.record_refused(stack, what, |_| PAUSE_WITHOUT_PERMISSION);
+    }
+
+    fn record_refused(&self, stack: &StackId, what: &str, pause: impl FnOnce(Option<Duration>) -> Duration) {
+        let mut state = self.state();
+        let refused = &mut state.certificates.refused;
+        refused.retain(|_, (_, at)| at.elapsed() < LONGEST_PAUSE * 2);
+        let key = (stack.clone(), what.to_owned());
+        let pause = pause(refused.get(&key).map(|(before, _)| *before));
+        refused.insert(key, (pause, Instant::now()));
+    }
+
+    /// A record that proves a host exists.
+    pub fn record_validation(&self, stack: &StackId, arn: &CertificateArn, name: &str) {
+        if let Some(certificate) = self.state().certificates.certificate(stack, arn) {
+            certificate.validated.insert(name.to_owned());
+        }
+    }
+
+    /// A certificate was deleted; its records were not.
+    pub fn record_certificate_deleted(&self, stack: &StackId, arn: &CertificateArn) {
+        let mut state = self.state();
+        let all = &mut state.certificates;
+        if let Some(known) = all.known.get_mut(stack)
+            && let Some(place) = known.iter().position(|certificate| certificate.arn == *arn)
+        {
+            let certificate = ObservedCertificate { status: CertificateStatus::Deleted, ..known.remove(place) };
+            all.deleted.entry(stack.clone()).or_default().push(certificate);
+        }
+        all.tags.remove(arn);
+    }
+
+    /// A certificate is not the stack's, or nothing is left of it.
+    pub fn record_certificate_gone(&self, stack: &StackId, arn: &CertificateArn) {
+        let mut state = self.state();
+        let Certificates { known, deleted, unusable, .. } = &mut state.certificates;
+        for all in [known.get_mut(stack), deleted.get_mut(stack)].into_iter().flatten() {
+            all.retain(|certificate| certificate.arn != *arn);
+        }
+        deleted.retain(|_, all| !all.is_empty());
+        unusable.remove(arn);
+    }
+}

@@ -1,0 +1,424 @@
+//! The certificates that ACM issues for Ingresses, from manifests to plans.
+
+use super::aws::{Aws, BACKEND_GROUP};
+use crate::{
+    desired::{Built, Membership, sources::ingress},
+    facts::{ExistingLoadBalancer, Fact, FactQuery, Facts, hosted_zones::HostedZone},
+    model::*,
+    plan::{Plan, Planned, Wait, plan, tag_keys},
+    testing::{build_config, discovered_subnets, snapshot},
+};
+
+const SERVICE: &str = r"
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop, uid: 11111111-1111-1111-1111-111111111111}
+spec:
+  ports: [{port: 80, targetPort: 8080}]
+";
+
+const AUTHORITY: &str = "arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a";
+
+fn web() -> ObjectName {
+    ObjectName::new("shop", "web")
+}
+
+/// Returns an Ingress on both ports, for these hosts.
+fn manifest(annotations: &[(&str, &str)], hosts: &[&str]) -> String {
+    let mut text = format!(
+        "{SERVICE}---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: web\n  namespace: shop\n  generation: 3\n  annotations:\n    alb.ingress.kubernetes.io/target-type: ip\n"
+    );
+    for (key, value) in annotations {
+        text.push_str(&format!("    alb.ingress.kubernetes.io/{key}: {}\n", serde_json::Value::from(*value)));
+    }
+    let backend = "{service: {name: web, port: {number: 80}}}";
+    text.push_str(&format!("spec:\n  ingressClassName: alb\n  defaultBackend: {backend}\n"));
+    if !hosts.is_empty() {
+        text.push_str("  rules:\n");
+    }
+    for host in hosts {
+        let path = format!("{{path: /, pathType: Prefix, backend: {backend}}}");
+        text.push_str(&format!("  - host: {}\n    http:\n      paths: [{path}]\n", serde_json::Value::from(*host)));
+    }
+    text
+}
+
+const BOTH: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
+const REDIRECTED: (&str, &str) = ("ssl-redirect", "443");
+const REQUESTED: (&str, &str) = ("create-acm-cert", "true");
+
+fn zones() -> Vec<HostedZone> {
+    vec![HostedZone { id: HostedZoneId::new("Z1"), name: "example.com.".to_owned() }]
+}
+
+/// Builds an Ingress with everything that AWS has.
+fn built_with(manifest: &str, aws: &Aws, change: impl FnOnce(&mut BuildSetting)) -> Built {
+    let observed = &aws.observed;
+    let existing = observed.load_balancers.first().map(|balancer| ExistingLoadBalancer {
+        kind: balancer.kind,
+        scheme: balancer.scheme,
+        has_security_groups: true,
+        subnets: balancer.subnets.clone(),
+        customer_owned_pool: None,
+    });
+    let mut setting = BuildSetting {
+        config: build_config(),
+        facts: Facts {
+            subnets: discovered_subnets(&[SubnetId::new("subnet-a"), SubnetId::new("subnet-b")]),
+            backend_security_group: Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP))),
+            managed_certificates: Some(Fact::Known(observed.certificates.clone().unwrap_or_default())),
+            hosted_zones: Some(Fact::Known(zones())),
+            existing,
+            current: Some(Box::new(observed.clone())),
+            ..Facts::default()
+        },
+    };
+    setting.config.manage_certificates = true;
+    change(&mut setting);
+    let membership = Membership { members: vec![web()], ..Membership::default() };
+    ingress::build(&snapshot(manifest), &setting.config, &setting.facts, &StackId::Ingress(web()), &membership)
+}
+
+struct BuildSetting {
+    config: crate::desired::BuildConfig,
+    facts: Facts,
+}
+
+fn built(manifest: &str, aws: &Aws) -> Stack {
+    let built = built_with(manifest, aws, |_| {});
+    assert_eq!(built.diagnostics, []);
+    built.stack.unwrap()
+}
+
+fn planned(stack: &Stack, aws: &Aws) -> Plan {
+    match plan(stack, &aws.observed) {
+        Planned::Ready(plan) => plan,
+        Planned::Need(reads) => panic!("{reads:?}"),
+    }
+}
+
+/// Returns the steps that concern certificates and listeners, a line each, and runs the plan.
+fn run(manifest: &str, aws: &mut Aws) -> String {
+    let stack = built(manifest, aws);
+    let plan = planned(&stack, aws);
+    aws.run(&stack, &plan);
+    aws.observed.bindings.retain(|binding| !binding.deleting);
+    aws.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = true);
+    aws.observed.tag_keys = Some(tag_keys(&stack, &aws.observed));
+    let shown = plan.steps.iter().filter(|step| {
+        let kind = step.action.kind();
+        kind.contains("Certificate") || kind.contains("Record") || kind.contains("Listener")
+    });
+    let mut lines: Vec<String> = shown.map(|step| step.action.to_string()).collect();
+    lines.extend(plan.waits.iter().map(ToString::to_string));
+    lines.join("\n")
+}
+
+/// Returns AWS that knows that it has no certificate.
+fn empty() -> Aws {
+    let mut aws = Aws::default();
+    aws.observed.certificates = Some(Vec::new());
+    aws
+}
+
+fn settled(manifest: &str) -> Aws {
+    let mut aws = empty();
+    while !run(manifest, &mut aws).is_empty() {}
+    aws
+}
+
+fn on_443(aws: &Aws) -> Vec<String> {
+    let listener = aws.observed.load_balancers.first().and_then(|balancer| balancer.listener(443));
+    listener.into_iter().flat_map(managed_certificate::on_listener).map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_listener_follows_its_certificate() {
+    let (manifest, mut aws) =
+        (manifest(&[BOTH, REDIRECTED, REQUESTED], &["b.example.com", "*.a.example.com"]), empty());
+    insta::assert_snapshot!(run(&manifest, &mut aws), @"
+    request certificate amazon_issued/wildcard.a.example.com-97375646
+    create listener HTTP 80
+    waiting for ACM to issue the certificate amazon_issued/wildcard.a.example.com-97375646
+    ");
+    // ACM waits for the proof; everything else is served, and nothing redirects to a port that is not there.
+    let ports: Vec<u16> = aws.observed.load_balancers[0].known_listeners().map(|listener| listener.port).collect();
+    assert_eq!(ports, [80]);
+    insta::assert_snapshot!(run(&manifest, &mut aws), @"
+    create record _a.example.com for *.a.example.com in hosted zone Z1
+    create record _b.example.com for b.example.com in hosted zone Z1
+    waiting for ACM to issue the certificate amazon_issued/wildcard.a.example.com-97375646
+    ");
+    insta::assert_snapshot!(run(&manifest, &mut aws), @"
+    create listener HTTPS 443
+    change listener 80: default redirect to HTTPS://#{host}:443/#{path}?#{query} (HTTP_301)
+    ");
+    insta::assert_snapshot!(run(&manifest, &mut aws), @"");
+    assert_eq!(on_443(&aws).len(), 1);
+}
+
+#[test]
+fn nothing_is_asked_where_nothing_is_requested() {
+    let aws = Aws::default();
+    let built = built_with(&manifest(&[], &["a.example.com"]), &aws, |setting| {
+        setting.facts.managed_certificates = None;
+        setting.facts.hosted_zones = None;
+    });
+    assert!(built.wants.is_empty());
+    assert!(matches!(plan(&built.stack.unwrap(), &aws.observed), Planned::Ready(_)));
+    // An issued certificate needs no hosted zone.
+    let manifest = manifest(&[REQUESTED], &["a.example.com"]);
+    let aws = settled(&manifest);
+    let built = built_with(&manifest, &aws, |setting| {
+        setting.facts.hosted_zones = None;
+        setting.facts.current = None;
+    });
+    assert!(built.wants.is_empty());
+    assert_eq!(planned(&built.stack.unwrap(), &aws), Plan::empty());
+}
+
+#[test]
+fn other_hosts_get_another_certificate_before_the_first_goes() {
+    let mut aws = settled(&manifest(&[REQUESTED], &["b.example.com"]));
+    let first = on_443(&aws);
+    let changed = manifest(&[REQUESTED], &["b.example.com", "c.example.com"]);
+    insta::assert_snapshot!(run(&changed, &mut aws), @"
+    request certificate amazon_issued/b.example.com-97375646
+    waiting for ACM to issue the certificate amazon_issued/b.example.com-97375646
+    ");
+    assert_eq!(on_443(&aws), first);
+    insta::assert_snapshot!(run(&changed, &mut aws), @"
+    create record _b.example.com for b.example.com in hosted zone Z1
+    create record _c.example.com for c.example.com in hosted zone Z1
+    waiting for ACM to issue the certificate amazon_issued/b.example.com-97375646
+    ");
+    assert_eq!(on_443(&aws), first);
+    insta::assert_snapshot!(run(&changed, &mut aws), @"
+    change listener 443: default certificate arn:certificate/10
+    delete certificate amazon_issued/b.example.com-97375646 (arn:certificate/2) with its records
+    ");
+    assert_ne!(on_443(&aws), first);
+    assert_eq!(run(&changed, &mut aws), "");
+    assert_eq!(aws.observed.certificates.unwrap().len(), 1);
+}
+
+#[test]
+fn a_named_certificate_stays_until_the_requested_one_is_issued() {
+    let named = "arn:aws:acm:eu-west-1:111122223333:certificate/a";
+    let mut aws = settled(&manifest(&[("certificate-arn", named)], &["b.example.com"]));
+    let requested = manifest(&[REQUESTED], &["b.example.com"]);
+    for _ in 0..2 {
+        run(&requested, &mut aws);
+        assert_eq!(on_443(&aws), [named]);
+    }
+    run(&requested, &mut aws);
+    assert_ne!(on_443(&aws), [named]);
+    // And back: the requested one goes when no listener has it.
+    let back = manifest(&[("certificate-arn", named)], &["b.example.com"]);
+    insta::assert_snapshot!(run(&back, &mut aws), @"
+    change listener 443: default certificate arn:aws:acm:eu-west-1:111122223333:certificate/a
+    delete certificate amazon_issued/b.example.com-97375646 (arn:certificate/8) with its records
+    ");
+    assert_eq!(on_443(&aws), [named]);
+    assert_eq!(run(&back, &mut aws), "");
+}
+
+#[test]
+fn who_comes_from_another_load_balancer_stays_there_until_the_certificate_is_issued() {
+    let (manifest, mut aws) = (manifest(&[BOTH, REQUESTED], &["b.example.com"]), empty());
+    for expected in [true, true, false] {
+        aws.observed.arriving = [ObjectReference::ingress(&web())].into();
+        aws.observed.states_are_read = true;
+        let stack = built(&manifest, &aws);
+        let held = !planned(&stack, &aws).held_members.is_empty();
+        assert_eq!(held, expected);
+        aws.observed.arriving.clear();
+        // One that comes from nowhere is shown at once.
+        assert!(planned(&stack, &aws).held_members.is_empty());
+        run(&manifest, &mut aws);
+    }
+}
+
+#[test]
+fn all_goes_with_the_stack_and_is_found_again_by_what_is_noted() {
+    let manifest = manifest(&[REQUESTED], &["b.example.com"]);
+    let mut aws = settled(&manifest);
+    let stack = Stack {
+        certificates: DesiredCertificates { enabled: true, ..DesiredCertificates::default() },
+        ..Stack::empty(StackId::Ingress(web()))
+    };
+    let known = aws.observed.certificates.take();
+    let Planned::Need(reads) = plan(&stack, &aws.observed) else { panic!("certificates are noted") };
+    assert!(reads.certificates);
+    // So it is where a lost answer may have made one, or nothing is noted because the stack was never as desired.
+    let keys = std::mem::replace(&mut aws.observed.tag_keys, Some(TagKeys::default()));
+    assert!(matches!(plan(&stack, &aws.observed), Planned::Ready(_)));
+    aws.observed.may_have_certificates = true;
+    assert!(matches!(plan(&stack, &aws.observed), Planned::Need(reads) if reads.certificates));
+    aws.observed.may_have_certificates = false;
+    aws.observed.tag_keys = None;
+    assert!(matches!(plan(&stack, &aws.observed), Planned::Need(reads) if reads.certificates));
+    aws.observed.tag_keys = keys;
+    // Without the gate nothing of them is touched or read.
+    let disabled = Stack::empty(StackId::Ingress(web()));
+    let Planned::Ready(plan_without) = plan(&disabled, &aws.observed) else { panic!("nothing to read") };
+    assert!(!plan_without.steps.iter().any(|step| step.action.kind().contains("Certificate")));
+    aws.observed.certificates = known;
+    let last = planned(&stack, &aws).steps.last().unwrap().action.to_string();
+    insta::assert_snapshot!(last, @"delete certificate amazon_issued/b.example.com-97375646 (arn:certificate/2) with its records");
+    // A certificate is kept for a frozen member, and while it cannot be read.
+    let frozen = FrozenMembers { members: [ObjectReference::ingress(&web())].into(), ..FrozenMembers::default() };
+    let unread = DesiredCertificates { enabled: true, unread: [web()].into(), ..DesiredCertificates::default() };
+    for stack in [Stack { frozen, ..stack.clone() }, Stack { certificates: unread, ..stack }] {
+        let plan = planned(&stack, &aws);
+        assert!(!plan.steps.iter().any(|step| step.action.kind() == "DeleteCertificate"), "{plan:?}");
+    }
+}
+
+#[test]
+fn a_takeover_changes_nothing_and_a_second_request_waits_after_a_refusal() {
+    let manifest = manifest(&[REQUESTED], &["b.example.com"]);
+    let mut aws = settled(&manifest);
+    aws.observed.tag_keys = None;
+    assert_eq!(planned(&built(&manifest, &aws), &aws), Plan::empty());
+    let mut aws = empty();
+    let stack = built(&manifest, &aws);
+    let token = stack.certificates.wanted[0].token(&[]);
+    aws.observed.refused_requests = [token].into();
+    let plan = planned(&stack, &aws);
+    assert!(!plan.steps.iter().any(|step| step.action.kind() == "RequestCertificate"));
+    let resource = ResourceId::certificate(&web(), "b.example.com", false);
+    assert!(plan.waits.contains(&Wait::CertificateIssued(resource)));
+}
+
+#[test]
+fn what_aws_has_not_accepted_in_a_pass_is_not_requested_again_in_it() {
+    let mut aws = empty();
+    let stack = built(&manifest(&[REQUESTED], &["b.example.com"]), &aws);
+    let requests = |aws: &Aws| {
+        let plan = planned(&stack, aws);
+        let waits = plan.waits.iter().filter(|wait| matches!(wait, Wait::CertificateIssued(_))).count();
+        (plan.steps.iter().filter(|step| step.action.kind() == "RequestCertificate").count(), waits)
+    };
+    assert_eq!(requests(&aws), (1, 1));
+    aws.observed.left_out = [AddOn::Certificates].into();
+    assert_eq!(requests(&aws), (0, 1));
+}
+
+#[test]
+fn a_certificate_of_no_use_is_replaced_when_it_is_given_up() {
+    let (manifest, mut aws) = (manifest(&[REQUESTED], &["b.example.com"]), empty());
+    run(&manifest, &mut aws);
+    let certificate = &mut aws.observed.certificates.as_mut().unwrap()[0];
+    certificate.status = CertificateStatus::Unusable("CAA_ERROR".to_owned());
+    let arn = certificate.arn.clone();
+    let built = built_with(&manifest, &aws, |_| {});
+    insta::assert_snapshot!(built.diagnostics[0], @"alb.ingress.kubernetes.io/create-acm-cert: ACM has not issued the certificate arn:certificate/2, or it can no longer be used: CAA_ERROR; add a CAA record that allows `amazon.com` to the domain, or remove those that allow only other authorities; another one is requested after half a day, or minutes after this one is deleted in ACM");
+    let stack = built.stack.unwrap();
+    let plan = planned(&stack, &aws);
+    assert!(plan.steps.is_empty() && plan.waits.len() == 1, "{plan:?}");
+    aws.observed.given_up = [arn].into();
+    let kinds: Vec<&str> = planned(&stack, &aws).steps.iter().map(|step| step.action.kind()).collect();
+    assert_eq!(kinds, ["RequestCertificate", "DeleteCertificate"]);
+}
+
+#[test]
+fn an_authority_issues_without_proof() {
+    let requested = |authority: &str| manifest(&[REQUESTED, ("acm-pca-arn", authority)], &["b.example.com"]);
+    let aws = empty();
+    let certificate = |manifest: &str, default: Option<&str>| {
+        let built = built_with(manifest, &aws, |setting| {
+            setting.facts.hosted_zones = None;
+            setting.config.default_certificate_authority =
+                default.map(|arn| CertificateAuthorityArn::new(arn).unwrap());
+        });
+        built.stack.unwrap().certificates.wanted.remove(0)
+    };
+    let by_flag = certificate(&requested(""), Some(AUTHORITY));
+    assert_eq!(by_flag.authority.as_ref().map(CertificateAuthorityArn::as_str), Some(AUTHORITY));
+    insta::assert_snapshot!(by_flag.resource, @"private/b.example.com-97375646");
+    let other = AUTHORITY.replace("authority/a", "authority/b");
+    let by_annotation = certificate(&requested(&other), Some(AUTHORITY));
+    assert_eq!(by_annotation.authority.as_ref().map(CertificateAuthorityArn::as_str), Some(other.as_str()));
+    assert_eq!(by_annotation.resource, by_flag.resource);
+}
+
+fn message(annotations: &[(&str, &str)], hosts: &[&str], change: impl FnOnce(&mut BuildSetting)) -> String {
+    let built = built_with(&manifest(annotations, hosts), &empty(), change);
+    let served = if built.stack.is_some() { "served" } else { "not served" };
+    let lacking = if built.lacking { ", asked again" } else { "" };
+    let messages: Vec<String> =
+        built.diagnostics.iter().map(|d| format!("{:?} on {}: {d}", d.severity, d.object)).collect();
+    format!("{}\n{served}{lacking}", messages.join("\n"))
+}
+
+#[test]
+fn messages() {
+    fn unavailable<T>() -> Option<Fact<T>> {
+        Some(Fact::Unavailable("AWS does not allow it; allow it".to_owned()))
+    }
+    let long = format!("{}.example.com", "a".repeat(60));
+    insta::assert_snapshot!(message(&[REQUESTED], &["a.net"], |_| {}), @"
+    Warning on Ingress shop/web: alb.ingress.kubernetes.io/create-acm-cert: Route 53 has no public hosted zone for the host `a.net`, so that ACM is not asked for the certificate; create the hosted zone in the controller's account, or name a certificate with `alb.ingress.kubernetes.io/certificate-arn`
+    served, asked again
+    ");
+    insta::assert_snapshot!(message(&[REQUESTED], &[], |_| {}), @"
+    Error on Ingress shop/web: alb.ingress.kubernetes.io/create-acm-cert: the Ingress has no host that ACM could issue a certificate for; add hosts in spec.rules or spec.tls, or name a certificate with `alb.ingress.kubernetes.io/certificate-arn`
+    not served
+    ");
+    insta::assert_snapshot!(message(&[REQUESTED], &[&long], |_| {}), @"
+    Error on Ingress shop/web: alb.ingress.kubernetes.io/create-acm-cert: each host is longer than 64 characters, and the first name of a certificate must not be; add a shorter host, such as a wildcard, to spec.tls
+    not served
+    ");
+    let many: Vec<String> = (0..101).map(|number| format!("{number}.example.com")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(message(&[REQUESTED], &many, |_| {}), @"
+    Error on Ingress shop/web: alb.ingress.kubernetes.io/create-acm-cert: the Ingress has 101 hosts, and a certificate has at most 100 names; spread the hosts over several Ingresses of a group, or use a wildcard
+    not served
+    ");
+    insta::assert_snapshot!(message(&[REQUESTED, ("acm-pca-arn", "internal")], &["a.example.com"], |_| {}), @"
+    Error on Ingress shop/web: alb.ingress.kubernetes.io/acm-pca-arn: `internal` is not the ARN of a private certificate authority; write the ARN that AWS Private CA shows: arn:aws:acm-pca:<region>:<account>:certificate-authority/<id>
+    not served
+    ");
+    insta::assert_snapshot!(message(&[BOTH, REQUESTED], &["a.example.com"], |s| s.facts.managed_certificates = unavailable()), @"
+    Warning on Ingress shop/web: alb.ingress.kubernetes.io/create-acm-cert: the certificates that were requested from ACM cannot be read, so that none is requested or deleted, and listeners keep those that they have: AWS does not allow it; allow it; they are read again
+    served, asked again
+    ");
+    insta::assert_snapshot!(message(&[BOTH, REQUESTED], &["a.example.com"], |s| s.facts.hosted_zones = unavailable()), @"
+    Warning on Ingress shop/web: alb.ingress.kubernetes.io/create-acm-cert: the hosted zones of Route 53 cannot be read, so that ACM is not asked for the certificate: AWS does not allow it; allow it; they are read again
+    served, asked again
+    ");
+    insta::assert_snapshot!(message(&[("listen-ports", r#"[{"HTTP": 80}]"#), REQUESTED], &["a.example.com"], |s| s.config.manage_certificates = false), @"
+    Warning on Ingress shop/web: alb.ingress.kubernetes.io/create-acm-cert: the feature gate `EnableCertificateManagement` is off, so that no certificate is requested: those of ACM are found by host name; start the controller with `--feature-gates=EnableCertificateManagement=true`, or remove the annotation
+    served
+    ");
+}
+
+#[test]
+fn the_facts_are_asked_one_after_the_other() {
+    let manifest = manifest(&[REQUESTED], &["a.example.com"]);
+    let wants = |change: fn(&mut BuildSetting)| built_with(&manifest, &empty(), change).wants;
+    assert_eq!(wants(|s| s.facts.managed_certificates = None), [FactQuery::ManagedCertificates].into());
+    assert_eq!(wants(|s| s.facts.hosted_zones = None), [FactQuery::HostedZones].into());
+}
+
+#[test]
+fn in_front_no_port_leads_to_a_listener_that_waits_for_its_certificate() {
+    let front = ("enable-frontend-nlb", "true");
+    let mapping = ("frontend-nlb-listener-port-mapping", "80=80,443=443,8443=8443");
+    let hosts = ["a.example.com"];
+    let in_front = |annotations: &[(&str, &str)], aws: &Aws| {
+        let built = built_with(&manifest(annotations, &hosts), aws, |_| {});
+        let listeners = built.stack.unwrap().frontend.unwrap().listeners;
+        let told: Vec<String> = built.diagnostics.iter().map(ToString::to_string).collect();
+        (listeners.into_keys().collect::<Vec<u16>>(), told.join("\n"))
+    };
+    let (ports, told) = in_front(&[BOTH, REQUESTED, front, mapping], &empty());
+    assert_eq!(ports, [80]);
+    // The port that has no listener even then has no effect.
+    insta::assert_snapshot!(told, @"alb.ingress.kubernetes.io/frontend-nlb-listener-port-mapping: `8443=8443` has no effect: the Ingress has no listener on port 8443; it has `80`; map to one of its listeners, or add the port to `listen-ports`");
+    assert_eq!(in_front(&[BOTH, REQUESTED, front], &empty()), (vec![80], String::new()));
+    let issued = settled(&manifest(&[BOTH, REQUESTED], &hosts));
+    assert_eq!(in_front(&[BOTH, REQUESTED, front], &issued), (vec![80, 443], String::new()));
+    assert_eq!(in_front(&[BOTH, REQUESTED, front, mapping], &issued).0, [80, 443]);
+}

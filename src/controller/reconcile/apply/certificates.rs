@@ -1,0 +1,102 @@
+//! The steps of requested certificates.
+
+use super::{Applier, StepError};
+use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_core::{
+    facts::hosted_zones::zone_of,
+    model::{
+        CertificateArn, CertificateStatus, HostedZoneId, ManagedCertificate, ObservedCertificate, StackId,
+        ValidationRecord, managed_certificate::removable_records,
+    },
+};
+
+impl Applier {
+    /// Asks ACM for a certificate. A refusal is remembered, since ACM counts the certificates of a year.
+    pub(super) async fn request_certificate(
+        &self,
+        stack: &StackId,
+        wanted: &ManagedCertificate,
+        token: &str,
+    ) -> Result<(), StepError> {
+        let arn = self.aws.request_certificate(wanted, token).await.map_err(|error| {
+            if error.is_refused() {
+                self.inventory.record_refused_certificate(stack, token);
+            } else if error.is_denied() {
+                self.inventory.record_denied(stack, token);
+            }
+            StepError::Aws(error)
+        })?;
+        let requested = ObservedCertificate {
+            arn,
+            resource: wanted.resource.clone(),
+            hosts: wanted.hosts.clone(),
+            authority: wanted.authority.clone(),
+            status: CertificateStatus::Pending,
+            records: Vec::new(),
+            validated: std::collections::BTreeSet::new(),
+        };
+        self.inventory.record_certificate(stack, requested);
+        Ok(())
+    }
+
+    /// Creates the record that proves a host of a certificate.
+    pub(super) async fn create_record(
+        &self,
+        stack: &StackId,
+        arn: &CertificateArn,
+        zone: &HostedZoneId,
+        record: &ValidationRecord,
+    ) -> Result<(), StepError> {
+        self.aws.create_record(zone, record).await.map_err(|error| {
+            if error.is_refused() || error.is_denied() {
+                self.inventory.record_denied(stack, &record.name);
+            }
+            StepError::Aws(error)
+        })?;
+        self.inventory.record_validation(stack, arn, &record.name);
+        Ok(())
+    }
+
+    /// Deletes a certificate that the controller has requested, and then the records that no other one needs. As long as something
+    /// uses it, its records stay, and it is renewed.
+    pub(super) async fn delete_certificate(&self, stack: &StackId, arn: &CertificateArn) -> Result<(), StepError> {
+        let (aws, inventory) = (&self.aws, &*self.inventory);
+        let Some(known) = inventory.certificate(stack, arn) else { return Ok(()) };
+        if known.status != CertificateStatus::Deleted {
+            if !inventory.is_certificate_of(stack, arn).await.map_err(StepError::Aws)? {
+                tracing::warn!(%stack, certificate = %arn, "it does not carry the stack's tags any more, so it stays");
+                inventory.record_certificate_gone(stack, arn);
+                return Ok(());
+            }
+            match aws.delete_certificate(arn).await {
+                Err(error @ AwsError { kind: AwsErrorKind::Dependency { .. }, .. }) => {
+                    return Err(StepError::NotYet(error));
+                }
+                result => result.map_err(StepError::Aws)?,
+            }
+            inventory.record_certificate_deleted(stack, arn);
+        }
+        self.delete_records(&known).await.map_err(StepError::Aws)?;
+        inventory.record_certificate_gone(stack, arn);
+        Ok(())
+    }
+
+    async fn delete_records(&self, certificate: &ObservedCertificate) -> Result<(), AwsError> {
+        if certificate.records.is_empty() {
+            return Ok(());
+        }
+        let others = self.inventory.names_of_other_certificates(&certificate.arn).await?;
+        let removable = removable_records(&certificate.records, &others);
+        if removable.is_empty() {
+            return Ok(());
+        }
+        let zones = self.aws.public_zones().await?;
+        for record in removable {
+            // Without a zone there is no record.
+            if let Some(zone) = zone_of(&record.name, &zones) {
+                self.aws.delete_record(zone, record).await?;
+            }
+        }
+        Ok(())
+    }
+}

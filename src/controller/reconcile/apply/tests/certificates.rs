@@ -1,0 +1,181 @@
+//! Requested certificates, whose failures hold up nothing else.
+
+use super::*;
+use albatross_core::model::{
+    AddOn, CertificateArn, CertificateStatus, HostedZoneId, ManagedCertificate, ObservedCertificate, ValidationRecord,
+};
+
+const ARN: &str = "arn:aws:acm:us-west-2:111122223333:certificate/a";
+
+/// Returns the stack with a requested certificate.
+fn requesting() -> Stack {
+    let mut stack = wanted();
+    let cause = stack.load_balancer.as_ref().unwrap().cause.clone();
+    let resource = ResourceId::certificate(&ObjectName::new("shop", "web"), "a.example.com", false);
+    stack.certificates.enabled = true;
+    stack.certificates.wanted.push(ManagedCertificate {
+        resource,
+        domain: "a.example.com".to_owned(),
+        hosts: ["a.example.com".to_owned()].into(),
+        authority: None,
+        tags: Tags::new(),
+        zones: Some([("a.example.com".to_owned(), HostedZoneId::new("Z1"))].into()),
+        cause: Cause { field: "alb.ingress.kubernetes.io/create-acm-cert".to_owned(), ..cause },
+    });
+    stack
+}
+
+fn json_error(code: &str, message: &str) -> (u16, String) {
+    (400, json!({ "__type": code, "message": message }).to_string())
+}
+
+fn acm(call: &Call) -> Option<(u16, String)> {
+    let owner = [(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/web")];
+    let owner = owner.map(|(key, value)| json!({ "Key": key, "Value": value }));
+    match call.action.as_str() {
+        "ListCertificates" => Some((200, json!({ "CertificateSummaryList": [] }).to_string())),
+        "RequestCertificate" => Some((200, json!({ "CertificateArn": ARN }).to_string())),
+        "ListTagsForCertificate" => Some((200, json!({ "Tags": owner }).to_string())),
+        "DeleteCertificate" => Some((200, "{}".to_owned())),
+        action if action.starts_with("POST /2013-04-01/hostedzone") => {
+            let info = "<ChangeInfo><Id>1</Id><Status>PENDING</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt></ChangeInfo>";
+            Some((200, format!("<ChangeResourceRecordSetsResponse>{info}</ChangeResourceRecordSetsResponse>")))
+        }
+        action if action.starts_with("GET /2013-04-01/hostedzone") => {
+            let zone = "<HostedZone><Id>/hostedzone/Z1</Id><Name>example.com.</Name><CallerReference>1</CallerReference></HostedZone>";
+            Some((
+                200,
+                format!(
+                    "<ListHostedZonesResponse><HostedZones>{zone}</HostedZones><Marker></Marker><IsTruncated>false</IsTruncated><MaxItems>100</MaxItems></ListHostedZonesResponse>"
+                ),
+            ))
+        }
+        _ => None,
+    }
+}
+
+async fn known(room: &Room) -> Vec<ObservedCertificate> {
+    room.observe().await.certificates.unwrap_or_default()
+}
+
+fn certificate(records: Vec<ValidationRecord>) -> ObservedCertificate {
+    let wanted = requesting().certificates.wanted.remove(0);
+    ObservedCertificate {
+        arn: CertificateArn::new(ARN),
+        resource: wanted.resource,
+        hosts: wanted.hosts,
+        authority: None,
+        status: CertificateStatus::Issued,
+        records,
+        validated: std::collections::BTreeSet::new(),
+    }
+}
+
+fn record() -> ValidationRecord {
+    let [host, name, value] = ["a.example.com", "_1.a.example.com.", "_2.acm-validations.aws."].map(str::to_owned);
+    ValidationRecord { host, name, value }
+}
+
+fn delete() -> StepAction {
+    StepAction::DeleteCertificate { arn: CertificateArn::new(ARN), resource: certificate(Vec::new()).resource }
+}
+
+#[tokio::test]
+async fn a_certificate_is_requested_and_deleted_with_its_record() {
+    let room = room(acm).await;
+    room.inventory.read_certificates(&group()).await.unwrap();
+    let plan = plan::plan(&requesting(), &room.observe().await).ready().unwrap();
+    room.fake.calls();
+    let applied = room.apply(&plan).await.unwrap();
+    assert!(applied.left_out.is_empty() && applied.carried_out.len() == plan.steps().len());
+    assert_eq!(room.fake.calls().iter().filter(|call| call.action == "RequestCertificate").count(), 1);
+    let [requested] = known(&room).await.try_into().unwrap();
+    assert_eq!((requested.arn.as_str(), requested.status), (ARN, CertificateStatus::Pending));
+    room.inventory.record_certificate(&group(), certificate(vec![record()]));
+    let (arn, zone) = (CertificateArn::new(ARN), HostedZoneId::new("Z1"));
+    room.step(StepAction::CreateValidationRecord { arn, zone, record: record() }).await.unwrap();
+    assert!(known(&room).await[0].missing_records().is_empty());
+    room.fake.calls();
+    room.step(delete()).await.unwrap();
+    let actions: Vec<String> = room.fake.calls().into_iter().map(|call| call.action).collect();
+    assert_eq!(
+        actions,
+        [
+            "ListTagsForCertificate",
+            "DeleteCertificate",
+            "ListCertificates",
+            "GET /2013-04-01/hostedzone",
+            "POST /2013-04-01/hostedzone/Z1/rrset"
+        ]
+    );
+    assert_eq!(known(&room).await, []);
+}
+
+#[tokio::test]
+async fn a_certificate_that_something_uses_waits_with_its_records_and_one_of_others_stays() {
+    let in_use = room(|call| match call.action.as_str() {
+        "DeleteCertificate" => Some(json_error("ResourceInUseException", "Certificate a is in use.")),
+        _ => acm(call),
+    })
+    .await;
+    in_use.inventory.read_certificates(&group()).await.unwrap();
+    in_use.inventory.record_certificate(&group(), certificate(vec![record()]));
+    let error = in_use.step(delete()).await.unwrap_err();
+    assert!(error.is_not_yet() && !error.is_attributable(), "{error}");
+    insta::assert_snapshot!(format!("{error}; {}", error.fix().unwrap()), @"delete certificate amazon_issued/a.example.com-97375646 (arn:aws:acm:us-west-2:111122223333:certificate/a) with its records: DeleteCertificate has to wait: Certificate a is in use (ResourceInUseException); take the certificate off the listeners and services that ACM shows for it");
+    assert!(in_use.fake.actions().iter().all(|action| !action.starts_with("POST")));
+    assert_eq!(known(&in_use).await.len(), 1);
+
+    let foreign = room(|call| match call.action.as_str() {
+        "ListTagsForCertificate" => Some((200, json!({ "Tags": [] }).to_string())),
+        _ => acm(call),
+    })
+    .await;
+    foreign.inventory.read_certificates(&group()).await.unwrap();
+    foreign.inventory.record_certificate(&group(), certificate(vec![record()]));
+    foreign.step(delete()).await.unwrap();
+    assert!(!foreign.fake.actions().contains(&"DeleteCertificate".to_owned()));
+    assert_eq!(known(&foreign).await, []);
+}
+
+#[tokio::test]
+async fn a_refused_request_holds_up_no_other_step_and_is_not_repeated_at_once() {
+    let room = room(|call| match call.action.as_str() {
+        "RequestCertificate" => Some(json_error(
+            "LimitExceededException",
+            "Error: you have reached your limit of 2500 certificates in the last year.",
+        )),
+        _ => acm(call),
+    })
+    .await;
+    room.inventory.read_certificates(&group()).await.unwrap();
+    let stack = requesting();
+    let plan = plan::plan(&stack, &room.observe().await).ready().unwrap();
+    let applied = room.apply(&plan).await.unwrap();
+    assert_eq!(applied.carried_out.len(), plan.steps().len() - 1);
+    let [error] = applied.left_out.as_slice() else { panic!("{applied:?}") };
+    assert_eq!(error.add_on, Some(AddOn::Certificates));
+    insta::assert_snapshot!(format!("{error}; {}", error.fix().unwrap()), @"request certificate amazon_issued/a.example.com-97375646: AWS refuses RequestCertificate: Error: you have reached your limit of 2500 certificates in the last year (LimitExceededException); ask AWS to raise ACM's quotas (certificates in the last 365 days, domain names of a certificate), delete certificates that nothing uses, or use fewer hosts");
+    let again = plan::plan(&stack, &room.observe().await).ready().unwrap();
+    assert!(!again.steps().iter().any(|step| step.action.kind() == "RequestCertificate"), "{again:?}");
+    // Other hosts are another request.
+    let mut fewer = stack;
+    fewer.certificates.wanted[0].hosts = ["b.example.com".to_owned()].into();
+    let again = plan::plan(&fewer, &room.observe().await).ready().unwrap();
+    assert!(again.steps().iter().any(|step| step.action.kind() == "RequestCertificate"));
+}
+
+#[tokio::test]
+async fn a_request_without_a_clear_answer_makes_the_certificates_unknown() {
+    let room = room(|call| match call.action.as_str() {
+        "RequestCertificate" => Some((500, "{}".to_owned())),
+        _ => acm(call),
+    })
+    .await;
+    room.inventory.read_certificates(&group()).await.unwrap();
+    let plan = plan::plan(&requesting(), &room.observe().await).ready().unwrap();
+    let applied = room.apply(&plan).await.unwrap();
+    assert_eq!((applied.left_out.len(), applied.carried_out.len()), (1, plan.steps().len() - 1));
+    let observed = room.observe().await;
+    assert!(observed.certificates.is_none() && observed.may_have_certificates);
+}

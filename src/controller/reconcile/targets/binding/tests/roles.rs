@@ -1,0 +1,162 @@
+//! Target groups of other accounts, which a role reaches.
+
+use super::*;
+
+const ROLE: &str = "arn:aws:iam::111122223333:role/targets";
+const FOREIGN: &str = "arn:aws:elasticloadbalancing:us-west-2:111122223333:targetgroup/cart/1";
+
+fn edit(lab: &Lab, change: impl FnOnce(&mut TargetGroupBinding)) {
+    lab.change(|snapshot| change(snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap()));
+}
+
+/// Returns a lab like [`lab`] whose binding names a target group of another account, and a role there.
+fn foreign_lab(addresses: &[&str]) -> Lab {
+    let lab = lab(addresses);
+    lab.aws.refuse_role(ROLE);
+    lab.aws.put_target_group(albatross_simulation::aws::GivenTargetGroup::new(FOREIGN, "cart", "ip"));
+    edit(&lab, |binding| {
+        binding.spec.target_group_arn = Some(FOREIGN.to_owned());
+        binding.spec.iam_role_arn_to_assume = Some(ROLE.to_owned());
+        binding.spec.assume_role_external_id = Some("shop".to_owned());
+    });
+    lab
+}
+
+fn registered(lab: &Lab) -> Vec<String> {
+    lab.aws.registrations(FOREIGN).iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_role_is_told_and_heals_by_itself() {
+    let lab = foreign_lab(&["10.0.0.1"]);
+    insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @r"
+    FailedReconcile: TargetGroupBinding shop/tgb: no valid AWS credentials for DescribeTargetHealth: the controller may not assume the role arn:aws:iam::111122223333:role/targets: User: controller is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::111122223333:role/targets (AccessDenied)
+    fix: let the role's trust policy allow `sts:AssumeRole` to the controller's identity with the external id of spec.assumeRoleExternalId, and allow the controller `sts:AssumeRole` on the role; check the role's name and account, too
+    transient: false
+    ");
+    // The wrong external id does not help.
+    lab.aws.allow_role(ROLE, Some("other"));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    reconcile(&lab, "tgb").await.unwrap_err();
+    lab.aws.allow_role(ROLE, Some("shop"));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    lab.log();
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["finalizer on", "register@targets 10.0.0.1:8080", READY]);
+    assert_eq!(registered(&lab), ["10.0.0.1:8080"]);
+}
+
+#[tokio::test]
+async fn targets_follow_pods_and_go_with_the_binding() {
+    let mut lab = foreign_lab(&["10.0.0.1"]);
+    lab.aws.allow_role(ROLE, Some("shop"));
+    reconcile(&lab, "tgb").await.unwrap();
+    assert!(!reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
+    lab.log();
+    lab.serve(&["10.0.0.2"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["checkpoint off", "register@targets 10.0.0.2:8080", "deregister@targets 10.0.0.1:8080"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    // A new process trusts the checkpoint and does not call the other account.
+    lab.restart();
+    lab.log();
+    lab.aws.calls();
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), [""; 0]);
+    assert!(lab.aws.calls().iter().all(|call| call.operation != "AssumeRole"));
+    edit(&lab, |binding| binding.deleting = true);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["deregister@targets 10.0.0.2:8080", "finalizer off"]);
+    assert_eq!(registered(&lab), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_the_binding_leaves_out_comes_from_the_other_account() {
+    let lab = foreign_lab(&["10.0.0.1"]);
+    lab.aws.allow_role(ROLE, Some("shop"));
+    edit(&lab, |binding| {
+        (binding.spec.target_group_arn, binding.spec.target_type) = (None, None);
+        binding.spec.target_group_name = Some("cart".to_owned());
+    });
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log()[0], "group@targets Name(\"cart\")");
+    assert_eq!((registered(&lab), lab.registered()), (vec!["10.0.0.1:8080".to_owned()], vec![]));
+}
+
+#[tokio::test]
+async fn a_role_that_is_not_valid_and_nodes_are_refused() {
+    for (change, expected) in [
+        (
+            (|binding| binding.spec.iam_role_arn_to_assume = Some("targets".to_owned())) as fn(&mut TargetGroupBinding),
+            "spec.iamRoleArnToAssume: `targets` is not the ARN of an IAM role; nothing is registered or deregistered; write it as arn:aws:iam::ACCOUNT:role/NAME",
+        ),
+        (
+            |binding| binding.spec.assume_role_external_id = Some("x".to_owned()),
+            "spec.assumeRoleExternalId: an external id has 2 to 1224 characters, each a letter, a digit or one of `_+=,.@:/-`; nothing is registered or deregistered; write the id that the role's trust policy requires",
+        ),
+        (
+            |binding| binding.spec.target_type = Some(TargetType::Instance),
+            "spec.iamRoleArnToAssume: nodes cannot be registered in another account; nothing is registered or deregistered; use a target group of type ip",
+        ),
+    ] {
+        let lab = foreign_lab(&["10.0.0.1"]);
+        lab.aws.allow_role(ROLE, Some("shop"));
+        edit(&lab, change);
+        let error = reconcile(&lab, "tgb").await.unwrap_err();
+        assert!(error.problem.needs_correction());
+        assert_eq!((error.reason(), error.text().as_str()), ("FailedReconcile", expected));
+        assert_eq!(lab.log(), [format!("status - False FailedReconcile: {expected}")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_binding_waits_for_its_role_but_not_for_ever() {
+    let mut lab = foreign_lab(&["10.0.0.1"]);
+    lab.aws.allow_role(ROLE, Some("shop"));
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.aws.refuse_role(ROLE);
+    lab.restart();
+    edit(&lab, |binding| binding.deleting = true);
+    let error = reconcile(&lab, "tgb").await.unwrap_err();
+    assert_eq!(error.reason(), "FailedCleanup");
+    // A role that comes back in time has its targets deregistered.
+    tokio::time::advance(Duration::from_secs(200)).await;
+    reconcile(&lab, "tgb").await.unwrap_err();
+    assert_eq!(registered(&lab), ["10.0.0.1:8080"]);
+    lab.log();
+    tokio::time::advance(Duration::from_secs(200)).await;
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert!(outcome.gone);
+    assert_eq!(lab.log(), ["finalizer off"]);
+    let notices: Vec<_> =
+        outcome.notices.iter().map(|notice| format!("{}: {}", notice.reason, notice.message)).collect();
+    insta::assert_snapshot!(notices.join("\n"), @"FailedCleanup: its targets may still be registered in arn:aws:elasticloadbalancing:us-west-2:111122223333:targetgroup/cart/1, and the binding is released without them: no valid AWS credentials for DescribeTargetHealth: the controller may not assume the role arn:aws:iam::111122223333:role/targets: User: controller is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::111122223333:role/targets (AccessDenied); deregister them in the account of the target group");
+}
+
+#[tokio::test]
+async fn a_deleted_binding_whose_role_was_made_invalid_goes_at_once() {
+    let lab = foreign_lab(&["10.0.0.1"]);
+    lab.aws.allow_role(ROLE, Some("shop"));
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.log();
+    edit(&lab, |binding| {
+        binding.deleting = true;
+        binding.spec.iam_role_arn_to_assume = Some("targets".to_owned());
+    });
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["finalizer off"]);
+    assert_eq!(outcome.notices.len(), 1);
+}
+
+#[tokio::test]
+async fn a_group_of_the_same_name_in_another_account_is_another_one() {
+    let lab = foreign_lab(&["10.0.0.1"]);
+    lab.aws.allow_role(ROLE, Some("shop"));
+    edit(&lab, |binding| {
+        binding.spec.target_group_arn = None;
+        binding.spec.target_group_name = Some("cart".to_owned());
+    });
+    lab.change(|snapshot| drop(snapshot.apply(binding("own", Some(TargetType::Ip)))));
+    reconcile(&lab, "own").await.unwrap();
+    assert_eq!((registered(&lab), lab.registered()), (vec![], vec!["10.0.0.1:8080".to_owned()]));
+}
