@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     proxies::Proxies,
-    roles::{AssumedRole, OfRole},
+    roles::{AssumedRole, OfRole, Pauses},
 };
 use albatross_core::targets::role::Role;
 
@@ -240,8 +240,8 @@ impl AwsReader {
 
     /// Returns clients that make their calls in a role, which the credentials of these ones assume. They have budgets of calls
     /// of their own: another account's throttling says nothing about this one.
-    pub(crate) fn in_role(&self, role: &Role, session: &str) -> Self {
-        let assumed = AssumedRole::new(&self.config, self.endpoints.get("sts"), role, session);
+    pub(crate) fn in_role(&self, role: &Role, session: &str, pauses: &Arc<Pauses>) -> Self {
+        let assumed = AssumedRole::new(&self.config, self.endpoints.get("sts"), role, session, pauses);
         let cache = IdentityCache::lazy().load_timeout(credentials::DEADLINE).buffer_time(credentials::RENEWED_BEFORE);
         let config = self.config.clone().into_builder().credentials_provider(SharedCredentialsProvider::new(assumed));
         let observer = self.observer.clone().map(|observer| -> Arc<dyn CallObserver> { Arc::new(OfRole(observer)) });

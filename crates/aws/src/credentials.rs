@@ -22,7 +22,7 @@ use aws_credential_types::{
 };
 
 use self::{hints::Hints, web_identity::WebIdentity};
-use super::{AwsErrorKind, error::chain, metadata};
+use super::{AwsErrorKind, DeniedBy, error::chain, metadata};
 
 /// The time before their end at which credentials are renewed, or up to half of it later.
 pub(super) const RENEWED_BEFORE: Duration = Duration::from_secs(120);
@@ -41,19 +41,19 @@ pub(super) struct NoCredentials {
     pub(super) message: String,
     /// The fix, without a full stop.
     pub(super) fix: String,
-    /// The ARN of the role that the controller may not assume, if it is about that.
-    pub(super) role: Option<String>,
+    /// The party that denies them.
+    pub(super) denied_by: DeniedBy,
 }
 
 impl NoCredentials {
     pub(super) fn new(message: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { message: message.into(), fix: fix.into(), role: None }
+        Self { message: message.into(), fix: fix.into(), denied_by: DeniedBy::OwnAccount }
     }
 
     /// Returns it as the error of a call.
     pub(super) fn kind(&self) -> AwsErrorKind {
-        let Self { message, fix, role } = self.clone();
-        AwsErrorKind::Credentials { message, fix: Some(fix), role }
+        let Self { message, fix, denied_by } = self.clone();
+        AwsErrorKind::Credentials { message, fix: Some(fix), denied_by }
     }
 
     /// Returns this error where it is the cause of another one.

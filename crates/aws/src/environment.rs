@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_sdk_ec2::{config::ProvideCredentials, types::Filter};
 
 use super::{
-    AwsError, AwsErrorKind, AwsReader,
+    AwsError, AwsErrorKind, AwsReader, DeniedBy,
     credentials::{DEADLINE, NoCredentials},
     error::chain,
 };
@@ -19,7 +19,7 @@ impl AwsReader {
     pub async fn check_credentials(&self) -> Result<(), AwsError> {
         let failed = |message: String| AwsError {
             operation: "the start",
-            kind: AwsErrorKind::Credentials { message, fix: None, role: None },
+            kind: AwsErrorKind::Credentials { message, fix: None, denied_by: DeniedBy::OwnAccount },
         };
         let Some(provider) = self.credentials.as_ref() else {
             return Err(failed("no provider of credentials is configured".to_owned()));

@@ -19,6 +19,17 @@ pub struct AwsError {
     pub kind: AwsErrorKind,
 }
 
+/// The party that denies credentials or a permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeniedBy {
+    /// The account in which the controller runs.
+    OwnAccount,
+    /// The account of a role that is assumed.
+    OtherAccount,
+    /// Nobody: STS was not reached, or did not say.
+    Nobody,
+}
+
 /// The result of a call that failed. `code` and `message` are AWS's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AwsErrorKind {
@@ -77,8 +88,8 @@ pub enum AwsErrorKind {
         message: String,
         /// The fix, where it is known better than in general.
         fix: Option<String>,
-        /// The role that the controller may not assume, if it is not about the controller's own credentials.
-        role: Option<String>,
+        /// The party that denies them.
+        denied_by: DeniedBy,
     },
     /// The connection could not be made, so the call was never sent.
     Unreachable {
@@ -221,7 +232,11 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
     let (code, message) = (code.to_owned(), without_secrets(message.trim().trim_end_matches('.')));
     // AWS's words on a bad signature repeat the signed headers, the session token among them.
     if let Some((_, message)) = BAD_CREDENTIALS.iter().find(|(bad, _)| *bad == code) {
-        return AwsErrorKind::Credentials { message: format!("{message} ({code})"), fix: None, role: None };
+        return AwsErrorKind::Credentials {
+            message: format!("{message} ({code})"),
+            fix: None,
+            denied_by: DeniedBy::OwnAccount,
+        };
     }
     match code.as_str() {
         c if THROTTLES.contains(&c) => AwsErrorKind::Throttled { code, message },
@@ -350,13 +365,17 @@ impl AwsError {
         self
     }
 
-    /// Returns true if another account does not let the controller in: its role cannot be assumed, or lacks a permission.
+    /// Returns the account whose owner has to let the controller in: its role cannot be assumed or lacks a permission, or the
+    /// controller lacks credentials or a permission of its own. `None` if the call failed for another reason.
     #[must_use]
-    pub fn is_barred(&self) -> bool {
-        let (AwsErrorKind::Denied { role, .. } | AwsErrorKind::Credentials { role, .. }) = &self.kind else {
-            return false;
-        };
-        role.is_some()
+    pub fn denied_by(&self) -> Option<DeniedBy> {
+        match &self.kind {
+            AwsErrorKind::Denied { role: Some(_), .. } => Some(DeniedBy::OtherAccount),
+            AwsErrorKind::Denied { role: None, .. } => Some(DeniedBy::OwnAccount),
+            AwsErrorKind::Credentials { denied_by: DeniedBy::Nobody, .. } => None,
+            AwsErrorKind::Credentials { denied_by, .. } => Some(*denied_by),
+            _ => None,
+        }
     }
 
     /// Returns true if the call can succeed when it is tried again, or after reading again, without a fix by a user: then it is not reported.
@@ -496,7 +515,7 @@ fn of_dispatch(endpoint: &str, message: String) -> AwsErrorKind {
     let unsent =
         ["client error (Connect)", "connect timeout", "dns error", "DNS"].iter().any(|word| message.contains(word));
     if credentials {
-        AwsErrorKind::Credentials { message, fix: None, role: None }
+        AwsErrorKind::Credentials { message, fix: None, denied_by: DeniedBy::OwnAccount }
     } else if unsent {
         AwsErrorKind::Unreachable { endpoint: without_secrets(endpoint), message }
     } else {

@@ -34,7 +34,7 @@ pub use budget::{
 pub use calls::{CallObserver, RequestResult};
 pub use client::{AwsReader, AwsWriter, ConnectError, ConnectOptions, parse_endpoints};
 pub use elb::{NewListener, NewLoadBalancer, NewRule};
-pub use error::{AwsError, AwsErrorKind};
+pub use error::{AwsError, AwsErrorKind, DeniedBy};
 pub use http::AwsHttp;
 pub use inventory::{Inventory, ResourceName, Tagging};
 pub use metadata::Instance;

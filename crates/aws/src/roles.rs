@@ -3,20 +3,27 @@
 
 mod assumed;
 
-pub(crate) use assumed::AssumedRole;
+pub(crate) use assumed::{AssumedRole, Pauses};
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
 
 use albatross_core::{
     model::VpcId,
     targets::role::{Role, session_name},
 };
 
-use super::{AwsReader, AwsWriter, CallObserver, Inventory, RequestResult, WritePermit};
+use super::{AwsError, AwsReader, AwsWriter, CallObserver, Inventory, RequestResult, WritePermit};
 
 /// The most roles whose clients are kept. The one that was used longest ago is dropped; its next use costs a call of STS and
 /// reads of its target groups.
 const MAX_ROLES: usize = 100;
+/// The least age of a session that is given up when a permission is missing.
+const SESSION_KEPT: Duration = Duration::from_secs(300);
 
 /// The observer of a role's calls, whose budget is not the account's.
 pub(crate) struct OfRole(pub(crate) Arc<dyn CallObserver>);
@@ -38,6 +45,7 @@ pub struct Roles {
     vpc: VpcId,
     /// The last used one comes last.
     kept: Mutex<Vec<(Role, Arc<RoleClient>)>>,
+    pauses: Arc<Pauses>,
 }
 
 /// A role's client, and the known targets of the target groups that it is for.
@@ -46,6 +54,7 @@ pub struct RoleClient {
     pub aws: Arc<AwsReader>,
     /// The inventory of which only targets are used: nothing is listed in another account.
     pub inventory: Inventory,
+    created: Instant,
 }
 
 impl RoleClient {
@@ -60,7 +69,7 @@ impl Roles {
     /// Creates the clients of roles at their first use, which assume them with the credentials of `reader`.
     #[must_use]
     pub fn new(reader: Arc<AwsReader>, cluster: &str, vpc: &VpcId) -> Self {
-        Self { reader, cluster: cluster.to_owned(), vpc: vpc.clone(), kept: Mutex::default() }
+        Self { reader, cluster: cluster.to_owned(), vpc: vpc.clone(), kept: Mutex::default(), pauses: Arc::default() }
     }
 
     /// Returns the client of a role.
@@ -78,10 +87,19 @@ impl Roles {
         client
     }
 
+    /// Has the role assumed anew before its next call if the answer says that a permission is missing: the sessions of a role can
+    /// be revoked, and what a new session may do then is another matter. A client that is new itself is kept.
+    pub fn heed<T>(&self, role: &Role, answer: &Result<T, AwsError>) {
+        if answer.as_ref().is_err_and(AwsError::is_denied) {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.retain(|(known, client)| known != role || client.created.elapsed() < SESSION_KEPT);
+        }
+    }
+
     fn create(&self, role: &Role) -> RoleClient {
-        let aws = Arc::new(self.reader.in_role(role, &session_name(&self.cluster)));
+        let aws = Arc::new(self.reader.in_role(role, &session_name(&self.cluster), &self.pauses));
         let inventory = Inventory::new(Arc::clone(&aws), &self.cluster, self.vpc.clone());
-        RoleClient { aws, inventory }
+        RoleClient { aws, inventory, created: Instant::now() }
     }
 }
 

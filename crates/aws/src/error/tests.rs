@@ -158,7 +158,7 @@ fn each_kind_reads_as_one_sentence() {
         AwsErrorKind::Credentials {
             message: "no providers in chain provided credentials".into(),
             fix: None,
-            role: None,
+            denied_by: DeniedBy::OwnAccount,
         },
         AwsErrorKind::Unreachable { endpoint: "ELB v2 in us-west-2".into(), message: "dns error".into() },
         AwsErrorKind::Withheld,

@@ -1,7 +1,8 @@
 //! The credentials of an assumed role.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -15,6 +16,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use tokio::time::Instant;
 
 use crate::{
+    DeniedBy,
     credentials::NoCredentials,
     error::{THROTTLES, chain, is_about_own_credentials},
 };
@@ -25,17 +27,68 @@ use albatross_core::targets::role::Role;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// The longest such time, after which a role that has come to be allowed is found at the latest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The time after a pause's end after which it is forgotten, and the next one is short again. The pauses between the attempts of
+/// a binding are shorter.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// The most roles whose failure is known.
+const MAX_FAILURES: usize = 10_000;
+/// The time within which STS has to answer; the calls that need the credentials wait as long.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The least remaining lifetime with which old credentials stay in use where there are no new ones.
 const STILL_GOOD: Duration = Duration::from_secs(15);
 
-/// The last answers of STS.
-#[derive(Debug, Default)]
-struct Last {
-    credentials: Option<Credentials>,
-    /// The error, and the time until which it counts.
-    failure: Option<(NoCredentials, Instant)>,
+/// The last failure to assume a role.
+#[derive(Debug)]
+struct Failure {
+    error: NoCredentials,
+    /// The time until which STS is not asked again.
+    until: Instant,
     pause: Duration,
 }
+
+/// The roles that cannot be assumed. They outlive the clients of the roles, of which only so many are kept: with more roles than
+/// that, each client would be new, and STS asked for each call.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses(Mutex<(BTreeMap<Role, Failure>, Option<Instant>)>);
+
+impl Pauses {
+    /// Returns the error that counts, while STS is not asked again.
+    fn current(&self, role: &Role) -> Option<NoCredentials> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = all.0.get(role).filter(|failure| Instant::now() < failure.until);
+        failure.map(|failure| failure.error.clone())
+    }
+
+    fn clear(&self, role: &Role) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.remove(role);
+    }
+
+    fn record(&self, role: &Role, error: NoCredentials) {
+        let now = Instant::now();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (failures, pruned) = &mut *all;
+        // A role that no binding names any more is not asked for again.
+        if pruned.is_none_or(|at| now.saturating_duration_since(at) > LONGEST_PAUSE) {
+            failures.retain(|_, failure| now.saturating_duration_since(failure.until) < FORGOTTEN_AFTER);
+            *pruned = Some(now);
+        }
+        if failures.len() >= MAX_FAILURES {
+            let first = failures.iter().min_by_key(|(_, failure)| failure.until).map(|(role, _)| role.clone());
+            first.and_then(|role| failures.remove(&role));
+        }
+        let pause = failures.get(role).map_or(FIRST_PAUSE, |last| (last.pause * 2).min(LONGEST_PAUSE));
+        failures.insert(role.clone(), Failure { error, until: now + pause, pause });
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap().0.len()
+    }
+}
+
+/// The words by which STS says that no policy of the caller's own identity allows the call (the IAM user guide, "Troubleshoot
+/// access denied error messages"). Without them, the trust policy of the role may be the reason, too.
+const OWN_POLICY: &str = "no identity-based policy allows";
 
 /// Assumes a role with the controller's own credentials.
 pub(crate) struct AssumedRole {
@@ -43,7 +96,9 @@ pub(crate) struct AssumedRole {
     region: String,
     role: Role,
     session: String,
-    last: Mutex<Last>,
+    pauses: Arc<Pauses>,
+    /// The last credentials.
+    last: Mutex<Option<Credentials>>,
 }
 
 impl std::fmt::Debug for AssumedRole {
@@ -54,40 +109,43 @@ impl std::fmt::Debug for AssumedRole {
 
 impl AssumedRole {
     /// `config` has the credentials that may assume the role; `endpoint` is that of `--aws-api-endpoints`.
-    pub(crate) fn new(config: &SdkConfig, endpoint: Option<&String>, role: &Role, session: &str) -> Self {
+    pub(crate) fn new(
+        config: &SdkConfig,
+        endpoint: Option<&String>,
+        role: &Role,
+        session: &str,
+        pauses: &Arc<Pauses>,
+    ) -> Self {
         let mut builder = Builder::from(config);
         if let Some(url) = endpoint {
             builder = builder.endpoint_url(url);
         }
         let region = config.region().map(ToString::to_string).unwrap_or_default();
         let (role, session) = (role.clone(), session.to_owned());
-        Self { sts: Client::from_conf(builder.build()), region, role, session, last: Mutex::default() }
+        let (pauses, last) = (Arc::clone(pauses), Mutex::default());
+        Self { sts: Client::from_conf(builder.build()), region, role, session, pauses, last }
     }
 
-    fn last(&self) -> MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the last credentials, if they can be used for some more calls.
+    fn last(&self) -> Option<Credentials> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(good)
     }
 
     async fn credentials(&self) -> Result<Credentials, NoCredentials> {
-        let known = {
-            let last = self.last();
-            let failure = last.failure.as_ref().filter(|(_, until)| Instant::now() < *until);
-            failure.map(|(error, _)| last.credentials.clone().filter(good).ok_or_else(|| error.clone()))
-        };
-        if let Some(known) = known {
-            return known;
+        if let Some(error) = self.pauses.current(&self.role) {
+            return self.last().ok_or(error);
         }
-        let found = self.assume().await;
-        let mut last = self.last();
-        match found {
+        let answer = tokio::time::timeout(ANSWER_WITHIN, self.assume()).await;
+        let late = |_| Err(self.unreached(&format!("there was no answer within {} s", ANSWER_WITHIN.as_secs())));
+        match answer.unwrap_or_else(late) {
             Ok(new) => {
-                *last = Last { credentials: Some(new.clone()), ..Last::default() };
+                self.pauses.clear(&self.role);
+                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(new.clone());
                 Ok(new)
             }
             Err(error) => {
-                last.pause = if last.pause.is_zero() { FIRST_PAUSE } else { (last.pause * 2).min(LONGEST_PAUSE) };
-                last.failure = Some((error.clone(), Instant::now() + last.pause));
-                let old = last.credentials.clone().filter(good);
+                self.pauses.record(&self.role, error.clone());
+                let old = self.last();
                 if old.is_some() {
                     tracing::warn!(
                         role = self.role.arn(),
@@ -106,7 +164,8 @@ impl AssumedRole {
             Ok(answer) => answer,
             Err(SdkError::ServiceError(context)) => {
                 let error = context.err();
-                return Err(self.refused(error.code().unwrap_or("no code"), error.message().unwrap_or("no message")));
+                let (code, words) = (error.code().unwrap_or("no code"), error.message().unwrap_or("no message"));
+                return Err(self.refused(code, words, context.raw().status().as_u16()));
             }
             // Without credentials of its own, the controller can assume no role.
             Err(error) => match NoCredentials::cause_of(&error) {
@@ -127,51 +186,77 @@ impl AssumedRole {
     }
 
     fn unreached(&self, reason: &str) -> NoCredentials {
-        NoCredentials::new(
-            format!("STS in region {} gave no credentials for the role {}: {reason}", self.region, self.role.arn()),
-            "check name resolution, the route to STS (NAT gateway, or a VPC endpoint for `sts`), HTTPS_PROXY and NO_PROXY",
-        )
+        NoCredentials {
+            denied_by: DeniedBy::Nobody,
+            ..NoCredentials::new(
+                format!("STS in region {} gave no credentials for the role {}: {reason}", self.region, self.role.arn()),
+                "check name resolution, the route to STS (NAT gateway, or a VPC endpoint for `sts`), HTTPS_PROXY and NO_PROXY",
+            )
+        }
     }
 
     /// STS says no. The external id is hidden in its words.
-    fn refused(&self, code: &str, words: &str) -> NoCredentials {
+    fn refused(&self, code: &str, words: &str, status: u16) -> NoCredentials {
         let role = self.role.arn();
         let words = match self.role.external_id() {
             Some(id) => words.replace(id, "…"),
             None => words.to_owned(),
         };
         let words = words.trim().trim_end_matches('.');
-        let own = is_about_own_credentials(code);
-        let (what, fix) = match code {
-            "AccessDenied" | "AccessDeniedException" => (
-                format!("the controller may not assume the role {role}"),
-                match self.role.external_id() {
+        let Refusal { what, fix, denied_by } = match code {
+            "AccessDenied" | "AccessDeniedException" if words.contains(OWN_POLICY) => Refusal {
+                what: format!("the controller's own policy does not allow it to assume the role {role}"),
+                fix: "allow the controller `sts:AssumeRole` on the role, in the IAM policy of the controller's own identity"
+                    .to_owned(),
+                denied_by: DeniedBy::OwnAccount,
+            },
+            "AccessDenied" | "AccessDeniedException" => Refusal {
+                what: format!("the controller may not assume the role {role}"),
+                fix: match self.role.external_id() {
                     Some(_) => "let the role's trust policy allow `sts:AssumeRole` to the controller's identity with the external id of spec.assumeRoleExternalId, and allow the controller `sts:AssumeRole` on the role; check the role's name and account, too".to_owned(),
                     None => "let the role's trust policy allow `sts:AssumeRole` to the controller's identity, and allow the controller `sts:AssumeRole` on the role; where the trust policy requires an external id, set spec.assumeRoleExternalId; check the role's name and account, too".to_owned(),
                 },
-            ),
-            "ValidationError" => (
-                format!("STS does not accept the role {role}"),
-                "correct spec.iamRoleArnToAssume and spec.assumeRoleExternalId".to_owned(),
-            ),
-            "RegionDisabledException" => (
-                format!("STS is switched off in region {}", self.region),
-                "switch it on in the account settings of IAM".to_owned(),
-            ),
-            _ if own => (
-                format!("STS does not accept the controller's own credentials, with which it assumes the role {role}"),
-                "check the controller's credentials and the clock of its node".to_owned(),
-            ),
-            _ => (
-                format!("STS gives the controller no credentials for the role {role}"),
-                "check spec.iamRoleArnToAssume and the role's trust policy".to_owned(),
-            ),
+                denied_by: DeniedBy::OtherAccount,
+            },
+            "ValidationError" => Refusal {
+                what: format!("STS does not accept the role {role}"),
+                fix: "correct spec.iamRoleArnToAssume and spec.assumeRoleExternalId".to_owned(),
+                denied_by: DeniedBy::OtherAccount,
+            },
+            "RegionDisabledException" => Refusal {
+                what: format!("STS is switched off in region {}", self.region),
+                fix: "switch it on in the account settings of IAM".to_owned(),
+                denied_by: DeniedBy::OwnAccount,
+            },
+            code if is_about_own_credentials(code) => Refusal {
+                what: format!(
+                    "STS does not accept the controller's own credentials, with which it assumes the role {role}"
+                ),
+                fix: "check the controller's credentials and the clock of its node".to_owned(),
+                denied_by: DeniedBy::OwnAccount,
+            },
+            code if status >= 500 || THROTTLES.contains(&code) => Refusal {
+                what: format!("STS gives no credentials for the role {role} at present"),
+                fix: "wait: it is asked again".to_owned(),
+                denied_by: DeniedBy::Nobody,
+            },
+            _ => Refusal {
+                what: format!("STS gives the controller no credentials for the role {role}"),
+                fix: "check spec.iamRoleArnToAssume and the role's trust policy".to_owned(),
+                denied_by: DeniedBy::OwnAccount,
+            },
         };
         // The words on a bad signature repeat the signed headers.
         let shown = if code == "SignatureDoesNotMatch" { String::new() } else { format!(": {words}") };
-        let role = (!own && !THROTTLES.contains(&code)).then(|| role.to_owned());
-        NoCredentials { role, ..NoCredentials::new(format!("{what}{shown} ({code})"), fix) }
+        NoCredentials { denied_by, ..NoCredentials::new(format!("{what}{shown} ({code})"), fix) }
     }
+}
+
+/// The meaning of a refusal of STS.
+struct Refusal {
+    what: String,
+    fix: String,
+    denied_by: DeniedBy,
 }
 
 /// Returns true if the credentials can be used for some more calls.

@@ -7,7 +7,7 @@ use albatross_core::{api::crd::TargetGroupBindingSpec, model::TargetGroupArn};
 use albatross_simulation::fake::{Call, Fake, elb, elb_error};
 
 use super::*;
-use crate::{AwsError, AwsErrorKind};
+use crate::{AwsError, AwsErrorKind, DeniedBy};
 
 const ARN: &str = "arn:aws:iam::111122223333:role/targets";
 
@@ -101,7 +101,7 @@ async fn a_role_that_is_refused_is_asked_for_seldom_and_heals_by_itself() {
         let error = read(&roles, &role(Some("shop"))).await.unwrap_err();
         (error.clone(), error.fix().unwrap())
     };
-    assert!(error.is_barred() && !error.is_transient());
+    assert_eq!((error.denied_by(), error.is_transient()), (Some(DeniedBy::OtherAccount), false));
     insta::assert_snapshot!(format!("{error}\n{fix}"), @r"
     no valid AWS credentials for DescribeTargetHealth: the controller may not assume the role arn:aws:iam::111122223333:role/targets: User: arn:aws:iam::1:user/x is not authorized to perform: sts:AssumeRole on resource: y with … (AccessDenied)
     let the role's trust policy allow `sts:AssumeRole` to the controller's identity with the external id of spec.assumeRoleExternalId, and allow the controller `sts:AssumeRole` on the role; check the role's name and account, too
@@ -128,19 +128,29 @@ async fn answers_of_sts_are_told_with_what_to_do() {
         (403, "InvalidClientTokenId", "The security token included in the request is invalid"),
         (403, "SignatureDoesNotMatch", "hidden-token was signed"),
         (400, "Odd", "words"),
+        (500, "InternalFailure", "out of order"),
+        (400, "Throttling", "Rate exceeded"),
+        (
+            403,
+            "AccessDenied",
+            "User: x is not authorized to perform: sts:AssumeRole on resource: y because no identity-based policy allows the sts:AssumeRole action",
+        ),
     ] {
         let (_fake, roles) = roles(move |_| elb_error(status, code, message)).await;
         let error = read(&roles, &role(None)).await.unwrap_err();
-        texts.push(format!("{error}; {}; barred: {}", error.fix().unwrap(), error.is_barred()));
+        texts.push(format!("{error}; {}; denied by {:?}", error.fix().unwrap(), error.denied_by()));
     }
     let text = texts.join("\n");
     assert!(!text.contains("hidden"), "{text}");
     insta::assert_snapshot!(text, @r"
-    no valid AWS credentials for DescribeTargetHealth: STS does not accept the role arn:aws:iam::111122223333:role/targets: 1 validation error detected (ValidationError); correct spec.iamRoleArnToAssume and spec.assumeRoleExternalId; barred: true
-    no valid AWS credentials for DescribeTargetHealth: STS is switched off in region us-west-2: STS is not activated in this region (RegionDisabledException); switch it on in the account settings of IAM; barred: true
-    no valid AWS credentials for DescribeTargetHealth: STS does not accept the controller's own credentials, with which it assumes the role arn:aws:iam::111122223333:role/targets: The security token included in the request is invalid (InvalidClientTokenId); check the controller's credentials and the clock of its node; barred: false
-    no valid AWS credentials for DescribeTargetHealth: STS does not accept the controller's own credentials, with which it assumes the role arn:aws:iam::111122223333:role/targets (SignatureDoesNotMatch); check the controller's credentials and the clock of its node; barred: false
-    no valid AWS credentials for DescribeTargetHealth: STS gives the controller no credentials for the role arn:aws:iam::111122223333:role/targets: words (Odd); check spec.iamRoleArnToAssume and the role's trust policy; barred: true
+    no valid AWS credentials for DescribeTargetHealth: STS does not accept the role arn:aws:iam::111122223333:role/targets: 1 validation error detected (ValidationError); correct spec.iamRoleArnToAssume and spec.assumeRoleExternalId; denied by Some(OtherAccount)
+    no valid AWS credentials for DescribeTargetHealth: STS is switched off in region us-west-2: STS is not activated in this region (RegionDisabledException); switch it on in the account settings of IAM; denied by Some(OwnAccount)
+    no valid AWS credentials for DescribeTargetHealth: STS does not accept the controller's own credentials, with which it assumes the role arn:aws:iam::111122223333:role/targets: The security token included in the request is invalid (InvalidClientTokenId); check the controller's credentials and the clock of its node; denied by Some(OwnAccount)
+    no valid AWS credentials for DescribeTargetHealth: STS does not accept the controller's own credentials, with which it assumes the role arn:aws:iam::111122223333:role/targets (SignatureDoesNotMatch); check the controller's credentials and the clock of its node; denied by Some(OwnAccount)
+    no valid AWS credentials for DescribeTargetHealth: STS gives the controller no credentials for the role arn:aws:iam::111122223333:role/targets: words (Odd); check spec.iamRoleArnToAssume and the role's trust policy; denied by Some(OwnAccount)
+    no valid AWS credentials for DescribeTargetHealth: STS gives no credentials for the role arn:aws:iam::111122223333:role/targets at present: out of order (InternalFailure); wait: it is asked again; denied by None
+    no valid AWS credentials for DescribeTargetHealth: STS gives no credentials for the role arn:aws:iam::111122223333:role/targets at present: Rate exceeded (Throttling); wait: it is asked again; denied by None
+    no valid AWS credentials for DescribeTargetHealth: the controller's own policy does not allow it to assume the role arn:aws:iam::111122223333:role/targets: User: x is not authorized to perform: sts:AssumeRole on resource: y because no identity-based policy allows the sts:AssumeRole action (AccessDenied); allow the controller `sts:AssumeRole` on the role, in the IAM policy of the controller's own identity; denied by Some(OwnAccount)
     ");
 }
 
@@ -161,11 +171,11 @@ async fn a_permission_that_the_role_lacks_is_named_with_the_role() {
         .deregister_targets(&group(), &[albatross_core::model::Target { id: "10.0.0.1".into(), port: 80 }.into()])
         .await
         .unwrap_err();
-    assert!(error.is_barred());
+    assert_eq!(error.denied_by(), Some(DeniedBy::OtherAccount));
     insta::assert_snapshot!(format!("{error}; {}", error.fix().unwrap()), @"AWS does not allow DeregisterTargets: no (AccessDenied); allow the action `elasticloadbalancing:DeregisterTargets` in the IAM policy of the role arn:aws:iam::111122223333:role/targets");
     // The same of the controller's own role is for the account's owner.
     let error = aws.describe_target_health(&group()).await.unwrap_err();
-    assert!(!error.is_barred());
+    assert_eq!(error.denied_by(), Some(DeniedBy::OwnAccount));
 }
 
 #[tokio::test]
@@ -221,6 +231,60 @@ async fn a_limited_number_of_clients_is_kept() {
     assert_eq!(fake.actions(), ["DescribeTargetHealth"]);
     read(&roles, &numbered(1)).await.unwrap();
     assert_eq!(fake.actions(), ["AssumeRole", "DescribeTargetHealth"]);
+}
+
+/// Otherwise STS would be asked for each call.
+#[tokio::test]
+async fn with_more_roles_than_clients_are_kept_for_sts_is_asked_no_more_often() {
+    let (fake, roles) = roles(|_| elb_error(403, "AccessDenied", "no")).await;
+    let all: Vec<Role> = (0..MAX_ROLES + 20).map(|number| role_of(&format!("{ARN}-{number}"), None)).collect();
+    for role in all.iter().chain(&all[..20]) {
+        read(&roles, role).await.unwrap_err();
+    }
+    assert_eq!(fake.calls().len(), all.len());
+    assert_eq!(roles.pauses.len(), all.len());
+}
+
+#[tokio::test]
+async fn sts_has_to_answer_in_time() {
+    let fake = Fake::start(|call| async move {
+        if call.action == "AssumeRole" {
+            std::future::pending::<()>().await;
+        }
+        elb(&call.action, "")
+    })
+    .await;
+    let roles = Roles::new(Arc::new(crate::testing::at(&fake.endpoint, None)), "demo", &VpcId::new("vpc-1"));
+    let error = read(&roles, &role(None)).await.unwrap_err();
+    insta::assert_snapshot!(format!("{error}; {}; denied by {:?}", error.fix().unwrap(), error.denied_by()), @"no valid AWS credentials for DescribeTargetHealth: STS in region us-west-2 gave no credentials for the role arn:aws:iam::111122223333:role/targets: there was no answer within 10 s; check name resolution, the route to STS (NAT gateway, or a VPC endpoint for `sts`), HTTPS_PROXY and NO_PROXY; denied by None");
+    let again = tokio::time::Instant::now();
+    read(&roles, &role(None)).await.unwrap_err();
+    assert!(again.elapsed() < Duration::from_secs(1), "there is no pause");
+}
+
+/// A policy that revokes older sessions denies each call of theirs.
+#[tokio::test]
+async fn a_session_that_may_do_nothing_more_is_given_up_once() {
+    let (fake, roles) = roles(|_| credentials(Duration::from_secs(3600))).await;
+    read(&roles, &role(None)).await.unwrap();
+    let client = roles.client(&role(None));
+    let denied = || -> Result<(), AwsError> {
+        let kind = AwsErrorKind::Denied { code: "AccessDenied".into(), message: "no".into(), role: Some(ARN.into()) };
+        Err(AwsError { operation: "RegisterTargets", kind })
+    };
+    roles.heed(&role(None), &denied());
+    assert!(Arc::ptr_eq(&roles.client(&role(None)), &client), "a new session is kept");
+    tokio::time::pause();
+    tokio::time::advance(SESSION_KEPT).await;
+    roles.heed(&role(Some("shop")), &denied());
+    roles.heed(&role(None), &Ok(()));
+    assert!(Arc::ptr_eq(&roles.client(&role(None)), &client));
+    roles.heed(&role(None), &denied());
+    tokio::time::resume();
+    fake.calls();
+    read(&roles, &role(None)).await.unwrap();
+    assert_eq!(fake.actions(), ["AssumeRole", "DescribeTargetHealth"]);
+    assert_eq!(roles.kept.lock().unwrap().len(), 1);
 }
 
 #[test]

@@ -64,15 +64,20 @@ fn account(arn: &str) -> Option<&str> {
     arn.split(':').nth(4)
 }
 
-/// Returns true if a binding names a target group. A name is compared with the one in the ARN, so no pass has to reconcile
-/// the binding first: right after a start the younger of two bindings may come first.
-fn leads_to(binding: &TargetGroupBinding, arn: &TargetGroupArn) -> bool {
+/// Returns the ARN of the target group that a binding names by its name, if AWS has said so.
+pub type KnownArn<'a> = dyn Fn(&TargetGroupBinding) -> Option<TargetGroupArn> + 'a;
+
+/// Returns true if a binding names a target group. A name is compared with the one in the ARN as long as its own ARN is not
+/// known, so no pass has to reconcile the binding first: right after a start the younger of two bindings may come first. Two
+/// accounts may have groups of the same name: then the known ARN decides.
+fn leads_to(binding: &TargetGroupBinding, arn: &TargetGroupArn, known: &KnownArn<'_>) -> bool {
     match key_of(&binding.spec) {
         Some(TargetGroupKey::Arn(named)) => named == *arn,
         Some(TargetGroupKey::Name(name)) => {
             let role = Role::of(&binding.spec).ok().flatten();
             group_name(arn.as_str()) == Some(&*name)
                 && role.is_none_or(|role| account(role.arn()) == account(arn.as_str()))
+                && known(binding).is_none_or(|known| known == *arn)
         }
         None => false,
     }
@@ -90,9 +95,11 @@ pub fn holder<'a>(
     snapshot: &'a Snapshot,
 ) -> Option<&'a TargetGroupBinding> {
     let at_home = crate::snapshot::in_namespace(&snapshot.target_group_bindings, home);
-    holder_among(stack, home, arn, at_home.map(|(_, binding)| binding))
+    let at_home = at_home.map(|(_, binding)| binding).filter(|binding| leads_to(binding, arn, &|_| None));
+    holder_among(stack, home, arn, at_home)
 }
 
+/// Returns the holder among the bindings that name the target group.
 fn holder_among<'a>(
     stack: &StackId,
     home: &str,
@@ -104,7 +111,7 @@ fn holder_among<'a>(
         binding.spec.target_group_arn.as_deref() == Some(arn.as_str()) && stack.is_named_by(&binding.labels)
     };
     bindings
-        .filter(|binding| binding.name.namespace == home && leads_to(binding, arn))
+        .filter(|binding| binding.name.namespace == home)
         .filter(|binding| is_named_so(binding) || is_by_labels(binding))
         .min_by(|one, other| {
             let place = |binding: &TargetGroupBinding| (!is_named_so(binding), binding.deleting);
@@ -126,8 +133,12 @@ pub struct Bindings<'a> {
 }
 
 impl<'a> Bindings<'a> {
-    pub fn of(arn: &'a TargetGroupArn, among: impl IntoIterator<Item = &'a TargetGroupBinding>) -> Self {
-        Self { arn, bindings: among.into_iter().filter(|binding| leads_to(binding, arn)).collect() }
+    pub fn of(
+        arn: &'a TargetGroupArn,
+        among: impl IntoIterator<Item = &'a TargetGroupBinding>,
+        known: &KnownArn<'_>,
+    ) -> Self {
+        Self { arn, bindings: among.into_iter().filter(|binding| leads_to(binding, arn, known)).collect() }
     }
 
     /// Returns the binding that holds the target group for its stack.
@@ -171,9 +182,9 @@ impl<'a> ByGroup<'a> {
         Self(groups)
     }
 
-    pub fn bindings(&self, arn: &'a TargetGroupArn) -> Bindings<'a> {
+    pub fn bindings(&self, arn: &'a TargetGroupArn, known: &KnownArn<'_>) -> Bindings<'a> {
         let group = group_name(arn.as_str()).unwrap_or(arn.as_str());
-        Bindings::of(arn, self.0.get(group).into_iter().flatten().copied())
+        Bindings::of(arn, self.0.get(group).into_iter().flatten().copied(), known)
     }
 }
 

@@ -239,6 +239,8 @@ pub(super) struct Account {
     pub lingering: Vec<(BTreeSet<String>, Instant)>,
     /// The roles of other accounts that may be assumed, and these accounts.
     pub roles: Roles,
+    /// The answer that STS gives to everything.
+    pub sts_fails: Option<(u16, String, String)>,
     pub other_accounts: BTreeSet<String>,
     /// The targets whose registration is refused.
     pub refused_targets: BTreeSet<String>,
@@ -263,6 +265,7 @@ impl Account {
             records: BTreeMap::new(),
             lingering: Vec::new(),
             roles: Roles::new(),
+            sts_fails: None,
             other_accounts: BTreeSet::new(),
             refused_targets: BTreeSet::new(),
             names_refused_targets: false,

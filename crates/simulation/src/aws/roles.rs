@@ -37,6 +37,11 @@ impl SimulatedAws {
         (0..target_groups).map(|_| inner.account.add_foreign_target_group("abroad", account, now)).collect()
     }
 
+    /// Has STS answer with this status, code and message from now on; `None` ends that.
+    pub fn fail_sts(&self, answer: Option<(u16, String, String)>) {
+        self.inner().account.sts_fails = answer;
+    }
+
     /// Lets the controller assume a role no more. Credentials that it has stay good.
     pub fn refuse_role(&self, arn: &str) {
         let account = &mut self.inner().account;
@@ -47,6 +52,9 @@ impl SimulatedAws {
 
 impl Session<'_> {
     pub(super) fn assume_role(&mut self) -> Answer {
+        if let Some((status, code, message)) = self.account.sts_fails.clone() {
+            return Err(Refusal { status, ..refusal(&code, message) });
+        }
         let role = self.request.need("RoleArn")?;
         let session = self.request.need("RoleSessionName")?;
         let external_id = self.request.text("ExternalId");

@@ -9,7 +9,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 
-use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_aws::AwsError;
 use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
 use albatross_core::{
     api::crd::target_group_binding::TargetType,
@@ -23,17 +23,15 @@ use albatross_core::{
 
 use super::{
     Cloud, Cluster, Departed, Problem, Stage, Subject, Targets, TargetsError,
-    registering::{BoundTargetGroup, Registering, names_targets},
+    registering::{BoundTargetGroup, Registering},
     shared::{OwnTargets, digest},
-    zones::{ZoneSource, zone},
 };
 use albatross_core::targets::{
     binding_owners::{Bindings, Owner, key_of},
-    endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target, target_state},
-    plan::{TargetPlan, TargetState, Unregistered, is_draining, plan, safe_to_deregister},
+    endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target_state},
+    plan::{TargetPlan, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
     role::{InvalidRole, Role},
-    shared::is_shared,
     status::{self, Report},
 };
 
@@ -75,12 +73,12 @@ pub struct BindingOutcome {
 
 /// The maximum number of pods that are read to prove that a Service has no endpoint.
 const MAX_PROOFS: usize = 10;
+/// The known groups that are kept beside two for each binding.
+const SPARE_GROUPS: usize = 64;
 /// The number of times that the target type of one object is written without a pause.
 const PROMPT_WRITES: u32 = 2;
 /// The pause after that; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
-/// The time for which a deleted binding waits for its role to be let in.
-const BARRED_FOR: Duration = Duration::from_secs(300);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -222,12 +220,32 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let facts = found.ok_or_else(|| Problem::TargetGroupMissing(name.to_owned()))?;
         let completed = with_facts(binding.clone(), &facts);
         if completed.is_ok() {
-            self.groups().insert((role_of(binding), key), facts);
+            self.know(binding, key, facts);
             if binding.spec.networking.is_some() {
                 self.node_rules_due.store(true, Ordering::Release);
             }
         }
         completed
+    }
+
+    /// Keeps what AWS has said about the group that a binding names, and drops what no binding names any more when it is most of
+    /// what is kept: a spec can be changed without end.
+    fn know(&self, binding: &TargetGroupBinding, key: TargetGroupKey, facts: TargetGroupFacts) {
+        let snapshot = self.snapshot();
+        let mut groups = self.groups();
+        groups.insert((role_of(binding), key), facts);
+        let bindings = &snapshot.target_group_bindings;
+        if groups.len() > 2 * bindings.len() + SPARE_GROUPS {
+            let named = bindings.values().filter_map(|binding| Some((role_of(binding), key_of(&binding.spec)?)));
+            let named: BTreeSet<_> = named.collect();
+            groups.retain(|known, _| named.contains(known));
+        }
+    }
+
+    /// Returns the ARN of the group that a binding names, if AWS has said it since the start.
+    pub(super) fn known_arn(&self, binding: &TargetGroupBinding) -> Option<TargetGroupArn> {
+        let key = key_of(&binding.spec)?;
+        self.groups().get(&(role_of(binding), key)).map(|facts| facts.arn.clone())
     }
 
     /// Fills in the fields as [`Self::complete`] does, but makes no call: `None` if AWS has not been queried yet.
@@ -404,7 +422,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let owner = self.owner(&arn).await.map_err(Problem::from)?;
         let resolution = {
             let snapshot = self.snapshot();
-            let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
+            let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values(), &|named| self.known_arn(named));
             if let Some(denied) = bindings.denied(&binding, owner.as_ref()) {
                 return Err(denied.into());
             }
@@ -583,166 +601,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
-    async fn clean_up(&self, binding: &TargetGroupBinding) -> Result<BindingOutcome, Failure> {
-        let mut outcome = BindingOutcome { gone: true, ..BindingOutcome::default() };
-        if !binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER) {
-            return Ok(outcome);
-        }
-        let released = match Role::of(&binding.spec) {
-            Ok(role) => match self.release(binding, &mut outcome).await {
-                Err(Failure(_, Problem::Aws(error))) if role.is_some() && error.is_barred() => {
-                    self.give_up(binding, &error, &mut outcome)
-                }
-                released => released,
-            },
-            // Targets that an earlier role has registered cannot be reached.
-            Err(invalid) => {
-                outcome.notices.push(left_behind(binding, &invalid));
-                Ok(())
-            }
-        };
-        released?;
-        self.delete_record(binding).await?;
-        self.open_gates(&binding.name, OpenGateReason::BindingDeleted, &mut outcome).await?;
-        self.permit.check("DeregisterTargets")?;
-        let removed = self.cluster.set_finalizer(binding, false).await;
-        match removed {
-            Ok(()) | Err(super::ClusterError::Gone) => {}
-            Err(error) => return Err(Failure(Some(Stage::RemoveFinalizer), error.into())),
-        }
-        outcome.changed = true;
-        if self.memory().remove(&binding.name).is_some_and(|memory| memory.network.is_some())
-            || binding.spec.networking.is_some()
-        {
-            self.node_rules_due.store(true, Ordering::Release);
-        }
-        Ok(outcome)
-    }
-
-    /// Releases the targets of a deleted binding, if it decides about them.
-    async fn release(&self, binding: &TargetGroupBinding, outcome: &mut BindingOutcome) -> Result<(), Failure> {
-        match self.complete(binding).await {
-            Ok((binding, arn)) => {
-                let owner = self.owner(&arn).await.map_err(Problem::from)?;
-                // If another binding holds the target group, that one decides about the targets.
-                let holds = {
-                    let snapshot = self.snapshot();
-                    let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
-                    outcome.unblocked = bindings.others(&binding.name).map(|other| other.name.clone()).collect();
-                    match &owner {
-                        Some(owner) => bindings.holder(owner).is_some_and(|holder| holder.name == binding.name),
-                        // Of a shared group, each releases the targets that are its own. Those that wait for a group that is not
-                        // shared deregister nothing that they have not registered.
-                        None => {
-                            let only_shared = bindings.others(&binding.name).all(|other| is_shared(&other.spec));
-                            is_shared(&binding.spec) || only_shared && bindings.denied(&binding, None).is_none()
-                        }
-                    }
-                };
-                if holds {
-                    self.release_targets(&binding, &arn, outcome).await?;
-                }
-            }
-            // Without a target group, there are no targets to release.
-            Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
-            Err(problem) => return Err(problem.into()),
-        }
-        Ok(())
-    }
-
-    /// Has a deleted binding wait for a role that is not let in, but not for ever: then it goes without its targets, which only
-    /// the owner of the other account can deregister.
-    fn give_up(
-        &self,
-        binding: &TargetGroupBinding,
-        error: &AwsError,
-        outcome: &mut BindingOutcome,
-    ) -> Result<(), Failure> {
-        let now = tokio::time::Instant::now();
-        let since = *self.memory().entry(binding.name.clone()).or_default().barred_since.get_or_insert(now);
-        if now.saturating_duration_since(since) < BARRED_FOR {
-            return Err(Problem::Aws(error.clone()).into());
-        }
-        tracing::warn!(binding = %binding.name, %error, "a deleted binding is released with its targets still registered");
-        outcome.notices.push(left_behind(binding, error));
-        Ok(())
-    }
-
-    async fn release_targets(
-        &self,
-        binding: &TargetGroupBinding,
-        arn: &TargetGroupArn,
-        outcome: &mut BindingOutcome,
-    ) -> Result<(), Failure> {
-        let trusted_targets = self.trusted_targets(binding, arn).await?;
-        let own = self.own_targets_at_the_end(binding, arn, trusted_targets.as_ref()).await?;
-        // Only AWS knows the zone with which a target outside the VPC was registered, and deregistration requires that
-        // zone.
-        let zoned = match &trusted_targets {
-            Some(targets) if !targets.is_empty() => {
-                let blocks = self.blocks(binding, arn, ZoneSource::Binding).await.map_err(Problem::from)?;
-                let snapshot = self.snapshot();
-                targets.iter().any(|t| zone(&snapshot, &t.id, None, &blocks, ZoneSource::Binding).is_some())
-            }
-            _ => false,
-        };
-        let mut present = match trusted_targets.filter(|_| !zoned) {
-            Some(targets) => targets.into_iter().map(|target| (target, TargetHealth::registering())).collect(),
-            None => match self.cloud.targets(role_of(binding).as_ref(), arn).await {
-                Err(error) if error.is_not_found() => {
-                    self.invalidate(binding, arn);
-                    return Ok(());
-                }
-                present => present.map_err(Problem::from)?,
-            },
-        };
-        if let Some(mut own) = own {
-            if !own.is_known() && present.values().any(|health| !is_draining(health)) {
-                outcome.notices.push(unrecorded(arn));
-            }
-            own.restrict(&BTreeSet::new(), &mut present);
-        } else {
-            let of_others = self.desired_by_others(&binding.name, arn).await?;
-            present.retain(|written, _| !of_others.contains(&target(&written.id, written.port)));
-        }
-        let surplus = plan(&BTreeSet::new(), &present, None).surplus;
-        for batch in safe_to_deregister(surplus, Unregistered::default(), |_| TargetState::Gone) {
-            self.permit.check("DeregisterTargets")?;
-            match self.cloud.deregister(role_of(binding).as_ref(), arn, &as_registered(&batch, &present)).await {
-                Ok(()) => outcome.deregistered.extend(batch),
-                Err(error) if error.is_not_found() => {
-                    self.invalidate(binding, arn);
-                    return Ok(());
-                }
-                // The call names targets that do not exist any more.
-                Err(error) if names_targets(error.code()) && matches!(error.kind, AwsErrorKind::Refused { .. }) => {
-                    tracing::warn!(binding = %binding.name, %error, "some targets could not be deregistered");
-                }
-                Err(error) => return Err(Problem::Aws(error).into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the targets of a binding's checkpoint, if the checkpoint is trusted and matches either no targets or the
-    /// current ones of the Service.
-    async fn trusted_targets(
-        &self,
-        binding: &TargetGroupBinding,
-        arn: &TargetGroupArn,
-    ) -> Result<Option<BTreeSet<Target>>, Failure> {
-        let Some(checkpoint) = self.checkpoint(binding) else { return Ok(None) };
-        if !self.cloud.checkpoint_is_trusted(role_of(binding).as_ref(), arn).await.map_err(Problem::from)? {
-            return Ok(None);
-        }
-        let of_service = match resolve(&self.snapshot(), binding) {
-            Ok(Resolution::Targets { targets, .. }) => targets.into_keys().collect(),
-            Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeSet::new(),
-        };
-        let is_of = |targets: &BTreeSet<Target>| self.counts(Some(&checkpoint), &digest(binding, arn, targets));
-        Ok([BTreeSet::new(), of_service].into_iter().find(is_of))
-    }
-
     /// Records that the node rules must be computed again, if the binding's input to them has changed.
     fn note_network(&self, binding: &TargetGroupBinding, resolution: &Resolution) {
         let network = binding.spec.networking.as_ref().map(|networking| {
@@ -807,24 +665,6 @@ fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Ta
     }
 }
 
-/// Returns the notice about a deleted binding whose role cannot be used.
-fn left_behind(binding: &TargetGroupBinding, error: &dyn std::fmt::Display) -> Notice {
-    let spec = &binding.spec;
-    let group = spec.target_group_arn.as_deref().or(spec.target_group_name.as_deref()).unwrap_or_default();
-    let message = format!(
-        "its targets may still be registered in {group}, and the binding is released without them: {error}; deregister them in the account of the target group"
-    );
-    Notice { reason: Stage::Cleanup.reason(), message }
-}
-
-/// Returns the notice about a deleted binding of a shared target group whose record is gone.
-fn unrecorded(arn: &TargetGroupArn) -> Notice {
-    let message = format!(
-        "no record says which targets of {arn} are this binding's own, so none is deregistered; deregister those of this cluster by hand"
-    );
-    Notice { reason: Stage::Cleanup.reason(), message }
-}
-
 /// Returns the desired targets.
 fn desired(resolution: &Resolution) -> BTreeSet<Target> {
     match resolution {
@@ -867,5 +707,6 @@ impl<P: Into<Problem>> From<P> for Failure {
     }
 }
 
+mod release;
 #[cfg(test)]
 mod tests;

@@ -110,6 +110,14 @@ impl LiveCloud {
         role.map(|role| self.roles.client(role))
     }
 
+    /// Has a role whose session may do nothing more assumed anew, and returns the answer.
+    fn heeded<T>(&self, role: Option<&Role>, answer: Result<T, AwsError>) -> Result<T, AwsError> {
+        if let Some(role) = role {
+            self.roles.heed(role, &answer);
+        }
+        answer
+    }
+
     fn writer(&self, role: Option<&Role>) -> (Option<Arc<RoleClient>>, AwsWriter) {
         let client = self.client(role);
         let aws = client.as_ref().map_or_else(|| self.aws.clone(), |client| client.writer(self.aws.permit()));
@@ -139,7 +147,7 @@ impl Cloud for LiveCloud {
         group: &TargetGroupArn,
     ) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
         match self.client(role) {
-            Some(client) => client.inventory.targets(group).await,
+            Some(client) => self.heeded(role, client.inventory.targets(group).await),
             None => self.inventory.targets(group).await,
         }
     }
@@ -150,7 +158,7 @@ impl Cloud for LiveCloud {
         group: &TargetGroupArn,
     ) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
         match self.client(role) {
-            Some(client) => client.inventory.read_targets(group).await,
+            Some(client) => self.heeded(role, client.inventory.read_targets(group).await),
             None => self.inventory.read_targets(group).await,
         }
     }
@@ -175,7 +183,7 @@ impl Cloud for LiveCloud {
         key: &TargetGroupKey,
     ) -> Result<Option<TargetGroupFacts>, AwsError> {
         match self.client(role) {
-            Some(client) => client.aws.describe_target_group(key).await,
+            Some(client) => self.heeded(role, client.aws.describe_target_group(key).await),
             None => self.aws.describe_target_group(key).await,
         }
     }
@@ -187,7 +195,7 @@ impl Cloud for LiveCloud {
         targets: &[Registration],
     ) -> Result<(), AwsError> {
         let (client, aws) = self.writer(role);
-        let answer = aws.register_targets(group, targets).await;
+        let answer = self.heeded(role, aws.register_targets(group, targets).await);
         let inventory = client.as_ref().map_or(&*self.inventory, |client| &client.inventory);
         settle(inventory, group, answer, |inventory| inventory.record_registered(group, targets))
     }
@@ -199,7 +207,7 @@ impl Cloud for LiveCloud {
         targets: &[Registration],
     ) -> Result<(), AwsError> {
         let (client, aws) = self.writer(role);
-        let answer = aws.deregister_targets(group, targets).await;
+        let answer = self.heeded(role, aws.deregister_targets(group, targets).await);
         let inventory = client.as_ref().map_or(&*self.inventory, |client| &client.inventory);
         settle(inventory, group, answer, |inventory| inventory.record_deregistered(group, targets))
     }

@@ -22,7 +22,7 @@ use super::{
     network_interfaces::{InterfaceLookup, KnownGroups, Located, NetworkInterfaces, interface_lookup, read_groups},
 };
 use albatross_core::targets::{
-    binding_owners::{ByGroup, Owner, has_had_targets},
+    binding_owners::{ByGroup, KnownArn, Owner, has_had_targets},
     endpoints::{Resolution, TargetOwner, resolve},
     node_rules::{RuleChange, RulesByGroup, TargetEndpoint, changes, combine, covers, of_binding, sources},
     role::Role,
@@ -341,7 +341,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let mut demands = Demands::default();
         for (binding, known, owner) in completed {
             let name = binding.name.clone();
-            match demand_of(&snapshot, &by_group, known, owner.as_ref()) {
+            match demand_of(&snapshot, &by_group, &|named| self.known_arn(named), known, owner.as_ref()) {
                 Ok(BindingDemand::Nothing) => {}
                 Ok(BindingDemand::Clear(demand)) => demands.clear.push(demand),
                 Ok(BindingDemand::Empty(binding, resolution)) => demands.empty.push((binding, resolution)),
@@ -465,11 +465,12 @@ enum BindingDemand {
 fn demand_of(
     snapshot: &Snapshot,
     by_group: &ByGroup<'_>,
+    known_arn: &KnownArn<'_>,
     known: Result<Option<(TargetGroupBinding, TargetGroupArn)>, Problem>,
     owner: Option<&Owner>,
 ) -> Result<BindingDemand, Problem> {
     let Some((binding, arn)) = known? else { return Ok(BindingDemand::Waits) };
-    let bindings = by_group.bindings(&arn);
+    let bindings = by_group.bindings(&arn, known_arn);
     if bindings.denied(&binding, owner).is_some() {
         // Until the stack has written the binding that takes over, the targets of this one serve.
         let has_holder = owner.is_none_or(|owner| bindings.holder(owner).is_some());

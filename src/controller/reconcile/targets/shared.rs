@@ -211,7 +211,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     fn recorded_by_others(&self, name: &ObjectName, arn: &TargetGroupArn) -> BTreeSet<Target> {
         let others: Vec<(ObjectName, String)> = {
             let snapshot = self.snapshot();
-            let bindings = Bindings::of(arn, snapshot.target_group_bindings.values());
+            let bindings = Bindings::of(arn, snapshot.target_group_bindings.values(), &|named| self.known_arn(named));
             bindings.others(name).map(|other| (other.name.clone(), other.uid.clone())).collect()
         };
         let memory = self.memory();
@@ -231,7 +231,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     ) -> Result<BTreeSet<Target>, Failure> {
         let owner = self.owner(arn).await.map_err(Problem::from)?;
         let snapshot = self.snapshot();
-        let bindings = Bindings::of(arn, snapshot.target_group_bindings.values());
+        let bindings = Bindings::of(arn, snapshot.target_group_bindings.values(), &|named| self.known_arn(named));
         let may_use = |other: &&TargetGroupBinding| {
             is_shared(&other.spec) && Role::of(&other.spec).is_ok() && bindings.denied(other, owner.as_ref()).is_none()
         };

@@ -29,7 +29,8 @@ async fn a_target_group_of_another_account_is_reached_only_in_a_role_of_it() {
     let target = || [Target { id: "10.0.0.1".to_owned(), port: 80 }.into()];
     assert_eq!(code(world.aws.register_targets(&group, &target()).await), "AccessDenied");
     assert_eq!(world.aws.describe_target_group(&TargetGroupKey::Arn(group.clone())).await, Ok(None));
-    assert!(writer("other").register_targets(&group, &target()).await.unwrap_err().is_barred());
+    let error = writer("other").register_targets(&group, &target()).await.unwrap_err();
+    assert_eq!(error.denied_by(), Some(albatross_aws::DeniedBy::OtherAccount));
     let client = writer("shop");
     assert_eq!(client.register_targets(&group, &target()).await, Ok(()));
     assert_eq!(code(client.register_targets(&own, &target()).await), "AccessDenied");

@@ -1,5 +1,7 @@
 //! Target groups of other accounts, which a role reaches.
 
+use albatross_core::api::crd::TargetGroupBindingSpec;
+
 use super::*;
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/targets";
@@ -159,4 +161,95 @@ async fn a_group_of_the_same_name_in_another_account_is_another_one() {
     lab.change(|snapshot| drop(snapshot.apply(binding("own", Some(TargetType::Ip)))));
     reconcile(&lab, "own").await.unwrap();
     assert_eq!((registered(&lab), lab.registered()), (vec![], vec!["10.0.0.1:8080".to_owned()]));
+}
+
+/// A refusal of another kind, which a human has to end just so, is waited for longer; an outage is waited for to its end.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_binding_waits_out_an_outage_of_sts() {
+    let mut lab = foreign_lab(&["10.0.0.1"]);
+    lab.aws.allow_role(ROLE, Some("shop"));
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.restart();
+    edit(&lab, |binding| binding.deleting = true);
+    let fails =
+        |status, code: &str, message: &str| lab.aws.fail_sts(Some((status, code.to_owned(), message.to_owned())));
+    fails(503, "ServiceUnavailable", "out of order");
+    for _ in 0..10 {
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        reconcile(&lab, "tgb").await.unwrap_err();
+    }
+    // What a refusal had begun an outage ends.
+    for (status, code, message) in
+        [(403, "AccessDenied", "no"), (503, "ServiceUnavailable", "out"), (403, "AccessDenied", "no")]
+    {
+        fails(status, code, message);
+        tokio::time::advance(Duration::from_secs(200)).await;
+        reconcile(&lab, "tgb").await.unwrap_err();
+    }
+    assert_eq!(registered(&lab), ["10.0.0.1:8080"]);
+    lab.aws.fail_sts(None);
+    tokio::time::advance(Duration::from_secs(100)).await;
+    assert!(reconcile(&lab, "tgb").await.unwrap().gone);
+    assert_eq!(registered(&lab), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permission_that_the_controller_itself_lacks_is_waited_for_longer() {
+    let mut lab = foreign_lab(&["10.0.0.1"]);
+    lab.aws.allow_role(ROLE, Some("shop"));
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.restart();
+    edit(&lab, |binding| binding.deleting = true);
+    let message = "User: controller is not authorized to perform: sts:AssumeRole on resource: role because no identity-based policy allows the sts:AssumeRole action";
+    lab.aws.fail_sts(Some((403, "AccessDenied".to_owned(), message.to_owned())));
+    for _ in 0..2 {
+        reconcile(&lab, "tgb").await.unwrap_err();
+        tokio::time::advance(Duration::from_secs(1799)).await;
+    }
+    insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @r"
+    FailedCleanup: TargetGroupBinding shop/tgb: no valid AWS credentials for DescribeTargetHealth: the controller's own policy does not allow it to assume the role arn:aws:iam::111122223333:role/targets: User: controller is not authorized to perform: sts:AssumeRole on resource: role because no identity-based policy allows the sts:AssumeRole action (AccessDenied)
+    fix: allow the controller `sts:AssumeRole` on the role, in the IAM policy of the controller's own identity
+    transient: false
+    ");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(reconcile(&lab, "tgb").await.unwrap().gone);
+}
+
+/// The own group is found by its name as long as AWS has not said which one it is.
+#[tokio::test]
+async fn the_account_of_a_group_that_is_found_by_name_is_known_once_aws_has_said_it() {
+    let lab = foreign_lab(&["10.0.0.1"]);
+    lab.aws.allow_role(ROLE, Some("shop"));
+    let own = TargetGroupBinding {
+        spec: TargetGroupBindingSpec {
+            target_group_arn: None,
+            target_group_name: Some("cart".to_owned()),
+            ..binding("own", Some(TargetType::Ip)).spec
+        },
+        created: "2020-01-01T00:00:00Z".into(),
+        ..binding("own", Some(TargetType::Ip))
+    };
+    lab.change(|snapshot| drop(snapshot.apply(own)));
+    for name in ["own", "tgb"] {
+        reconcile(&lab, name).await.unwrap();
+    }
+    assert_eq!(
+        (registered(&lab), lab.registered()),
+        (vec!["10.0.0.1:8080".to_owned()], vec!["10.0.0.1:8080".to_owned()])
+    );
+}
+
+#[tokio::test]
+async fn what_is_known_of_groups_that_no_binding_names_is_dropped() {
+    let lab = foreign_lab(&["10.0.0.1"]);
+    lab.aws.allow_role(ROLE, None);
+    for number in 0..300 {
+        edit(&lab, |binding| {
+            binding.spec.ip_address_type = None;
+            binding.spec.assume_role_external_id = Some(format!("id-{number}"));
+        });
+        reconcile(&lab, "tgb").await.unwrap();
+    }
+    let known = lab.targets.groups().len();
+    assert!((1..=66).contains(&known), "{known}");
 }
