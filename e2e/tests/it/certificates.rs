@@ -234,7 +234,8 @@ fn a_certificate_that_appears_or_leaves_is_noticed_without_an_edit() {
         let before = on_443(&stage, namespace, "web").await?.context("no listener")?;
         let imported = import(&stage, "web.example.com").await?;
         let both = || before.iter().cloned().chain([imported.clone()]).collect::<BTreeSet<_>>();
-        wait_until(WITH_RETRIES, "the new certificate to be on the listener", async || {
+        // A list is used for a minute, so the second poll sees the certificate at the latest.
+        wait_until(Duration::from_secs(150), "the new certificate to be on the listener", async || {
             Ok(on_443(&stage, namespace, "web").await? == Some(both()))
         })
         .await?;

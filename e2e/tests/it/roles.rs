@@ -60,14 +60,14 @@ fn a_role_that_is_refused_heals_by_itself_once_it_is_allowed() {
         stage.settle(QUIET, SOON).await?;
         stage.proxy.reset();
         let spec = json!({
-            "targetGroupARN": arn, "serviceRef": {"name": "web", "port": 80},
+            "targetGroupARN": arn, "targetType": "ip", "ipAddressType": "ipv4", "serviceRef": {"name": "web", "port": 80},
             "iamRoleArnToAssume": ROLE, "assumeRoleExternalId": EXTERNAL_ID,
         });
         apply(&stage, namespace, &[service("web"), deployment("web", 2), binding("web", &spec)]).await?;
         let own = pods(&stage, namespace, "web", 2).await?;
         let event = warning(&stage, namespace, "TargetGroupBinding/web", "may not assume").await?;
         let expected = format!(
-            "TargetGroupBinding {namespace}/web: no valid AWS credentials for DescribeTargetGroups: the controller may not assume the role {ROLE}: User: arn:aws:iam::123456789012:user/lab is not authorized to perform: sts:AssumeRole on resource: {ROLE} (AccessDenied); let the role's trust policy allow `sts:AssumeRole` to the controller's identity with the external id of spec.assumeRoleExternalId, and allow the controller `sts:AssumeRole` on the role; check the role's name and account, too"
+            "TargetGroupBinding {namespace}/web: no valid AWS credentials for DescribeTargetHealth: the controller may not assume the role {ROLE}: User: arn:aws:iam::123456789012:user/lab is not authorized to perform: sts:AssumeRole on resource: {ROLE} (AccessDenied); let the role's trust policy allow `sts:AssumeRole` to the controller's identity with the external id of spec.assumeRoleExternalId, and allow the controller `sts:AssumeRole` on the role; check the role's name and account, too"
         );
         ensure!(event.reason == "FailedReconcile" && event.message == expected, "the event is {event:?}");
         // Another external id does not help, and STS is not asked in a loop.
@@ -84,7 +84,7 @@ fn a_role_that_is_refused_heals_by_itself_once_it_is_allowed() {
         targets_become(&other, &arn, &own, SOON).await?;
         stage.settle(QUIET, SOON).await?;
 
-        // A restart does not call the other account, and a change does with new credentials.
+        // The binding says all that is to be known of its group. So a restart does not call the other account, and a change does with new credentials.
         stage.stop_controller().await?;
         stage.proxy.reset();
         stage.start_controller(&[]).await?;

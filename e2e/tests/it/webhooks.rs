@@ -169,7 +169,7 @@ fn the_api_server_asks_and_nothing_depends_on_the_answer() {
         gates_come(&stage, namespace).await?;
         ensure!(gates(&stage, other).await?.is_empty(), "a namespace without the label has gates");
         let made = secret(&stage).await?;
-        let trusted = vec![text(&made, "/ca.crt").to_owned(); 4];
+        let trusted = vec![text(&made, "/ca.crt").to_owned(); 5];
         all_trust(&stage, &trusted).await?;
 
         // A pod of which nothing is a rehearsal.
