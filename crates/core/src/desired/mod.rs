@@ -6,6 +6,8 @@
 
 mod config;
 mod diagnostic_sink;
+#[cfg(test)]
+mod examples;
 mod membership;
 mod shared;
 pub mod sources;

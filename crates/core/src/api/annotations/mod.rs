@@ -30,8 +30,8 @@ pub use markdown::render_markdown;
 pub use network_actions::{NetworkBackend, NetworkForward, NetworkForwardTarget, parse_network_action};
 pub use reader::{AnnotationError, Annotations, Origin};
 pub use registry::{
-    ANNOTATIONS, Annotation, Group, INGRESS_CLASS, INGRESS_PREFIX, Key, ObjectKind, Parameter, SERVICE_PREFIX, Status,
-    WrittenKey, find,
+    ANNOTATIONS, Annotation, Example, Group, INGRESS_CLASS, INGRESS_PREFIX, Key, ObjectKind, Parameter, SERVICE_PREFIX,
+    Status, WrittenKey, find,
 };
 pub use transforms::parse_transforms;
 

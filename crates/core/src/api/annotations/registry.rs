@@ -26,6 +26,10 @@ pub struct Annotation {
     pub default: &'static str,
     pub status: Status,
     pub description: &'static str,
+    /// Values as users may write them, at least one.
+    pub examples: &'static [Example],
+    /// The heading under which the documentation has the annotation.
+    pub topic: &'static str,
     /// The document and section of the compatibility reference that describe the annotation.
     pub source: &'static str,
 }
@@ -41,6 +45,30 @@ pub struct Key {
     /// The prefix and the name.
     stem: &'static str,
     parameter: Option<Parameter>,
+}
+
+/// A value that users may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Example {
+    /// The value of the key's parameter, if the key has one.
+    pub argument: Option<&'static str>,
+    pub value: &'static str,
+}
+
+impl Example {
+    /// Returns an example, which has an argument exactly if the key has a parameter.
+    const fn of(key: Key, argument: Option<&'static str>, value: &'static str) -> Self {
+        assert!(
+            argument.is_some() == key.parameter.is_some(),
+            "an argument for a key without parameter, or none for one"
+        );
+        Self { argument, value }
+    }
+
+    /// Returns the key of the annotation as the example has it.
+    pub const fn key(&self, key: Key) -> WrittenKey<'static> {
+        WrittenKey { key, parameter: self.argument }
+    }
 }
 
 /// A key as written on an object, with the value of its parameter.
@@ -288,13 +316,16 @@ macro_rules! merged_key {
     };
 }
 
-/// Creates the list from rows, in sections that name their source. A row has: constant, name (and parameter), grammar,
-/// objects, group, status, default, description. The constant is the only way to the key, so that an annotation that is
+/// Creates the list from rows, in sections that name their source and topic. A row has: constant, name (and parameter),
+/// grammar, objects, group, status, default, description, and one or more examples (with a value for the parameter). The constant is the only way to the key, so that an annotation that is
 /// not in the list cannot be read; the constant of the same name in `merged` is the only way to merge it, so that it
 /// can only be merged by its rule.
 macro_rules! annotations {
-    ($($source:literal, $prefix:literal; {
-        $($constant:ident = $name:literal $(. $parameter:ident)?, $grammar:expr, $objects:expr, $group:ident, $status:expr, $default:literal, $description:literal;)*
+    ($($source:literal, $topic:literal, $prefix:literal; {
+        $(
+            $constant:ident = $name:literal $(. $parameter:ident)?, $grammar:expr, $objects:expr, $group:ident, $status:expr, $default:literal, $description:literal;
+            $(@example $(. $argument:literal)? = $value:expr;)+
+        )*
     })*) => {
         $($(
             #[doc = $description]
@@ -319,11 +350,14 @@ macro_rules! annotations {
             default: $default,
             status: $status,
             description: $description,
+            examples: &[$(Example::of($constant, [$(Some($argument),)? None][0], $value),)+],
+            topic: $topic,
             source: $source,
         },)*)*];
     };
 }
 
+mod examples;
 pub mod ingress;
 pub mod service;
 

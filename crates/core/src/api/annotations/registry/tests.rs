@@ -59,12 +59,25 @@ fn each_entry_is_whole() {
     let keys = ANNOTATIONS.iter().map(|annotation| annotation.key.to_string()).collect::<BTreeSet<_>>();
     assert_eq!(keys.len(), ANNOTATIONS.len());
     for annotation in ANNOTATIONS {
-        let Annotation { key, objects, grammar, group, default, status, description, source } = annotation;
-        assert!(!objects.is_empty() && !default.is_empty() && !source.is_empty(), "{key}");
+        let Annotation { key, objects, grammar, group, default, status, description, examples, topic, source } =
+            annotation;
+        assert!(!objects.is_empty() && !default.is_empty() && !source.is_empty() && !topic.is_empty(), "{key}");
         assert!(description.ends_with('.') && !grammar.describe().is_empty(), "{key}");
+        assert!(!examples.is_empty(), "{key}");
         assert_eq!(*group == Group::NotApplicable, key.prefix == SERVICE_PREFIX, "{key}");
         if let Status::BuiltFor(values) = status {
             assert!(!values.is_empty() && values.iter().all(|value| grammar.check(value).is_ok()), "{key}");
+        }
+    }
+}
+
+#[test]
+fn examples_are_allowed_values() {
+    for annotation in ANNOTATIONS {
+        for example in annotation.examples {
+            let key = example.key(annotation.key).to_string();
+            assert_eq!(find(&key).map(|found| found.key), Some(annotation.key), "{key}");
+            assert_eq!(annotation.grammar.check(example.value), Ok(()), "{key}");
         }
     }
 }
