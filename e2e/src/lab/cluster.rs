@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, Config};
@@ -161,6 +161,31 @@ impl Cluster {
         Ok(events.iter().map(EventLine::of).collect())
     }
 
+    /// Creates a CRD, or changes it. Kubernetes 1.22 does not know the rules in schemas: a server-side apply would fail for
+    /// them, a create leaves them out.
+    async fn define(&self, definition: &Value) -> Result<()> {
+        let id = Id::of(definition)?;
+        let api = self.api(id.api_version, id.kind, None);
+        match api.create(&PostParams::default(), &serde_json::from_value(definition.clone())?).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                self.merge(id.api_version, id.kind, None, id.name, definition).await
+            }
+            result => result.map(drop).with_context(|| format!("creating {id}")),
+        }
+    }
+
+    /// Returns the server's version, `v1.36.3`.
+    pub async fn version(&self) -> Result<String> {
+        Ok(self.client.apiserver_version().await?.git_version)
+    }
+
+    /// Returns the number of the server's minor version, 36 for 1.36.
+    pub async fn minor_version(&self) -> Result<u16> {
+        let version = self.version().await?;
+        let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok());
+        minor.with_context(|| format!("`{version}` is no version of Kubernetes"))
+    }
+
     /// Applies the CRDs of a folder (without its kustomization) and waits until they are served.
     pub async fn install_custom_resource_definitions(&self, folder: &Path) -> Result<()> {
         let mut names = Vec::new();
@@ -174,7 +199,9 @@ impl Cluster {
                 continue;
             }
             let objects = documents(&std::fs::read_to_string(&file)?)?;
-            self.apply(&objects).await.with_context(|| format!("of {}", file.display()))?;
+            for object in &objects {
+                self.define(object).await.with_context(|| format!("of {}", file.display()))?;
+            }
             names.extend(objects.iter().map(|object| text(object, "/metadata/name").to_owned()));
         }
         ensure!(!names.is_empty(), "no custom resource definition in {}", folder.display());

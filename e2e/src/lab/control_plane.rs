@@ -30,7 +30,8 @@ const LINKED: GoProgram = GoProgram {
     module: "k8s.io/kubernetes",
     package: ".",
 };
-const CONTROLLERS: &str = "endpoints-controller,endpointslice-controller,endpointslice-mirroring-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller,statefulset-controller,job-controller,ttl-after-finished-controller,disruption-controller,serviceaccount-controller,root-ca-certificate-publisher-controller";
+/// By the names that every version knows: newer ones have them as aliases.
+const CONTROLLERS: &str = "endpoint,endpointslice,endpointslicemirroring,namespace,garbagecollector,deployment,replicaset,statefulset,job,ttl-after-finished,disruption,serviceaccount,root-ca-cert-publisher";
 /// Where an offset of 10,000 is added, the highest one is still a port.
 const NODE_PORTS: &str = "10000-55000";
 const TOKEN: &str = "admintoken";

@@ -315,16 +315,24 @@ fn a_class_with_parameters_is_refused() {
 fn what_a_class_may_not_say_the_api_server_refuses() {
     run(async {
         let stage = Stage::shared().await?;
-        for (spec, expected) in [
-            (json!({"inboundCIDRs": ["10.0.0.1/8"]}), "must be an address range without bits behind its prefix"),
-            (json!({"inboundCIDRs": ["office"]}), "must be an address range without bits behind its prefix"),
-            (json!({"subnets": {}}), "exactly one of 'ids' and 'tags' must be set"),
-            (json!({"subnets": {"ids": ["subnet-1"], "tags": {"team": ["web"]}}}), "exactly one of 'ids' and 'tags'"),
+        let mut refused = vec![
+            (json!({"inboundCIDRs": ["office"]}), "should match '^[0-9A-Fa-f.:]+/[0-9]{1,3}$'"),
             (json!({"subnets": {"ids": ["subnet-1", "subnet-1"]}}), "uplicate"),
             (json!({"subnets": {"tags": {}}}), "should have at least 1 properties"),
             (json!({"subnets": {"tags": {"team": ["web", "web"]}}}), "uplicate"),
-            (json!({"prefixListsIDs": ["pl-1"], "PrefixListsIDs": ["pl-1"]}), "cannot specify both"),
-        ] {
+        ];
+        // Older ones know no rules in schemas, and leave these to the controller.
+        if stage.cluster.minor_version().await? >= 25 {
+            refused.extend([
+                (json!({"subnets": {}}), "exactly one of 'ids' and 'tags' must be set"),
+                (
+                    json!({"subnets": {"ids": ["subnet-1"], "tags": {"team": ["web"]}}}),
+                    "exactly one of 'ids' and 'tags'",
+                ),
+                (json!({"prefixListsIDs": ["pl-1"], "PrefixListsIDs": ["pl-1"]}), "cannot specify both"),
+            ]);
+        }
+        for (spec, expected) in refused {
             let params = json!({
                 "apiVersion": "elbv2.k8s.aws/v1beta1", "kind": "IngressClassParams",
                 "metadata": {"name": "refused"}, "spec": spec.clone(),

@@ -289,7 +289,13 @@ fn values(yaml: &str) -> Result<Value> {
 
 /// The objects that the chart makes of values, as the release `albatross` in kube-system.
 pub(crate) fn rendered(helm: &Helm, values: &Value) -> Result<Vec<Value>> {
-    let said = helm.run(&["template", "albatross", CHART, "--namespace=kube-system"], Some(values))?;
+    rendered_for(helm, values, &[])
+}
+
+/// The same for a version of Kubernetes, if the arguments name one.
+fn rendered_for(helm: &Helm, values: &Value, version: &[&str]) -> Result<Vec<Value>> {
+    let arguments = ["template", "albatross", CHART, "--namespace=kube-system"];
+    let said = helm.run(&[&arguments[..], version].concat(), Some(values))?;
     ensure!(said.success, "helm template: {}", said.errors);
     documents(&said.output)
 }
@@ -415,6 +421,61 @@ fn the_pods_are_careful_by_default() {
         assert_eq!([probe("livenessProbe"), probe("readinessProbe")], ["/healthz", "/readyz"]);
         let budget = the(&objects, "PodDisruptionBudget")?;
         assert_eq!(budget["spec"], json!({"selector": {"matchLabels": selector}, "maxUnavailable": 1}));
+        Ok(())
+    });
+}
+
+/// The kinds of the chart that Kubernetes 1.22 serves: those of its `swagger.json`.
+const SERVED_BY_OLDEST: [&str; 15] = [
+    "admissionregistration.k8s.io/v1 MutatingWebhookConfiguration",
+    "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration",
+    "apps/v1 Deployment",
+    "autoscaling/v2beta2 HorizontalPodAutoscaler",
+    "networking.k8s.io/v1 IngressClass",
+    "networking.k8s.io/v1 NetworkPolicy",
+    "policy/v1 PodDisruptionBudget",
+    "rbac.authorization.k8s.io/v1 ClusterRole",
+    "rbac.authorization.k8s.io/v1 ClusterRoleBinding",
+    "rbac.authorization.k8s.io/v1 Role",
+    "rbac.authorization.k8s.io/v1 RoleBinding",
+    "v1 ConfigMap",
+    "v1 Secret",
+    "v1 Service",
+    "v1 ServiceAccount",
+];
+
+/// What the oldest version of Kubernetes that the chart accepts is given, and that it is the oldest.
+#[test]
+fn the_oldest_kubernetes_is_given_what_it_serves() {
+    run(async {
+        let helm = helm()?;
+        let mut every = values(EVERY_VALUE)?;
+        every["webhooks"] = json!({"enabled": true});
+        let sets = CASES.iter().map(|case| values(case.values)).chain([Ok(every)]).collect::<Result<Vec<_>>>()?;
+        let mut given = BTreeSet::new();
+        for set in &sets {
+            let old = rendered_for(&helm, set, &["--kube-version=1.22.0"])?;
+            let mut new = rendered_for(&helm, set, &["--kube-version=1.23.0"])?;
+            for object in &mut new {
+                if object["kind"] == "HorizontalPodAutoscaler" {
+                    assert_eq!(object["apiVersion"], "autoscaling/v2");
+                    object["apiVersion"] = "autoscaling/v2beta2".into();
+                }
+            }
+            assert_eq!(old, new, "only the version of one kind differs");
+            assert_eq!(new.len(), rendered(&helm, set)?.len());
+            given.extend(old.iter().map(|object| format!("{} {}", text(object, "/apiVersion"), text(object, "/kind"))));
+        }
+        given.retain(|kind| {
+            !["cert-manager.io/", "elbv2.k8s.aws/", "monitoring.coreos.com/"]
+                .iter()
+                .any(|group| kind.starts_with(group))
+        });
+        assert_eq!(given.into_iter().collect::<Vec<_>>(), SERVED_BY_OLDEST);
+        let arguments = ["template", "albatross", CHART, "--kube-version=1.21.14"];
+        let said = helm.run(&arguments, sets.first())?;
+        let refusal = "chart requires kubeVersion: >=1.22.0-0 which is incompatible with Kubernetes v1.21.14";
+        ensure!(!said.success && said.errors.contains(refusal), "{said:?}");
         Ok(())
     });
 }
@@ -734,11 +795,12 @@ fn the_cluster_takes_it_and_it_takes_the_place_of_the_other() {
         stage.cluster.install_custom_resource_definitions(folder.path()).await?;
         stage.cluster.namespace("monitoring").await?;
 
+        let version = format!("--kube-version={}", stage.cluster.version().await?);
         let mut every = values(EVERY_VALUE)?;
         every["webhooks"] = json!({"enabled": true});
         let sets = CASES.iter().map(|case| Ok((case.name, values(case.values)?))).chain([Ok(("every value", every))]);
         for (name, values) in sets.collect::<Result<Vec<_>>>()? {
-            for object in rendered(&helm, &values)? {
+            for object in rendered_for(&helm, &values, &[&version])? {
                 takes(&stage, &object).await.with_context(|| format!("{name}: {object}"))?;
             }
         }

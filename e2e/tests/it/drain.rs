@@ -94,6 +94,16 @@ async fn pods_that_ask_for_it_get_a_sleep(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// Kubernetes has hooks that sleep since 1.30: before, pods are left as they are, and who creates one is told.
+async fn pods_are_left_as_they_are(stage: &Stage) -> Result<()> {
+    let pod = pod(&json!({"app": "web"}), &json!({}));
+    let told = "the pod ends without a wait for its load balancers: its containers cannot sleep in `preStop` hooks before Kubernetes 1.30; upgrade the cluster, or give them a hook that runs `sleep`";
+    wait_until(SOON, "the warning", async || Ok(warnings(stage, LABELLED, &pod).await? == [told])).await?;
+    let made = webhooks::rehearsed(&stage.cluster, LABELLED, &pod).await?;
+    ensure!(sleeps(&made) == [None; 2] && made["spec"]["terminationGracePeriodSeconds"] == 30, "it is {made}");
+    Ok(())
+}
+
 async fn pods(stage: &Stage) -> Result<Vec<Value>> {
     stage.cluster.list("v1", "Pod", Some(LABELLED)).await
 }
@@ -124,6 +134,12 @@ fn a_pod_that_drains_serves_after_its_deletion() {
         stage.cluster.apply(&objects).await?;
         let flags = webhooks::install(&stage).await?;
         stage.start_controller(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        if stage.cluster.minor_version().await? < 30 {
+            pods_are_left_as_they_are(&stage).await?;
+            drop(kubelet);
+            stage.end_lab();
+            return Ok(());
+        }
         webhooks::pods_drain(&stage.cluster, LABELLED).await?;
         pods_that_ask_for_it_get_a_sleep(&stage).await?;
 
