@@ -112,6 +112,10 @@ impl SimulatedAws {
             group.targets = registrations.iter().map(|registration| (key(&registration.target), now)).collect();
             let zone = |registration: &Registration| Some((key(&registration.target), registration.zone.clone()?));
             group.zones = registrations.iter().filter_map(zone).collect();
+            let server_id = |registration: &Registration| {
+                Some((key(&registration.target), registration.quic_server_id?.to_string()))
+            };
+            group.server_ids = registrations.iter().filter_map(server_id).collect();
         }
     }
 
@@ -122,13 +126,14 @@ impl SimulatedAws {
         }
     }
 
-    /// Returns the registered targets of a group, each with the zone that it was registered in.
+    /// Returns the registered targets of a group, each with the zone and the QUIC server id that it was registered with.
     pub fn registrations(&self, arn: &str) -> Vec<Registration> {
         let account = &self.inner().account;
         let group = account.target_groups.get(arn);
         let registration = |group: &TargetGroup, (id, port): &(String, u16)| Registration {
             target: Target { id: id.clone(), port: *port },
             zone: group.zones.get(&(id.clone(), *port)).cloned(),
+            quic_server_id: group.server_ids.get(&(id.clone(), *port)).and_then(|id| id.parse().ok()),
         };
         group.into_iter().flat_map(|group| group.targets.keys().map(move |t| registration(group, t))).collect()
     }
