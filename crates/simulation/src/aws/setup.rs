@@ -91,6 +91,7 @@ impl SimulatedAws {
             tags: Tags::new(),
             targets: BTreeMap::new(),
             zones: BTreeMap::new(),
+            server_ids: BTreeMap::new(),
             healths: BTreeMap::new(),
             draining: BTreeMap::new(),
             used_since: None,
@@ -98,6 +99,13 @@ impl SimulatedAws {
         });
         (group.name, group.target_type) = (given.name, given.target_type);
         (group.vpc, group.tags) = (given.vpc, given.tags);
+    }
+
+    /// Sets the protocol of a target group.
+    pub fn set_protocol(&self, arn: &str, protocol: &str) {
+        if let Some(group) = self.inner().account.target_groups.get_mut(arn) {
+            (group.protocol, group.protocol_version) = (protocol.to_owned(), None);
+        }
     }
 
     /// Deletes a target group.
