@@ -19,10 +19,8 @@ pub struct Worker(u32);
 impl Worker {
     /// Returns the worker of any number, of which the lowest bits count.
     #[must_use]
-    pub const fn of(number: u64) -> Self {
-        // The mask leaves 17 bits.
-        #[expect(clippy::cast_possible_truncation, reason = "the mask leaves 17 bits")]
-        Self((number & MAX_WORKER as u64) as u32)
+    pub fn of(number: u64) -> Self {
+        Self(u32::try_from(number & u64::from(MAX_WORKER)).unwrap_or_default())
     }
 
     /// Reads the number that the tracker has for the next process.

@@ -54,7 +54,7 @@ async fn targets_are_registered_with_their_server_ids_and_deregistered_with_them
     lab.log();
     lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().deleting = true);
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(lab.log(), [&format!("deregister {FIRST}"), "finalizer off"]);
+    assert_eq!(lab.log(), [format!("deregister {FIRST}").as_str(), "finalizer off"]);
 }
 
 #[tokio::test]
