@@ -165,6 +165,7 @@ impl Controller {
                         );
                     }
                 }
+                self.metrics.quic_targets_without_server_id(&name.namespace, &name.name, outcome.without_server_id);
                 for waited in &outcome.became_ready {
                     self.metrics.readiness_gate_ready(&name.namespace, &name.name, *waited);
                 }

@@ -32,6 +32,7 @@ use albatross_aws::AwsReader;
 use albatross_core::{
     desired::BuildConfig,
     model::{Tags, Value, VpcId},
+    quic::EnvironmentVariable,
 };
 use albatross_simulation::{
     aws::SimulatedAws,
@@ -169,6 +170,7 @@ impl Process {
         let vpc = VpcId::new("vpc-1");
         let settings = Settings {
             watch_namespace: String::new(),
+            server_id_variable: EnvironmentVariable::default(),
             load_balancers_at_once: 3,
             bindings_at_once: 3,
             node_group_tags: Tags::new(),

@@ -91,9 +91,10 @@ impl AwsReader {
     }
 }
 
-fn description(Registration { target, zone }: &Registration) -> elb::TargetDescription {
+fn description(Registration { target, zone, quic_server_id }: &Registration) -> elb::TargetDescription {
     let named = elb::TargetDescription::builder().id(&target.id).port(i32::from(target.port));
-    named.set_availability_zone(zone.clone()).build()
+    let server_id = quic_server_id.map(|id| id.to_string());
+    named.set_availability_zone(zone.clone()).set_quic_server_id(server_id).build()
 }
 
 /// A target without a port (a Lambda function) is none that could be registered here.
@@ -107,6 +108,7 @@ fn health(answer: &elb::TargetHealthDescription) -> Option<(Target, TargetHealth
         reason: health.and_then(|h| h.reason()).map(|r| r.as_str().to_owned()),
         description: health.and_then(|h| h.description()).map(str::to_owned),
         zone: target_description.availability_zone().filter(|zone| !zone.is_empty()).map(str::to_owned),
+        quic_server_id: target_description.quic_server_id().and_then(|id| id.parse().ok()),
     };
     Some((target, health))
 }

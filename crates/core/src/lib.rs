@@ -12,6 +12,7 @@ pub mod facts;
 pub mod model;
 pub mod permissions;
 pub mod plan;
+pub mod quic;
 pub mod record;
 pub mod route;
 pub mod snapshot;

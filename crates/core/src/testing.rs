@@ -101,13 +101,14 @@ pub fn pod(address: &str) -> Pod {
         ports: vec![],
         network_interface: None,
         gates: Box::default(),
+        server_ids: Box::default(),
     }
 }
 
 /// Returns the health of a target in this state.
 #[must_use]
 pub fn health(state: &str) -> TargetHealth {
-    TargetHealth { state: state.into(), reason: None, description: None, zone: None }
+    TargetHealth { state: state.into(), reason: None, description: None, zone: None, quic_server_id: None }
 }
 
 /// Returns a load balancer that serves, without anything in it.

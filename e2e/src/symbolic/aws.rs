@@ -277,7 +277,8 @@ async fn target_group(aws: &Aws, symbols: &Symbols, group: &TargetGroup, tags: &
         if let (Some(target), false) = (description.target(), draining == Some(&TargetHealthStateEnum::Draining)) {
             let port = target.port().map_or_else(|| "None".to_owned(), |port| number(symbols, port));
             let zone = target.availability_zone().map(|zone| format!(" in {zone}")).unwrap_or_default();
-            targets.push(format!("{}:{port}{zone}", symbols.text(target.id().unwrap_or_default())));
+            let server_id = target.quic_server_id().map(|id| format!(" as {id}")).unwrap_or_default();
+            targets.push(format!("{}:{port}{zone}{server_id}", symbols.text(target.id().unwrap_or_default())));
         }
     }
     targets.sort_unstable();

@@ -345,7 +345,7 @@ fn what_a_class_may_not_say_the_api_server_refuses() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_and_makes_nothing() {
+fn what_cannot_be_built_is_refused_and_makes_nothing() {
     run(async {
         let stage = Stage::shared().await?;
         let namespace = "refused";
@@ -357,7 +357,7 @@ fn what_is_not_built_is_refused_and_makes_nothing() {
         fenced["metadata"]["annotations"] =
             json!({"service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports": "80"});
         apply(&stage, namespace, &[fenced]).await?;
-        let expected = "Service/web FailedBuildModel: Failed build model due to annotation `service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it";
+        let expected = "Service/web FailedBuildModel: Failed build model due to service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port TCP/80 gets a TCP listener, and only UDP can become QUIC; name only UDP ports; for TCP and QUIC on one port, give the Service a UDP port of the same number too and write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: \"true\"`";
         warnings_become(&stage, namespace, &[expected]).await?;
         stage.settle(QUIET, SOON).await?;
         warnings_are(&stage, namespace, &[expected]).await?;

@@ -777,6 +777,32 @@ fn pods_drain_by_the_label_of_their_namespace_or_their_own() {
     });
 }
 
+/// Only namespaces that ask for server ids wait for the controller.
+#[test]
+fn pods_get_server_ids_by_the_label_of_their_namespace() {
+    run(async {
+        let given = "{webhooks: {enabled: true}, objectSelector: {matchExpressions: [{key: team, operator: Exists}], matchLabels: {tier: web}}}";
+        let objects = rendered(&helm()?, &values(given)?)?;
+        let webhooks = items(the(&objects, "MutatingWebhookConfiguration")?, "/webhooks");
+        let name = Hook::ServerId.name();
+        let found = webhooks.iter().find(|webhook| text(webhook, "/name") == name).context(name)?;
+        let own = json!({"key": "app.kubernetes.io/name", "operator": "NotIn", "values": ["albatross", "aws-load-balancer-controller"]});
+        let enabled = json!({"key": "elbv2.k8s.aws/quic-server-id-inject", "operator": "In", "values": ["enabled"]});
+        assert_eq!(found["namespaceSelector"], json!({ "matchExpressions": [enabled] }));
+        let expected = json!({
+            "matchExpressions": [own, {"key": "team", "operator": "Exists"}], "matchLabels": {"tier": "web"},
+        });
+        assert_eq!(found["objectSelector"], expected);
+        assert_eq!(text(found, "/failurePolicy"), "Fail");
+        assert_eq!(text(found, "/clientConfig/service/path"), Hook::ServerId.path());
+        assert_eq!(
+            found["rules"],
+            json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}])
+        );
+        Ok(())
+    });
+}
+
 /// One test for all that needs a cluster, as an installation of Helm's takes a while.
 #[test]
 fn the_cluster_takes_it_and_it_takes_the_place_of_the_other() {

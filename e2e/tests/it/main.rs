@@ -27,6 +27,7 @@ mod multi_cluster;
 mod network_paths;
 mod outside;
 mod program;
+mod quic;
 mod readiness;
 mod restarts;
 mod rights;

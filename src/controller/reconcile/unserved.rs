@@ -60,13 +60,7 @@ struct Label {
     what: &'static str,
 }
 
-const LABELS: [Label; 3] = [
-    Label {
-        kind: NAMESPACE,
-        key: "elbv2.k8s.aws/quic-server-id-inject",
-        value: "enabled",
-        what: "QUIC server id, also where their annotation service.beta.kubernetes.io/aws-load-balancer-quic-enabled-containers asks for one",
-    },
+const LABELS: [Label; 2] = [
     Label {
         kind: NAMESPACE,
         key: "elbv2.k8s.aws/alb-target-control-agent-injection",
@@ -273,7 +267,7 @@ mod tests {
             (
                 "/api/v1/namespaces",
                 vec![
-                    labelled(namespace("off"), QUIC, "disabled"),
+                    labelled(namespace("off"), AGENT, "disabled"),
                     labelled(labelled(namespace("shop"), QUIC, "enabled"), AGENT, "enabled"),
                 ],
             ),
@@ -289,7 +283,6 @@ mod tests {
         the cluster has Gateways, for example shop/outer: albatross does not serve them; their AWS resources stay unchanged, and one with aws-load-balancer-controller's finalizer is not deleted without that controller
         the cluster has GlobalAccelerators, for example shop/world: albatross does not serve them; their AWS resources stay unchanged, and one with aws-load-balancer-controller's finalizer is not deleted without that controller
         the cluster has ALBTargetControlConfigs, for example shop/agent: albatross does not serve them; no pod gets an agent of the target optimizer
-        the label elbv2.k8s.aws/quic-server-id-inject=enabled has no effect, for example on the Namespace shop: albatross does not serve it, and pods that are created get no QUIC server id, also where their annotation service.beta.kubernetes.io/aws-load-balancer-quic-enabled-containers asks for one
         the label elbv2.k8s.aws/alb-target-control-agent-injection=enabled has no effect, for example on the Namespace shop: albatross does not serve it, and pods that are created get no agent of the target optimizer
         the label elbv2.k8s.aws/alb-target-control-agent-inject=true has no effect, for example on the Pod shop/web-1: albatross does not serve it, and pods that are created get no agent of the target optimizer
         ");
@@ -314,6 +307,7 @@ mod tests {
         assert_eq!(unserved(&client(BTreeMap::new(), 404), "").await, [] as [&str; 0]);
     }
 
+    /// A label that is served.
     const QUIC: &str = "elbv2.k8s.aws/quic-server-id-inject";
     const AGENT: &str = "elbv2.k8s.aws/alb-target-control-agent-injection";
     const POD_AGENT: &str = "elbv2.k8s.aws/alb-target-control-agent-inject";

@@ -12,6 +12,7 @@ use albatross_core::{
     desired::BuildConfig,
     facts::secrets::RequiredLabel,
     model::{Tags, Value, VpcId},
+    quic::{DEFAULT_VARIABLE, EnvironmentVariable},
 };
 
 /// Flags of `albatross controller`.
@@ -125,6 +126,9 @@ pub struct ControllerFlags {
     /// Lets the webhook for pods give them readiness gates
     #[arg(long, env = "ENABLE_POD_READINESS_GATE_INJECT", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_pod_readiness_gate_inject: bool,
+    /// Environment variable with the QUIC server id of a container: the webhook gives it to pods, and targets are registered with its value
+    #[arg(long, env = "QUIC_ENVIRONMENT_VARIABLE_NAME", default_value = DEFAULT_VARIABLE)]
+    pub quic_environment_variable_name: String,
     /// PEM file with the certificate authorities that sign the API server's client certificate; if given, the webhooks answer only a client with a certificate of theirs
     #[arg(long, env = "KUBE_CA_PEM_FILEPATH")]
     pub kube_ca_pem_filepath: Option<PathBuf>,
@@ -180,7 +184,6 @@ flags_without_effect!(
     enable_waf,
     aws_vpc_tag_key,
     aws_vpc_cache_ttl,
-    quic_environment_variable_name,
     service_max_concurrent_reconciles,
     gateway_class_max_concurrent_reconciles,
     gateway_max_concurrent_reconciles,
@@ -313,6 +316,15 @@ impl ControllerFlags {
             let message = format!("`{text}` is not a valid label; write `key=value`, as Secrets carry it");
             flag_error("required-secrets-label", message)
         })
+    }
+
+    /// `--quic-environment-variable-name`
+    ///
+    /// # Errors
+    /// When it cannot be the name of an environment variable.
+    pub fn server_id_variable(&self) -> Result<EnvironmentVariable, FlagError> {
+        let variable = EnvironmentVariable::new(&self.quic_environment_variable_name);
+        variable.map_err(|invalid| flag_error("quic-environment-variable-name", invalid.to_string()))
     }
 
     /// Returns the flags and feature gates that were given and that nothing reads, whatever their values, as they are written.

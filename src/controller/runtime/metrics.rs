@@ -82,9 +82,10 @@ pub struct Metrics {
     master: Family<OfName, Gauge>,
     lease: String,
     readiness_gates: Family<Binding, Histogram>,
+    without_server_id: Family<Binding, Gauge>,
 }
 
-/// The labels of a TargetGroupBinding in `awslbc_readiness_gate_ready_seconds`.
+/// The labels of a TargetGroupBinding.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Binding {
     namespace: String,
@@ -323,6 +324,7 @@ impl Metrics {
             master: Family::default(),
             lease: lease.to_owned(),
             readiness_gates: Family::new_with_constructor(|| Histogram::new(GATE_SECONDS)),
+            without_server_id: Family::default(),
         };
         // The encoder appends `_total` to the names of counters and a full stop to descriptions.
         metrics.register_passes();
@@ -490,6 +492,11 @@ impl Metrics {
             "Seconds that a pod waited at its readiness gate until AWS found it healthy",
             self.readiness_gates.clone(),
         );
+        registry.register(
+            "awslbc_quic_target_missing_server_id",
+            "Pods that are not registered as targets of a binding because they have no QUIC server id; absent where there are none",
+            self.without_server_id.clone(),
+        );
         self.leader(false);
     }
 
@@ -541,7 +548,19 @@ impl Metrics {
 
     /// Removes the metrics of a deleted TargetGroupBinding.
     pub fn remove_binding(&self, namespace: &str, name: &str) {
-        self.readiness_gates.remove(&Binding { namespace: namespace.to_owned(), name: name.to_owned() });
+        let binding = Binding { namespace: namespace.to_owned(), name: name.to_owned() };
+        self.readiness_gates.remove(&binding);
+        self.without_server_id.remove(&binding);
+    }
+
+    /// Shows the number of pods that are no targets of a TargetGroupBinding because they have no QUIC server id.
+    pub fn quic_targets_without_server_id(&self, namespace: &str, name: &str, pods: usize) {
+        let binding = Binding { namespace: namespace.to_owned(), name: name.to_owned() };
+        if pods == 0 {
+            self.without_server_id.remove(&binding);
+        } else {
+            self.without_server_id.get_or_create(&binding).set(i64::try_from(pods).unwrap_or(i64::MAX));
+        }
     }
 
     /// Records how long a pod waited at its readiness gate for a TargetGroupBinding.

@@ -1,6 +1,7 @@
 //! Serves the admission webhooks over TLS, in every replica; [`albatross_core::admission`] decides the responses.
 
 pub(crate) mod certificates;
+mod server_ids;
 mod target_groups;
 
 use std::{
@@ -52,7 +53,7 @@ use crate::controller::{
         rotator::CertificateRotator,
         served::{Files, Served},
     },
-    webhooks::target_groups::TargetGroups,
+    webhooks::{server_ids::ServerIds, target_groups::TargetGroups},
 };
 use albatross_aws::AwsReader;
 use albatross_core::{
@@ -124,6 +125,7 @@ struct Reviewer {
     /// [`Rules::no_sleep`], which ends with an upgrade of the API server.
     no_sleep: Arc<AtomicBool>,
     target_groups: TargetGroups,
+    server_ids: ServerIds,
     metrics: Arc<Metrics>,
 }
 
@@ -132,6 +134,7 @@ impl Reviewer {
         let request = review.request.as_ref()?;
         let answer = match hook {
             Hook::TargetGroupBindingDefaults => self.target_groups.answer(request).await,
+            Hook::ServerId => self.server_ids.answer(request).await,
             _ => self.answer(hook, request),
         };
         if let Some(why) = &answer.denied {
@@ -443,6 +446,7 @@ pub(crate) async fn serve(
         rules: flags.webhook_rules(),
         no_sleep: followed_version(client, version),
         target_groups: TargetGroups::new(Arc::clone(aws), &flags.cluster_name, vpc),
+        server_ids: ServerIds::new(client.clone(), watched.server_id_variable()),
         metrics,
     });
     let routes = routes(&reviewer);

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
+use super::server_ids::tests::Tracker;
 use super::*;
+use albatross_core::quic::EnvironmentVariable;
+
 use crate::controller::webhooks::certificates::{BUNDLE, Step, StoredCertificates, names, take};
 
 /// Returns AWS with the target group `cart`.
@@ -45,6 +48,7 @@ spec: {targetGroupARN: 'arn:one', targetType: ip, serviceRef: {name: cart, port:
         rules: Rules { inject_gates: true, ..Rules::default() },
         no_sleep: Arc::default(),
         target_groups: TargetGroups::new(Arc::new(aws()), "demo", &VpcId::new("vpc-1")),
+        server_ids: ServerIds::new(Tracker::default().client(), EnvironmentVariable::default()),
         metrics: Arc::default(),
     })
 }

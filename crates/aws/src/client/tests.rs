@@ -10,7 +10,7 @@ use aws_config::{
 
 use super::*;
 use crate::testing::{permit, writer};
-use albatross_core::model::{Registration, SecurityGroupId, Target, TargetGroupArn};
+use albatross_core::model::{QuicServerId, Registration, SecurityGroupId, Target, TargetGroupArn};
 pub(super) use albatross_simulation::fake::{Fake, ec2, ec2_error, elb, elb_error};
 
 #[test]
@@ -62,6 +62,30 @@ impl CallObserver for Seen {
         assert!(seconds >= 0.0);
         self.0.lock().unwrap().push(format!("{service} {operation} {result:?} after {retries} retries"));
     }
+}
+
+#[tokio::test]
+async fn server_ids_of_quic_are_sent_and_read() {
+    const TARGETS: &str = "<TargetHealthDescriptions><member><Target><Id>10.0.0.1</Id><Port>443</Port><QuicServerId>0x0123456789abcdef</QuicServerId></Target></member><member><Target><Id>10.0.0.2</Id><Port>443</Port></Target></member></TargetHealthDescriptions>";
+    let fake = Fake::start(|call| {
+        let answer = if call.action == "DescribeTargetHealth" { TARGETS } else { "" };
+        std::future::ready(elb(&call.action, answer))
+    })
+    .await;
+    let aws = writer(crate::testing::at(&fake.endpoint, None));
+    let target = |id: &str| Target { id: id.to_owned(), port: 443 };
+    let id = QuicServerId::new(0x0123_4567_89ab_cdef);
+    let with_id = Registration { quic_server_id: Some(id), ..target("10.0.0.1").into() };
+    let both = [with_id, target("10.0.0.2").into()];
+    aws.register_targets(&group(), &both).await.unwrap();
+    aws.deregister_targets(&group(), &both).await.unwrap();
+    for call in fake.calls() {
+        let sent = |number: usize| call.params.get(&format!("Targets.member.{number}.QuicServerId")).cloned();
+        assert_eq!([sent(1), sent(2)], [Some("0x0123456789abcdef".to_owned()), None], "{}", call.action);
+    }
+    let health = aws.describe_target_health(&group()).await.unwrap();
+    let ids: Vec<_> = health.into_values().map(|health| health.quic_server_id).collect();
+    assert_eq!(ids, [Some(id), None]);
 }
 
 #[tokio::test]

@@ -187,8 +187,10 @@ fn listeners_without_tls_have_neither_policies_nor_certificate() {
         (elb::ProtocolEnum::Tcp, Some(ListenerProtocol::Tcp), false),
         (elb::ProtocolEnum::Udp, Some(ListenerProtocol::Udp), false),
         (elb::ProtocolEnum::TcpUdp, Some(ListenerProtocol::TcpUdp), false),
+        (elb::ProtocolEnum::Quic, Some(ListenerProtocol::Quic), false),
+        (elb::ProtocolEnum::TcpQuic, Some(ListenerProtocol::TcpQuic), false),
         // Of what is not known here nothing is left out.
-        (elb::ProtocolEnum::from("QUIC"), None, true),
+        (elb::ProtocolEnum::from("SCTP"), None, true),
     ] {
         assert_eq!(listener(&answer(protocol)), Some(expected(read, tls)));
     }

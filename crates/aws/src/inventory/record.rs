@@ -352,8 +352,9 @@ impl Inventory {
     /// Targets were registered. Nothing is recorded where the group's targets are not known.
     pub fn record_registered(&self, arn: &TargetGroupArn, targets: &[Registration]) {
         if let Some(known) = self.state().targets.get_mut(arn) {
-            known.extend(targets.iter().map(|Registration { target, zone }| {
-                (target.clone(), TargetHealth { zone: zone.clone(), ..TargetHealth::registering() })
+            known.extend(targets.iter().map(|Registration { target, zone, quic_server_id }| {
+                let (zone, quic_server_id) = (zone.clone(), *quic_server_id);
+                (target.clone(), TargetHealth { zone, quic_server_id, ..TargetHealth::registering() })
             }));
         }
     }

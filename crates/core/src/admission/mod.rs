@@ -7,6 +7,7 @@ mod drain;
 mod ingress;
 mod params;
 mod pod;
+pub mod server_id;
 mod service;
 
 #[cfg(test)]
@@ -54,6 +55,8 @@ pub enum Hook {
     Pod,
     /// Lets pods sleep before they end.
     Drain,
+    /// Gives pods behind QUIC their server ids.
+    ServerId,
     /// Gives Services of type LoadBalancer their class.
     Service,
     /// Checks Ingresses.
@@ -68,9 +71,10 @@ pub enum Hook {
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Pod,
         Self::Drain,
+        Self::ServerId,
         Self::Service,
         Self::Ingress,
         Self::IngressClassParams,
@@ -84,6 +88,7 @@ impl Hook {
         match self {
             Self::Pod => "mpod.elbv2.k8s.aws",
             Self::Drain => "mdrain.elbv2.k8s.aws",
+            Self::ServerId => "quicid.elbv2.k8s.aws",
             Self::Service => "mservice.elbv2.k8s.aws",
             Self::Ingress => "vingress.elbv2.k8s.aws",
             Self::IngressClassParams => "vingressclassparams.elbv2.k8s.aws",
@@ -98,6 +103,7 @@ impl Hook {
         match self {
             Self::Pod => "/mutate-v1-pod",
             Self::Drain => "/mutate-v1-pod-drain",
+            Self::ServerId => "/mutate-v1-pod-server-id",
             Self::Service => "/mutate-v1-service",
             Self::Ingress => "/validate-networking-v1-ingress",
             Self::IngressClassParams => "/validate-elbv2-k8s-aws-v1beta1-ingressclassparams",
@@ -138,8 +144,8 @@ pub fn answer(
         Hook::Ingress => snapshot
             .map_or_else(AdmissionResponse::allowed, |snapshot| ingress::answer(request, snapshot, config, rules)),
         Hook::IngressClassParams => params::answer(request),
-        // What depends on AWS is in `binding_defaults`.
-        Hook::TargetGroupBindingDefaults => AdmissionResponse::allowed(),
+        // What depends on AWS is in `binding_defaults`, and what depends on the ids of before in `server_id`.
+        Hook::TargetGroupBindingDefaults | Hook::ServerId => AdmissionResponse::allowed(),
         Hook::TargetGroupBinding => {
             snapshot.map_or_else(AdmissionResponse::allowed, |snapshot| binding::answer(request, snapshot, config))
         }

@@ -142,8 +142,14 @@ slim! {
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
     struct Pod { @metadata, spec: PodSpec, status: PodStatus }
-    struct PodSpec { node_name: Option<String>, containers: Vec<Container>, readiness_gates: Vec<PodReadinessGate> }
-    struct Container { ports: Vec<ContainerPort> }
+    struct PodSpec {
+        node_name: Option<String>,
+        containers: Vec<Container>,
+        init_containers: Vec<Container>,
+        readiness_gates: Vec<PodReadinessGate>,
+    }
+    struct Container { ports: Vec<ContainerPort>, env: Vec<Environment> }
+    struct Environment { name: String, value: Option<String> }
     struct ContainerPort { name: Option<String>, container_port: i32 }
     struct PodReadinessGate { condition_type: String }
     struct PodStatus { conditions: Vec<Condition>, #[serde(rename = "podIPs")] pod_ips: Vec<PodIp>, #[serde(rename = "podIP")] pod_ip: Option<String> }

@@ -35,6 +35,7 @@ impl<'a> Sources<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
         let Snapshot {
             scope: _,
+            server_id_variable: _,
             ingresses,
             ingress_classes: _,
             ingress_class_params: _,

@@ -80,6 +80,10 @@ string_enum! {
         Udp = "UDP",
         /// TCP and UDP on one port.
         TcpUdp = "TCP_UDP",
+        /// QUIC over UDP, passed on as it is: packets go to the target whose server id is in their connection id.
+        Quic = "QUIC",
+        /// TCP and QUIC on one port.
+        TcpQuic = "TCP_QUIC",
     }
     /// The protocol from the load balancer to targets.
     TargetGroupProtocol {
@@ -95,6 +99,10 @@ string_enum! {
         Udp = "UDP",
         /// TCP and UDP on one port.
         TcpUdp = "TCP_UDP",
+        /// QUIC over UDP, passed on as it is: packets go to the target whose server id is in their connection id.
+        Quic = "QUIC",
+        /// TCP and QUIC on one port.
+        TcpQuic = "TCP_QUIC",
     }
     /// The protocol of health checks.
     HealthCheckProtocol {
@@ -154,10 +162,22 @@ impl TargetGroupProtocol {
     /// The protocols from Application Load Balancers to targets.
     pub const OF_APPLICATION_LOAD_BALANCERS: &'static [&'static str] = &["HTTP", "HTTPS"];
 
-    /// Returns true if UDP is forwarded.
+    /// Returns true if UDP is forwarded, which QUIC runs over.
     #[must_use]
     pub fn has_udp(self) -> bool {
-        matches!(self, Self::Udp | Self::TcpUdp)
+        matches!(self, Self::Udp | Self::TcpUdp | Self::Quic | Self::TcpQuic)
+    }
+
+    /// Returns true if TCP is forwarded, so that its port also answers health checks.
+    #[must_use]
+    pub fn has_tcp(self) -> bool {
+        !matches!(self, Self::Udp | Self::Quic)
+    }
+
+    /// Returns true if AWS takes only targets with a QUIC server id.
+    #[must_use]
+    pub fn is_quic(self) -> bool {
+        matches!(self, Self::Quic | Self::TcpQuic)
     }
 }
 

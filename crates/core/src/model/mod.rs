@@ -14,6 +14,7 @@ mod network;
 mod network_settings;
 mod object;
 mod observed;
+mod quic;
 mod security_group;
 mod stack;
 mod stack_id;
@@ -50,6 +51,7 @@ pub use observed::{
     ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
     Opening,
 };
+pub use quic::{InvalidQuicServerId, QuicServerId};
 pub use security_group::{SecurityGroupRule, Source};
 pub use stack::{
     Binding, Frontend, FrontendListener, FrontendTargetGroup, FrozenMembers, Listener, ListenerShare, LoadBalancer,

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::QuicServerId;
+
 /// A member of a target group: an instance's id or an address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Target {
@@ -29,18 +31,21 @@ pub struct Registration {
     pub target: Target,
     /// `AvailabilityZone`: needed for an address outside of the target group's VPC, [`EVERY_ZONE`] or a zone's name.
     pub zone: Option<String>,
+    /// `QuicServerId`: needed for target groups of QUIC. It cannot be changed as long as the target is registered.
+    pub quic_server_id: Option<QuicServerId>,
 }
 
 impl From<Target> for Registration {
     fn from(target: Target) -> Self {
-        Self { target, zone: None }
+        Self { target, zone: None, quic_server_id: None }
     }
 }
 
 impl fmt::Display for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.target.fmt(f)?;
-        self.zone.as_ref().map_or(Ok(()), |zone| write!(f, " in {zone}"))
+        self.zone.as_ref().map_or(Ok(()), |zone| write!(f, " in {zone}"))?;
+        self.quic_server_id.map_or(Ok(()), |id| write!(f, " as {id}"))
     }
 }
 
@@ -126,6 +131,8 @@ pub struct TargetHealth {
     pub description: Option<String>,
     /// `Target.AvailabilityZone`, as it was registered.
     pub zone: Option<String>,
+    /// `Target.QuicServerId`, as it was registered.
+    pub quic_server_id: Option<QuicServerId>,
 }
 
 impl TargetHealth {
@@ -137,6 +144,7 @@ impl TargetHealth {
             reason: Some("Elb.RegistrationInProgress".to_owned()),
             description: Some("Target registration is in progress".to_owned()),
             zone: None,
+            quic_server_id: None,
         }
     }
 }

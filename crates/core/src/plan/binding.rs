@@ -86,6 +86,8 @@ pub fn spec(
             TargetGroupProtocol::Tls => crd::TargetGroupProtocol::Tls,
             TargetGroupProtocol::Udp => crd::TargetGroupProtocol::Udp,
             TargetGroupProtocol::TcpUdp => crd::TargetGroupProtocol::TcpUdp,
+            TargetGroupProtocol::Quic => crd::TargetGroupProtocol::Quic,
+            TargetGroupProtocol::TcpQuic => crd::TargetGroupProtocol::TcpQuic,
         }),
         multi_cluster_target_group: binding.multi_cluster.then_some(true),
         service_ref: crd::ServiceReference { name: binding.service.clone(), port: port(&binding.service_port) },

@@ -45,6 +45,8 @@ pub fn listener(protocol: ListenerProtocol) -> Attributes {
             attributes(&[("routing.http.response.server.enabled", "true")])
         }
         ListenerProtocol::Tcp | ListenerProtocol::TcpUdp => attributes(&[("tcp.idle_timeout.seconds", "350")]),
-        ListenerProtocol::Tls | ListenerProtocol::Udp => Attributes::new(),
+        ListenerProtocol::Tls | ListenerProtocol::Udp | ListenerProtocol::Quic | ListenerProtocol::TcpQuic => {
+            Attributes::new()
+        }
     }
 }

@@ -13,12 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use from_files::{Loaded, Problem, SourceLocation, from_documents, from_paths};
 pub use placeholder::placeholder;
 pub use records::{
-    AddressFamily, Backend, BackendPort, ClassParameters, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState,
-    HttpPath, HttpRule, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, PodPort, PodReference,
-    Readiness, ReadinessGate, Service, ServicePort, StatusEntry, TargetGroupBinding,
+    AddressFamily, Backend, BackendPort, ClassParameters, ContainerServerId, EndpointAddress, EndpointSlice,
+    EndpointSlicePort, GateState, HttpPath, HttpRule, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod,
+    PodPort, PodReference, Readiness, ReadinessGate, Service, ServicePort, StatusEntry, TargetGroupBinding,
 };
 
-use crate::model::ObjectName;
+use crate::{model::ObjectName, quic::EnvironmentVariable};
 
 /// The objects of one kind, by name.
 pub type Objects<T> = BTreeMap<ObjectName, T>;
@@ -40,6 +40,8 @@ pub enum Scope {
 pub struct Snapshot {
     /// The scope; it decides if an object that is absent here does not exist.
     pub scope: Scope,
+    /// The environment variable with the QUIC server ids of pods.
+    pub server_id_variable: EnvironmentVariable,
     /// All Ingresses, also those of other classes.
     pub ingresses: Objects<Ingress>,
     /// By name; cluster-scoped.

@@ -9,7 +9,7 @@ use k8s_openapi::{
 use crate::{
     api::{crd, kubernetes as wire, readiness},
     drain,
-    model::{ObjectName, PortReference},
+    model::{ObjectName, PortReference, QuicServerId},
 };
 
 fn name_of(metadata: &ObjectMeta) -> ObjectName {
@@ -565,6 +565,32 @@ pub struct Pod {
     pub network_interface: Option<String>,
     /// Its readiness gates that are about target groups. Most pods have none.
     pub gates: Box<[ReadinessGate]>,
+    /// The environment variables of its containers, then of its init containers, whose value may be a QUIC server id. Most pods have
+    /// none.
+    pub server_ids: Box<[ContainerServerId]>,
+}
+
+/// An environment variable of a container whose value may be a QUIC server id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerServerId {
+    /// Its name; the controller's flag decides which one counts.
+    pub variable: String,
+    /// Its value.
+    pub id: QuicServerId,
+    /// The ports of the container.
+    pub ports: Box<[u16]>,
+}
+
+/// Returns the variables of containers whose value may be a QUIC server id.
+fn server_ids<'a>(containers: impl Iterator<Item = &'a wire::Container>) -> Box<[ContainerServerId]> {
+    let of = |container: &'a wire::Container| {
+        let ports = || container.ports.iter().filter_map(|port| u16::try_from(port.container_port).ok()).collect();
+        container.env.iter().filter_map(move |variable| {
+            let id = QuicServerId::from_base64(variable.value.as_deref()?)?;
+            Some(ContainerServerId { variable: variable.name.clone(), id, ports: ports() })
+        })
+    };
+    containers.flat_map(of).collect()
 }
 
 /// A readiness gate that is about a target group.
@@ -628,6 +654,7 @@ impl From<wire::Pod> for Pod {
         if addresses.is_empty() {
             addresses.extend(status.pod_ip);
         }
+        let server_ids = server_ids(spec.containers.iter().chain(&spec.init_containers));
         Self {
             name: name_of(&metadata),
             uid: metadata.uid.unwrap_or_default(),
@@ -643,6 +670,7 @@ impl From<wire::Pod> for Pod {
                 .collect(),
             network_interface: metadata.annotations.and_then(|mut a| a.remove("vpc.amazonaws.com/pod-eni")),
             gates: gates(spec.readiness_gates, &status.conditions),
+            server_ids,
         }
     }
 }

@@ -1,6 +1,10 @@
 //! From a TargetGroupBinding to the desired targets of its group: pods that serve, or nodes that may take traffic.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -9,7 +13,8 @@ use crate::{
         crd::target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
         selector::{UnknownOperator, selects},
     },
-    model::{ObjectName, PortReference, Target},
+    model::{ObjectName, PortReference, QuicServerId, Target},
+    quic::server_id,
     snapshot::{
         AddressFamily, EndpointAddress, EndpointSlice, Node, Pod, PodReference, Readiness, Service, ServicePort,
         Snapshot, TargetGroupBinding, in_namespace,
@@ -41,6 +46,8 @@ pub enum TargetOwner {
         name: ObjectName,
         /// The UID, which distinguishes it from others of its name.
         uid: String,
+        /// The server id with which it is registered, behind QUIC.
+        quic_server_id: Option<QuicServerId>,
     },
     /// A node, at the Service's node port.
     Node(String),
@@ -50,9 +57,26 @@ impl TargetOwner {
     /// Returns the pod, where it is one that still exists.
     #[must_use]
     pub fn pod<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Pod> {
-        let Self::Pod { name, uid } = self else { return None };
+        let Self::Pod { name, uid, .. } = self else { return None };
         snapshot.pods.get(name).filter(|pod| pod.uid == *uid)
     }
+
+    /// Returns the server id with which the target is registered.
+    #[must_use]
+    pub fn quic_server_id(&self) -> Option<QuicServerId> {
+        match self {
+            Self::Pod { quic_server_id, .. } => *quic_server_id,
+            Self::Node(_) => None,
+        }
+    }
+}
+
+/// Returns the texts that distinguish targets from others: of a target with a server id, that belongs to it.
+pub fn identities(targets: &BTreeMap<Target, TargetOwner>) -> impl Iterator<Item = String> {
+    targets.iter().map(|(target, owner)| match owner.quic_server_id() {
+        Some(id) => format!("{target}:{id}"),
+        None => target.to_string(),
+    })
 }
 
 impl fmt::Display for TargetOwner {
@@ -82,6 +106,8 @@ pub enum Resolution {
         targets: BTreeMap<Target, TargetOwner>,
         /// The endpoints that were skipped although no setting requests that; without the pods that are only not ready.
         skipped: Vec<Skipped>,
+        /// The pods that are none because they have no QUIC server id, which the target group needs.
+        without_server_id: BTreeSet<ObjectName>,
     },
     /// The Service, or its port, does not exist: nothing is registered.
     BackendMissing {
@@ -109,6 +135,9 @@ pub enum UnresolvableBinding {
         /// The port.
         port: u16,
     },
+    /// A node has no server id.
+    #[error("the target group is of QUIC, which takes its targets only with a server id each, and instances have none")]
+    QuicToNodes,
     /// The node selector cannot be read.
     #[error("spec.nodeSelector: operator `{0}` is not known")]
     SelectorOperator(String),
@@ -121,6 +150,7 @@ impl UnresolvableBinding {
         match self {
             Self::NoNodePorts { .. } => "make the Service's type NodePort or LoadBalancer, or use the target type ip",
             Self::NoNodePort { .. } => "set allocateLoadBalancerNodePorts: true, or use the target type ip",
+            Self::QuicToNodes => "use a target group of the target type ip, whose pods have server ids",
             Self::SelectorOperator(_) => "use In, NotIn, Exists or DoesNotExist",
         }
     }
@@ -156,8 +186,14 @@ pub fn resolve(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Result<Reso
     };
     match binding.spec.target_type {
         Some(TargetType::Ip) => Ok(pods(snapshot, binding, service, port)),
+        Some(TargetType::Instance) | None if is_quic(binding) => Err(UnresolvableBinding::QuicToNodes),
         Some(TargetType::Instance) | None => nodes(snapshot, binding, service, port),
     }
+}
+
+/// Returns true if AWS takes the targets of a binding only with a QUIC server id.
+fn is_quic(binding: &TargetGroupBinding) -> bool {
+    matches!(binding.spec.target_group_protocol, Some(TargetGroupProtocol::Quic | TargetGroupProtocol::TcpQuic))
 }
 
 /// Returns the port that a reference means. TCP and UDP may share a number, and have different node ports.
@@ -212,7 +248,9 @@ pub fn ready_pods<'a>(
     let at_port = |slice: &&EndpointSlice| {
         slice.family == family && slice.ports.iter().any(|p| port.name.is_empty() || p.name == port.name)
     };
-    let may_serve = |pod: Option<&Pod>| pod.is_none_or(|pod| !ends(Some(service), pod));
+    // The ports of a pod's server ids are not looked at: with any of them it can be a target.
+    let can_serve = |pod: &Pod| !is_quic(binding) || server_id(pod, &snapshot.server_id_variable, 0).is_some();
+    let may_serve = |pod: Option<&Pod>| pod.is_none_or(|pod| !ends(Some(service), pod) && can_serve(pod));
     let is_ready =
         |e: &&EndpointAddress| e.ready.unwrap_or(true) && may_serve(pod_of(snapshot, &service.name.namespace, e));
     let ready = slices.iter().filter(at_port).flat_map(|slice| &slice.endpoints).filter(is_ready);
@@ -304,6 +342,7 @@ fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, po
     let mut targets = BTreeMap::new();
     let mut perhaps = BTreeMap::new();
     let mut skipped = Vec::new();
+    let mut without_server_id = BTreeSet::new();
     for slice in slices {
         let numbers = || slice.ports.iter().filter(|p| port.name.is_empty() || p.name == port.name).map(|p| p.number);
         for endpoint in &slice.endpoints {
@@ -322,13 +361,20 @@ fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, po
                 Readiness::NotReady => continue,
             };
             for number in numbers() {
-                let owner = TargetOwner::Pod { name: pod.name.clone(), uid: pod.uid.clone() };
+                let id = is_quic(binding).then(|| server_id(pod, &snapshot.server_id_variable, number));
+                if id == Some(None) {
+                    without_server_id.insert(pod.name.clone());
+                    continue;
+                }
+                let (name, uid) = (pod.name.clone(), pod.uid.clone());
+                let owner = TargetOwner::Pod { name, uid, quic_server_id: id.flatten() };
                 bucket.insert(target(&endpoint.address, number), owner);
             }
         }
     }
     // Nodes that have fallen silent may still serve: better than nothing.
-    Resolution::Targets { targets: if targets.is_empty() { perhaps } else { targets }, skipped }
+    let targets = if targets.is_empty() { perhaps } else { targets };
+    Resolution::Targets { targets, skipped, without_server_id }
 }
 
 fn nodes(
@@ -369,7 +415,8 @@ fn nodes(
                 .push(Skipped { what: node.name.name.clone(), why: "its spec.providerID names no EC2 instance (yet)" }),
         }
     }
-    Ok(Resolution::Targets { targets: if targets.is_empty() { perhaps } else { targets }, skipped })
+    let targets = if targets.is_empty() { perhaps } else { targets };
+    Ok(Resolution::Targets { targets, skipped, without_server_id: BTreeSet::new() })
 }
 
 /// Returns true if a node may be a target.

@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{HealthState, Target, TargetHealth};
+use crate::model::{HealthState, QuicServerId, Target, TargetHealth};
 
 use super::endpoints::target;
 
 /// The most targets of one RegisterTargets or DeregisterTargets call.
 pub const MAX_PER_CALL: usize = 200;
 
-/// The calls that bring a target group to its desired targets, in their order: registering comes first, so that a rolling
-/// update never leaves the group with less than it had.
+/// The calls that bring a target group to its desired targets, in their order. Registering comes before deregistering what is not
+/// desired, so that a rolling update never leaves the group with less than it had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetPlan {
+    /// The targets that are registered with another QUIC server id than the desired one: a successor has the address of a pod. AWS
+    /// changes no id, so they are deregistered first; they are among those to register.
+    pub replaced: Vec<Target>,
     /// The targets to register, one call each.
     pub register: Vec<Vec<Target>>,
     /// The targets that are registered and not desired; [`safe_to_deregister`] returns the targets to deregister now.
@@ -25,7 +28,7 @@ impl TargetPlan {
     /// Returns true if there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.register.is_empty() && self.surplus.is_empty()
+        self.replaced.is_empty() && self.register.is_empty() && self.surplus.is_empty()
     }
 }
 
@@ -90,27 +93,43 @@ pub fn safe_to_deregister(
 }
 
 /// Returns targets in calls of at most [`MAX_PER_CALL`].
-pub(super) fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
+#[must_use]
+pub fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
     targets.chunks(MAX_PER_CALL).map(<[Target]>::to_vec).collect()
 }
 
-/// Compares the desired targets of a group with its observed ones. `most` is the limit on targets in one group, where there is one.
+/// Compares the desired targets of a group with its observed ones. `server_id` returns the QUIC server id that a target is to have;
+/// `most` is the limit on targets in one group, where there is one.
 #[must_use]
-pub fn plan(wanted: &BTreeSet<Target>, present: &BTreeMap<Target, TargetHealth>, most: Option<usize>) -> TargetPlan {
+pub fn plan(
+    wanted: &BTreeSet<Target>,
+    server_id: impl Fn(&Target) -> Option<QuicServerId>,
+    present: &BTreeMap<Target, TargetHealth>,
+    most: Option<usize>,
+) -> TargetPlan {
     // AWS may write an IPv6 address in another form than Kubernetes does.
-    let registered: BTreeMap<Target, &Target> = present
+    let registered: BTreeMap<Target, (&Target, &TargetHealth)> = present
         .iter()
         .filter(|(_, health)| !is_draining(health))
-        .map(|(written, _)| (target(&written.id, written.port), written))
+        .map(|(written, health)| (target(&written.id, written.port), (written, health)))
         .collect();
-    let mut register: Vec<Target> = wanted.iter().filter(|target| !registered.contains_key(*target)).cloned().collect();
+    // Of a target without a known id it is not assumed that it has another one.
+    let has_other_id = |target: &Target, health: &TargetHealth| {
+        health.quic_server_id.is_some_and(|has| server_id(target).is_some_and(|wanted| wanted != has))
+    };
+    let of_predecessors =
+        registered.iter().filter(|(target, (_, health))| wanted.contains(*target) && has_other_id(target, health));
+    let (mut register, replaced): (Vec<Target>, Vec<Target>) =
+        of_predecessors.map(|(target, (written, _))| (target.clone(), (*written).clone())).unzip();
+    register.extend(wanted.iter().filter(|target| !registered.contains_key(*target)).cloned());
     let kept = wanted.len() - register.len();
     let room = most.map_or(usize::MAX, |most| most.saturating_sub(kept));
     let left_out = register.split_off(room.min(register.len()));
     let surplus = registered.iter().filter(|(target, _)| !wanted.contains(*target));
     TargetPlan {
+        replaced,
         register: batches(register),
-        surplus: surplus.map(|(_, written)| (*written).clone()).collect(),
+        surplus: surplus.map(|(_, (written, _))| (*written).clone()).collect(),
         left_out,
     }
 }
@@ -124,7 +143,13 @@ mod tests {
     }
 
     fn present(names: &[(&str, &str)]) -> BTreeMap<Target, TargetHealth> {
-        let health = |state: &str| TargetHealth { state: state.into(), reason: None, description: None, zone: None };
+        let health = |state: &str| TargetHealth {
+            state: state.into(),
+            reason: None,
+            description: None,
+            zone: None,
+            quic_server_id: None,
+        };
         names.iter().map(|(name, state)| (Target { id: (*name).to_owned(), port: 80 }, health(state))).collect()
     }
 
@@ -166,26 +191,62 @@ mod tests {
                 vec!["a"],
             ),
         ] {
-            let expected =
-                TargetPlan { register: one(&register), surplus: targets(&deregister), left_out: targets(&left_out) };
+            let (register, surplus) = (one(&register), targets(&deregister));
+            let expected = TargetPlan { replaced: vec![], register, surplus, left_out: targets(&left_out) };
             let wanted = targets(&wanted).into_iter().collect();
-            assert_eq!(plan(&wanted, &present(&has), most), expected, "{case}");
+            assert_eq!(plan(&wanted, |_| None, &present(&has), most), expected, "{case}");
         }
     }
 
     #[test]
     fn another_port_is_another_target() {
-        let plan = plan(&[target("a", 81)].into(), &present(&[("a", "healthy")]), None);
+        let plan = plan(&[target("a", 81)].into(), |_| None, &present(&[("a", "healthy")]), None);
         assert_eq!((plan.register, plan.surplus), (vec![vec![target("a", 81)]], targets(&["a"])));
     }
 
     #[test]
     fn another_spelling_of_an_address_is_the_same_target() {
         let has = present(&[("2001:DB8:0::1", "healthy"), ("2001:db8:0:0::2", "healthy")]);
-        let plan = plan(&[target("2001:db8::1", 80)].into(), &has, None);
+        let plan = plan(&[target("2001:db8::1", 80)].into(), |_| None, &has, None);
         // The targets to remove are named as AWS names them.
         let gone = Target { id: "2001:db8:0:0::2".to_owned(), port: 80 };
         assert_eq!((plan.register, plan.surplus), (vec![], vec![gone]));
+    }
+
+    #[test]
+    fn another_server_id_is_another_registration() {
+        let id = |number: Option<u64>| number.map(QuicServerId::new);
+        for (case, state, has, wants, replaced, registers) in [
+            ("the same", "healthy", Some(1), Some(1), false, false),
+            ("that of another pod", "healthy", Some(1), Some(2), true, true),
+            ("the other one drains", "draining", Some(1), Some(2), false, true),
+            ("AWS reports none", "healthy", None, Some(2), false, false),
+            ("none is wanted", "healthy", Some(1), None, false, false),
+        ] {
+            let mut present = present(&[("FD00:0::1", state)]);
+            present.values_mut().for_each(|health| health.quic_server_id = id(has));
+            let wanted = [target("fd00::1", 80)].into();
+            let plan = plan(&wanted, |_| id(wants), &present, Some(1));
+            let written = Target { id: "FD00:0::1".to_owned(), port: 80 };
+            assert_eq!(plan.replaced, if replaced { vec![written] } else { vec![] }, "{case}");
+            assert_eq!(plan.register, if registers { vec![targets(&["fd00::1"])] } else { vec![] }, "{case}");
+            assert_eq!((plan.surplus, plan.left_out), (vec![], vec![]), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_target_keeps_its_room() {
+        let mut present = present(&[("b", "healthy")]);
+        present.values_mut().for_each(|health| health.quic_server_id = Some(QuicServerId::new(1)));
+        let wanted = targets(&["a", "b"]).into_iter().collect();
+        let plan = plan(&wanted, |_| Some(QuicServerId::new(2)), &present, Some(1));
+        let expected = TargetPlan {
+            replaced: targets(&["b"]),
+            register: vec![targets(&["b"])],
+            surplus: vec![],
+            left_out: targets(&["a"]),
+        };
+        assert_eq!(plan, expected);
     }
 
     #[test]
@@ -193,7 +254,7 @@ mod tests {
         let wanted = (0..401).map(|n| target(&format!("i-{n}"), 80)).collect();
         let names: Vec<String> = (0..201).map(|n| format!("i-old-{n}")).collect();
         let has = present(&names.iter().map(|name| (name.as_str(), "healthy")).collect::<Vec<_>>());
-        let plan = plan(&wanted, &has, None);
+        let plan = plan(&wanted, |_| None, &has, None);
         assert_eq!(plan.register.iter().map(Vec::len).collect::<Vec<_>>(), [200, 200, 1]);
         let gone = safe_to_deregister(plan.surplus, Unregistered::default(), |_| TargetState::Gone);
         assert_eq!(gone.iter().map(Vec::len).collect::<Vec<_>>(), [200, 1]);

@@ -150,7 +150,13 @@ mod tests {
 
     #[test]
     fn only_own_targets_may_go() {
-        let health = || TargetHealth { state: HealthState::Healthy, reason: None, description: None, zone: None };
+        let health = || TargetHealth {
+            state: HealthState::Healthy,
+            reason: None,
+            description: None,
+            zone: None,
+            quic_server_id: None,
+        };
         for (case, present, desired, recorded, of_others, left) in [
             ("others' targets", vec!["a", "x"], vec!["a"], Some(vec!["a"]), vec![], vec!["a"]),
             ("one of ours that is to go", vec!["a", "b", "x"], vec!["a"], Some(vec!["a", "b"]), vec![], vec!["a", "b"]),
@@ -178,7 +184,13 @@ mod tests {
 
     #[test]
     fn what_is_left_to_a_binding_without_a_record_of_it_is_kept() {
-        let health = |state: HealthState| TargetHealth { state, reason: None, description: None, zone: None };
+        let health = |state: HealthState| TargetHealth {
+            state,
+            reason: None,
+            description: None,
+            zone: None,
+            quic_server_id: None,
+        };
         let written = |id: &str| Target { id: id.to_owned(), port: 80 };
         let mut present: BTreeMap<Target, TargetHealth> =
             ["a", "b", "FD00:0::1", "x"].iter().map(|id| (written(id), health(HealthState::Healthy))).collect();
@@ -208,7 +220,8 @@ mod tests {
         ] {
             let one = |names: &[&str]| batches(set(names).into_iter().collect());
             let left_out: Vec<Target> = set(&left_out).into_iter().collect();
-            let mut plan = TargetPlan { register: one(&register), surplus: vec![target("x", 80)], left_out };
+            let mut plan =
+                TargetPlan { replaced: vec![], register: one(&register), surplus: vec![target("x", 80)], left_out };
             let expected = TargetPlan { register: one(&registers), ..plan.clone() };
             let added = confirm(&mut plan, &set(&["a", "b", "c"]), recorded.map(|names| set(&names)).as_ref());
             assert_eq!((plan, added), (expected, set(&unproven)), "{case}");
@@ -218,6 +231,7 @@ mod tests {
     #[test]
     fn the_record_has_every_target_that_may_be_registered_at_any_moment_of_a_change() {
         let plan = TargetPlan {
+            replaced: vec![],
             register: vec![vec![target("new", 80)]],
             surplus: vec![Target { id: "FD00:0::1".to_owned(), port: 80 }, target("old", 80)],
             left_out: vec![target("too-many", 80)],

@@ -202,6 +202,8 @@ pub(super) struct TargetGroup {
     pub targets: BTreeMap<(String, u16), Instant>,
     /// The zones of the targets, if the registration named one.
     pub zones: BTreeMap<(String, u16), String>,
+    /// The QUIC server ids of the targets.
+    pub server_ids: BTreeMap<(String, u16), String>,
     /// The states that a test has set.
     pub healths: BTreeMap<(String, u16), String>,
     /// The deregistered targets, with the time of their deregistration; each serves its open requests for a while.

@@ -254,6 +254,8 @@ fn forwards_to(protocol: &str) -> &'static [&'static str] {
         "TCP" => &["TCP", "TCP_UDP"],
         "TLS" => &["TCP", "TLS"],
         "UDP" => &["UDP", "TCP_UDP"],
+        "QUIC" => &["QUIC"],
+        "TCP_QUIC" => &["TCP_QUIC"],
         _ => &["TCP_UDP"],
     }
 }

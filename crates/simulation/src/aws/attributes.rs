@@ -3,6 +3,7 @@
 
 use super::{
     account::Session,
+    listeners::is_udp,
     wire::{Answer, Refusal, pairs, refusal},
 };
 use albatross_core::model::Attributes;
@@ -70,7 +71,7 @@ pub(super) fn of_target_group(protocol: &str, target_type: &str) -> Attributes {
             ("stickiness.type", "lb_cookie"),
         ])
     } else {
-        let keeps_address = target_type == "instance" || matches!(protocol, "UDP" | "TCP_UDP");
+        let keeps_address = target_type == "instance" || is_udp(protocol);
         attributes(&[
             ("deregistration_delay.connection_termination.enabled", "false"),
             ("preserve_client_ip.enabled", if keeps_address { "true" } else { "false" }),
@@ -150,7 +151,7 @@ impl Session<'_> {
     pub(super) fn modify_listener_attributes(&mut self) -> Answer {
         let wanted = self.wanted()?;
         let listener = self.listener(self.request.need("ListenerArn")?)?;
-        if matches!(listener.protocol.as_str(), "TLS" | "UDP") {
+        if matches!(listener.protocol.as_str(), "TLS" | "UDP" | "QUIC") {
             let message =
                 format!("Listener attributes are not supported for listeners with the {} protocol", listener.protocol);
             return Err(refusal("InvalidConfigurationRequest", message));

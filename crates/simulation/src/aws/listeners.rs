@@ -34,7 +34,11 @@ impl Listener {
 }
 
 pub(super) fn is_udp(protocol: &str) -> bool {
-    matches!(protocol, "UDP" | "TCP_UDP")
+    matches!(protocol, "UDP" | "TCP_UDP") || is_quic(protocol)
+}
+
+pub(super) fn is_quic(protocol: &str) -> bool {
+    matches!(protocol, "QUIC" | "TCP_QUIC")
 }
 
 /// Checks that AWS has a certificate. It has none whose ARN ends with `missing`.
@@ -153,11 +157,15 @@ impl Session<'_> {
         Ok(answer)
     }
 
-    /// Refuses UDP on a dualstack load balancer without source NAT.
+    /// Refuses UDP on a dualstack load balancer without source NAT, and QUIC on one in security groups.
     fn may_listen(&mut self, balancer: &str, protocol: &str) -> Result<(), Refusal> {
         let balancer = self.balancer(balancer)?;
         if is_udp(protocol) && balancer.has_ipv6() && !balancer.source_nat {
             let message = "UDP listeners of a dualstack load balancer require EnablePrefixForIpv6SourceNat";
+            return Err(refusal("InvalidConfigurationRequest", message));
+        }
+        if is_quic(protocol) && !balancer.security_groups.is_empty() {
+            let message = format!("{protocol} listeners are not supported on load balancers with security groups");
             return Err(refusal("InvalidConfigurationRequest", message));
         }
         Ok(())
@@ -307,7 +315,8 @@ fn overlap(one: &Listener, other: &Listener) -> bool {
 }
 
 fn check_protocol(protocol: &str, is_application: bool) -> Result<(), Refusal> {
-    let known: &[&str] = if is_application { &["HTTP", "HTTPS"] } else { &["TCP", "TLS", "UDP", "TCP_UDP"] };
+    let known: &[&str] =
+        if is_application { &["HTTP", "HTTPS"] } else { &["TCP", "TLS", "UDP", "TCP_UDP", "QUIC", "TCP_QUIC"] };
     let message = || format!("Listener protocol '{protocol}' must be one of '{}'", known.join(", "));
     if known.contains(&protocol) { Ok(()) } else { Err(invalid(message())) }
 }

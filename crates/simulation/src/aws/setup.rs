@@ -91,6 +91,7 @@ impl SimulatedAws {
             tags: Tags::new(),
             targets: BTreeMap::new(),
             zones: BTreeMap::new(),
+            server_ids: BTreeMap::new(),
             healths: BTreeMap::new(),
             draining: BTreeMap::new(),
             used_since: None,
@@ -98,6 +99,13 @@ impl SimulatedAws {
         });
         (group.name, group.target_type) = (given.name, given.target_type);
         (group.vpc, group.tags) = (given.vpc, given.tags);
+    }
+
+    /// Sets the protocol of a target group.
+    pub fn set_protocol(&self, arn: &str, protocol: &str) {
+        if let Some(group) = self.inner().account.target_groups.get_mut(arn) {
+            (group.protocol, group.protocol_version) = (protocol.to_owned(), None);
+        }
     }
 
     /// Deletes a target group.
@@ -112,6 +120,10 @@ impl SimulatedAws {
             group.targets = registrations.iter().map(|registration| (key(&registration.target), now)).collect();
             let zone = |registration: &Registration| Some((key(&registration.target), registration.zone.clone()?));
             group.zones = registrations.iter().filter_map(zone).collect();
+            let server_id = |registration: &Registration| {
+                Some((key(&registration.target), registration.quic_server_id?.to_string()))
+            };
+            group.server_ids = registrations.iter().filter_map(server_id).collect();
         }
     }
 
@@ -122,13 +134,14 @@ impl SimulatedAws {
         }
     }
 
-    /// Returns the registered targets of a group, each with the zone that it was registered in.
+    /// Returns the registered targets of a group, each with the zone and the QUIC server id that it was registered with.
     pub fn registrations(&self, arn: &str) -> Vec<Registration> {
         let account = &self.inner().account;
         let group = account.target_groups.get(arn);
         let registration = |group: &TargetGroup, (id, port): &(String, u16)| Registration {
             target: Target { id: id.clone(), port: *port },
             zone: group.zones.get(&(id.clone(), *port)).cloned(),
+            quic_server_id: group.server_ids.get(&(id.clone(), *port)).and_then(|id| id.parse().ok()),
         };
         group.into_iter().flat_map(|group| group.targets.keys().map(move |t| registration(group, t))).collect()
     }

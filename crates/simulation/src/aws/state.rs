@@ -95,7 +95,7 @@ pub struct TargetGroupState {
     /// The attributes that differ from AWS's defaults.
     pub attributes: Attributes,
     pub tags: Tags,
-    /// The registered targets as `id:port`, without draining ones.
+    /// The registered targets as `id:port`, with ` as ` and the QUIC server id if they have one, without draining ones.
     pub targets: BTreeSet<String>,
     /// The names of the load balancers whose listeners or rules name the target group.
     pub used_by: BTreeSet<String>,
@@ -209,6 +209,11 @@ impl Account {
             check.unhealthy
         );
         let defaults = attributes::of_target_group(&group.protocol, &group.target_type);
+        let registered = |target: &(String, u16)| {
+            let (id, port) = target;
+            let server_id = group.server_ids.get(target).map(|id| format!(" as {id}")).unwrap_or_default();
+            format!("{}:{port}{server_id}", self.target_name(id))
+        };
         TargetGroupState {
             ip_address_type: group.ip_address_type.clone(),
             target_type: group.target_type.clone(),
@@ -218,7 +223,7 @@ impl Account {
             health_check,
             attributes: attributes::changed(&group.attributes, &defaults),
             tags: group.tags.clone(),
-            targets: group.targets.keys().map(|(id, port)| format!("{}:{port}", self.target_name(id))).collect(),
+            targets: group.targets.keys().map(registered).collect(),
             used_by: self.users(&group.arn).map(|balancer| balancer.name.clone()).collect(),
         }
     }

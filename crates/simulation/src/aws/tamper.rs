@@ -120,6 +120,7 @@ impl Account {
             tags: others(),
             targets: BTreeMap::from([(("10.0.200.1".to_owned(), 80), now)]),
             zones: BTreeMap::new(),
+            server_ids: BTreeMap::new(),
             healths: BTreeMap::new(),
             draining: BTreeMap::new(),
             used_since: None,

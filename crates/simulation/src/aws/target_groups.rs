@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{
     account::{ACCOUNT, Check, REGION, Session, TargetGroup, VPC, not_found, not_simulated},
     attributes,
+    listeners::{is_quic, is_udp},
     wire::{Answer, Refusal, element, members, optional, refusal, text, texts},
 };
 use albatross_core::model::EVERY_ZONE;
@@ -143,7 +144,7 @@ impl Session<'_> {
         if !matches!(target_type.as_str(), "instance" | "ip" | "alb") {
             return Err(not_simulated(format!("target groups of type '{target_type}'")));
         }
-        if !is_web(&protocol) && !matches!(protocol.as_str(), "TCP" | "TLS" | "UDP" | "TCP_UDP") {
+        if !is_web(&protocol) && !matches!(protocol.as_str(), "TCP" | "TLS") && !is_udp(&protocol) {
             return Err(not_simulated(format!("target groups of the protocol '{protocol}'")));
         }
         let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -194,6 +195,7 @@ impl Session<'_> {
             tags,
             targets: BTreeMap::new(),
             zones: BTreeMap::new(),
+            server_ids: BTreeMap::new(),
             healths: BTreeMap::new(),
             draining: BTreeMap::new(),
             used_since: None,
@@ -276,6 +278,45 @@ impl Session<'_> {
         self.request.items("Targets").into_iter().map(zone).collect()
     }
 
+    /// Returns the QUIC server ids of the targets of a request, in order. Targets of QUIC have one each, and no others have.
+    fn wanted_server_ids(&self, protocol: &str) -> Result<Vec<Option<String>>, Refusal> {
+        let of = |item: String| {
+            let written = self.request.text(&format!("{item}.QuicServerId"));
+            let is_valid = |id: &str| {
+                let digits = id.strip_prefix("0x").unwrap_or_default();
+                digits.len() == 16 && digits.chars().all(|digit| matches!(digit, '0'..='9' | 'a'..='f'))
+            };
+            match written {
+                Some(id) if is_quic(protocol) && is_valid(id) => Ok(Some(id.to_owned())),
+                Some(id) if is_quic(protocol) => Err(invalid(format!("The QUIC server ID '{id}' is not valid"))),
+                None if is_quic(protocol) => Err(invalid(format!(
+                    "A QUIC server ID is required for target groups with the protocol '{protocol}'"
+                ))),
+                Some(_) => Err(invalid(format!("A QUIC server ID is not supported with the protocol '{protocol}'"))),
+                None => Ok(None),
+            }
+        };
+        self.request.items("Targets").into_iter().map(of).collect()
+    }
+
+    /// Refuses another id of a registered target, and one that another target has.
+    fn check_server_ids(group: &TargetGroup, wanted: &[((String, u16), Option<String>)]) -> Result<(), Refusal> {
+        let mut ids: BTreeMap<&String, &(String, u16)> = BTreeMap::new();
+        let registered = group.server_ids.iter().filter(|(target, _)| group.targets.contains_key(*target));
+        ids.extend(registered.map(|(target, id)| (id, target)));
+        for (target, id) in wanted {
+            let Some(id) = id else { continue };
+            let has = group.server_ids.get(target).filter(|_| group.targets.contains_key(target));
+            if has.is_some_and(|has| has != id) {
+                return Err(invalid(format!("The QUIC server ID of the target '{}' cannot be modified", target.0)));
+            }
+            if ids.insert(id, target).is_some_and(|other| other != target) {
+                return Err(invalid(format!("The QUIC server ID '{id}' is already in use")));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns true if a load balancer may become the target of a target group: an active Application Load Balancer with a
     /// listener on the port, and the only target.
     fn may_be_target(&self, group: &str, id: &str, port: u16) -> bool {
@@ -295,6 +336,8 @@ impl Session<'_> {
         let of_ipv6 = group.ip_address_type == "ipv6";
         let targets = self.wanted_targets(port)?;
         let zones = self.wanted_zones();
+        let protocol = self.target_group(arn)?.protocol.clone();
+        let server_ids = self.wanted_server_ids(&protocol)?;
         let network = &self.account.network;
         for ((id, port), zone) in targets.iter().zip(&zones) {
             if let ("ip", Ok(address)) = (target_type.as_str(), id.parse::<IpAddr>()) {
@@ -329,6 +372,10 @@ impl Session<'_> {
             let message = format!("The maximum number of targets of the target group, {most}, has been reached");
             return Err(refusal("TooManyTargets", message));
         }
+        let identified: Vec<_> = targets.iter().cloned().zip(server_ids).collect();
+        Self::check_server_ids(group, &identified)?;
+        let ids = identified.into_iter().filter_map(|(target, id)| Some((target, id?)));
+        group.server_ids.extend(ids);
         for (target, zone) in targets.into_iter().zip(zones) {
             group.draining.remove(&target);
             match zone {
@@ -346,6 +393,8 @@ impl Session<'_> {
         let port = self.target_group(&arn)?.port;
         let targets = self.wanted_targets(port)?;
         let zones = self.wanted_zones();
+        let protocol = self.target_group(&arn)?.protocol.clone();
+        self.wanted_server_ids(&protocol)?;
         let is_used = self.account.users(&arn).next().is_some();
         let group = self.target_group(&arn)?;
         // AWS requires the zone, as for a registration.
@@ -362,6 +411,7 @@ impl Session<'_> {
                 group.draining.insert(target, now);
             } else {
                 group.zones.remove(&target);
+                group.server_ids.remove(&target);
             }
         }
         Ok(String::new())
@@ -396,7 +446,8 @@ impl Session<'_> {
         let description = |((id, port), (state, why)): (&(String, u16), Health<'_>)| {
             let why = why.map(|(reason, words)| text("Reason", reason) + &text("Description", words));
             let zone = group.zones.get(&(id.clone(), *port)).map(|zone| text("AvailabilityZone", zone));
-            element("Target", &(text("Id", id) + &text("Port", port) + &zone.unwrap_or_default()))
+            let server_id = optional("QuicServerId", group.server_ids.get(&(id.clone(), *port)));
+            element("Target", &(text("Id", id) + &text("Port", port) + &zone.unwrap_or_default() + &server_id))
                 + &element("TargetHealth", &(text("State", state) + &why.unwrap_or_default()))
         };
         Ok(members("TargetHealthDescriptions", all.map(description)))

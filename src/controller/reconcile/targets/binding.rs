@@ -12,12 +12,12 @@ use k8s_openapi::jiff::Timestamp;
 use albatross_aws::AwsError;
 use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
 use albatross_core::{
-    api::crd::target_group_binding::TargetType,
+    api::crd::target_group_binding::{TargetGroupProtocol, TargetType},
     model::{
-        ObjectName, Registration, Target, TargetGroupArn, TargetHealth,
+        ObjectName, QuicServerId, Registration, Target, TargetGroupArn, TargetHealth,
         tags::{self, BINDING_FINALIZER},
     },
-    record,
+    quic, record,
     snapshot::TargetGroupBinding,
 };
 
@@ -28,8 +28,8 @@ use super::{
 };
 use albatross_core::targets::{
     binding_owners::{Bindings, Owner, key_of},
-    endpoints::{Resolution, TargetOwner, port_reference, ready_pods, resolve, target_state},
-    plan::{TargetPlan, is_draining, plan, safe_to_deregister},
+    endpoints::{Resolution, TargetOwner, identities, port_reference, ready_pods, resolve, target, target_state},
+    plan::{TargetPlan, batches, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
     role::{InvalidRole, Role},
     status::{self, Report},
@@ -69,6 +69,8 @@ pub struct BindingOutcome {
     pub look: Option<Duration>,
     /// The waiting times of the pods that AWS now reports healthy.
     pub became_ready: Vec<Duration>,
+    /// The number of pods that are no targets because they have no QUIC server id.
+    pub without_server_id: usize,
 }
 
 /// The maximum number of pods that are read to prove that a Service has no endpoint.
@@ -298,9 +300,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let resolved = self.resolved(binding).await?;
         let Resolved { binding, arn, resolution } = &resolved;
         let digest = match resolution {
-            Resolution::Targets { targets, .. } => Some(digest(binding, arn, targets.keys())),
+            Resolution::Targets { targets, .. } => Some(digest(binding, arn, identities(targets))),
             Resolution::BackendMissing { .. } => None,
         };
+        let lacking = self.without_server_id(binding, resolution);
         let checkpoint = self.checkpoint(binding);
         let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
         let counts = digest.as_ref().is_some_and(|digest| self.counts(checkpoint.as_deref(), digest));
@@ -309,7 +312,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             && self.cloud.checkpoint_is_trusted(role_of(binding).as_ref(), arn).await.map_err(Problem::from)?
         {
             self.report(binding, &Report::reconciled(), Some(arn)).await?;
-            let mut outcome = BindingOutcome::default();
+            let mut outcome = lacking;
             if let Resolution::Targets { targets, .. } = resolution {
                 outcome.targets = Some(targets.len());
                 self.prove(binding, targets.keys());
@@ -330,7 +333,25 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let added = self.cluster.set_finalizer(binding, true).await;
             added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
         }
-        self.change_targets(resolved, Registered { present, own }, digest, checkpoint).await
+        self.change_targets(resolved, Registered { present, own }, digest, checkpoint, lacking).await
+    }
+
+    /// Returns the outcome of a pass that has done nothing yet: with the pods that are no targets because they have no QUIC server id,
+    /// and the notice about them, once until all have one.
+    fn without_server_id(&self, binding: &TargetGroupBinding, resolution: &Resolution) -> BindingOutcome {
+        let Resolution::Targets { without_server_id: pods, .. } = resolution else { return BindingOutcome::default() };
+        let notified = pods.first().map(|_| binding.uid.clone());
+        let is_new = {
+            let mut memory = self.memory();
+            let remembered = &mut memory.entry(binding.name.clone()).or_default().without_server_id;
+            std::mem::replace(remembered, notified.clone()) != notified
+        };
+        let notice = pods.first().filter(|_| is_new).map(|first| without_server_id(first, pods.len()));
+        BindingOutcome {
+            without_server_id: pods.len(),
+            notices: notice.into_iter().collect(),
+            ..BindingOutcome::default()
+        }
     }
 
     /// Makes the target group have the desired targets, and writes the status and the checkpoint.
@@ -340,19 +361,20 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         mut registered: Registered,
         digest: Option<String>,
         checkpoint: Option<String>,
+        mut outcome: BindingOutcome,
     ) -> Result<BindingOutcome, Failure> {
         let Resolved { binding, arn, resolution } = resolved;
         let backend_missing = matches!(resolution, Resolution::BackendMissing { .. });
         let wanted = desired(&resolution);
         let (owners, missing) = desired_targets(&binding.name, resolution);
-        let mut plan = plan(&wanted, &registered.present, self.max_targets(&binding));
+        let server_id = |target: &Target| owners.get(target).and_then(TargetOwner::quic_server_id);
+        let mut plan = plan(&wanted, server_id, &registered.present, self.max_targets(&binding));
         if let Some(own) = &mut registered.own {
             own.confirm(&mut plan, &wanted);
         }
         let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
         let targets = owners.len() - plan.left_out.len();
         let left_out = (!complete).then(|| self.left_out(&binding, plan.left_out.len()));
-        let mut outcome = BindingOutcome::default();
         let problems = missing.iter().chain(&left_out);
         outcome
             .notices
@@ -407,7 +429,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             // They have a record now, so only AWS's answer shows whether they are still to be registered.
             self.cloud.invalidate_targets(role_of(bound.binding).as_ref(), bound.arn);
         }
-        let recorded = self.record_after(bound.binding, record, &outcome.deregistered).await;
+        // One whose server id has changed is registered again.
+        let again = |written: &&Target| outcome.registered.contains(&target(&written.id, written.port));
+        let gone: Vec<Target> = outcome.deregistered.iter().filter(|written| !again(written)).cloned().collect();
+        let recorded = self.record_after(bound.binding, record, &gone).await;
         carried.and(recorded)
     }
 
@@ -513,10 +538,22 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         present: &BTreeMap<Target, TargetHealth>,
         outcome: &mut BindingOutcome,
     ) -> Result<(), Failure> {
-        let BoundTargetGroup { binding, arn, owners } = bound;
-        let missing = plan.register.concat();
+        let BoundTargetGroup { binding, owners, .. } = bound;
+        let mut missing = plan.register.concat();
         let registered = owners.len() - missing.len() - plan.left_out.len();
+        let mut departing = plan.replaced.len();
+        let kept = self.deregister(bound, batches(plan.replaced.clone()), present, outcome).await?;
+        let not_replaced = if kept.is_some() { plan.replaced.len() - outcome.deregistered.len() } else { 0 };
+        if kept.is_some() {
+            let is_kept = |missing: &Target| {
+                let is_it = |written: &&Target| target(&written.id, written.port) == *missing;
+                plan.replaced.iter().filter(is_it).any(|written| !outcome.deregistered.contains(written))
+            };
+            missing.retain(|target| !is_kept(target));
+        }
         let Registering { refused, mut failure, mut unregistered } = self.register(bound, missing, outcome).await?;
+        unregistered.pending += not_replaced;
+        failure = kept.or(failure);
         let full = failure.as_ref().and_then(AwsError::code).is_some_and(|code| code.starts_with("TooMany"));
         unregistered.none_registered = registered + outcome.registered.len() == 0 && !full;
         let pending = unregistered.pending;
@@ -525,22 +562,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             safe_to_deregister(plan.surplus, unregistered, |target| target_state(&snapshot, binding, target))
         };
         // What stands in for targets that AWS never takes does not depart.
-        let going: usize = gone.iter().map(Vec::len).sum();
-        if going > 0 {
-            self.memory().entry(binding.name.clone()).or_default().departing = true;
+        departing += gone.iter().map(Vec::len).sum::<usize>();
+        if let Some(error) = self.deregister(bound, gone, present, outcome).await? {
+            failure.get_or_insert(error);
         }
-        for batch in gone {
-            self.permit.check("DeregisterTargets")?;
-            match self.cloud.deregister(role_of(binding).as_ref(), arn, &as_registered(&batch, present)).await {
-                Ok(()) => outcome.deregistered.extend(batch),
-                Err(error) if error.is_not_found() => return Err(self.group_is_gone(binding, arn)),
-                Err(error) => {
-                    failure.get_or_insert(error);
-                    break;
-                }
-            }
-        }
-        if outcome.deregistered.len() == going && pending == 0 {
+        if outcome.deregistered.len() == departing && pending == 0 {
             let mut memory = self.memory();
             let memory = memory.entry(binding.name.clone()).or_default();
             // An earlier answer may be lost.
@@ -552,6 +578,29 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             None if refused.is_empty() => Ok(()),
             None => Err(Problem::RefusedTargets(refused).into()),
         }
+    }
+
+    /// Deregisters targets, one call a batch. Returns the error that stopped it.
+    async fn deregister(
+        &self,
+        bound: BoundTargetGroup<'_>,
+        batches: Vec<Vec<Target>>,
+        present: &BTreeMap<Target, TargetHealth>,
+        outcome: &mut BindingOutcome,
+    ) -> Result<Option<AwsError>, Failure> {
+        let BoundTargetGroup { binding, arn, .. } = bound;
+        if batches.iter().any(|batch| !batch.is_empty()) {
+            self.memory().entry(binding.name.clone()).or_default().departing = true;
+        }
+        for batch in batches {
+            self.permit.check("DeregisterTargets")?;
+            match self.cloud.deregister(role_of(binding).as_ref(), arn, &as_registered(&batch, present)).await {
+                Ok(()) => outcome.deregistered.extend(batch),
+                Err(error) if error.is_not_found() => return Err(self.group_is_gone(binding, arn)),
+                Err(error) => return Ok(Some(error)),
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn group_is_gone(&self, binding: &TargetGroupBinding, arn: &TargetGroupArn) -> Failure {
@@ -651,7 +700,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 /// Returns the targets that a binding desires, and the report on a backend that does not exist.
 fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Target, TargetOwner>, Option<Report>) {
     match resolution {
-        Resolution::Targets { targets, skipped } => {
+        Resolution::Targets { targets, skipped, without_server_id: _ } => {
             for skipped in skipped {
                 tracing::debug!(%binding, what = skipped.what, why = skipped.why, "no target");
             }
@@ -663,6 +712,21 @@ fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Ta
             (BTreeMap::new(), Some(Report { ready: false, reason: "BackendNotFound", message }))
         }
     }
+}
+
+/// Returns the notice about pods that are no targets because they have no QUIC server id.
+fn without_server_id(first: &ObjectName, count: usize) -> Notice {
+    let which = match count {
+        1 => format!("Pod {first} has none, so it is not registered"),
+        _ => format!("{count} pods have none, for example Pod {first}, so they are not registered"),
+    };
+    let message = format!(
+        "AWS takes the targets of this target group only with a QUIC server id each: {which}; label the namespace `{}={}`, name the containers in the pods' annotation `{}`, and create the pods again",
+        quic::LABEL,
+        quic::ENABLED,
+        quic::CONTAINERS
+    );
+    Notice { reason: "QuicServerIdMissing", message }
 }
 
 /// Returns the desired targets.
@@ -683,13 +747,24 @@ fn with_facts(
     };
     binding.spec.target_type.get_or_insert(target_type);
     binding.spec.ip_address_type.get_or_insert(facts.ip_address_type);
+    // Targets depend on no other protocol that a binding leaves out.
+    let quic = match facts.protocol.as_deref() {
+        Some("QUIC") => Some(TargetGroupProtocol::Quic),
+        Some("TCP_QUIC") => Some(TargetGroupProtocol::TcpQuic),
+        _ => None,
+    };
+    binding.spec.target_group_protocol = binding.spec.target_group_protocol.or(quic);
     Ok((binding, facts.arn.clone()))
 }
 
-/// Returns targets in the form in which AWS deregisters them: with the zone that they were registered in.
+/// Returns targets in the form in which AWS deregisters them: with the zone and the server id that they were registered with.
 fn as_registered(targets: &[Target], present: &BTreeMap<Target, TargetHealth>) -> Vec<Registration> {
-    let zone = |target: &Target| present.get(target).and_then(|health| health.zone.clone());
-    targets.iter().map(|target| Registration { target: target.clone(), zone: zone(target) }).collect()
+    let registration = |target: &Target| {
+        let health = present.get(target);
+        let zone = health.and_then(|health| health.zone.clone());
+        Registration { target: target.clone(), zone, quic_server_id: health.and_then(|health| health.quic_server_id) }
+    };
+    targets.iter().map(registration).collect()
 }
 
 /// A problem, and its stage if it is not the stage of the whole pass.

@@ -99,6 +99,8 @@ struct Memory {
     look: Option<Look>,
     /// The time since when each pod waits, also while it is no target in between, with its UID.
     waits: BTreeMap<ObjectName, (String, tokio::time::Instant)>,
+    /// The UID, while pods that have no QUIC server id are known to their author.
+    without_server_id: Option<String>,
     /// The written conditions of pods that the watch does not show yet, by the pod's UID and the condition.
     conditions: BTreeMap<(String, String), GateState>,
     /// The writes of the target type.

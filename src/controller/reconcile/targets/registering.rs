@@ -195,7 +195,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let snapshot = self.snapshot();
                 let place = |target: &Target| {
                     let zone = zone(&snapshot, &target.id, owners.get(target), known, source);
-                    Registration { target: target.clone(), zone }
+                    let quic_server_id = owners.get(target).and_then(TargetOwner::quic_server_id);
+                    Registration { target: target.clone(), zone, quic_server_id }
                 };
                 batch.iter().map(place).collect()
             };

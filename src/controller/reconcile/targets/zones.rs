@@ -144,7 +144,7 @@ mod tests {
         let labels = BTreeMap::from([(ZONE_LABEL.to_owned(), "us-west-2-lax-1a".to_owned())]);
         snapshot.apply(albatross_core::snapshot::Node { labels, ..node("n1") });
         snapshot.apply(pod("10.0.0.1"));
-        let owner = TargetOwner::Pod { name: name("10.0.0.1"), uid: "uid-10.0.0.1".to_owned() };
+        let owner = TargetOwner::Pod { name: name("10.0.0.1"), uid: "uid-10.0.0.1".to_owned(), quic_server_id: None };
         let blocks = Blocks::of(Some(VpcBlocks {
             ipv4: vec!["10.0.0.0/16".to_owned(), "100.64.0.0/16".to_owned()],
             ipv6: vec!["2001:db8::/56".to_owned()],

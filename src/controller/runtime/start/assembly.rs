@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -30,6 +30,7 @@ use albatross_core::{
     desired::BuildConfig,
     facts::secrets::RequiredLabel,
     model::{Tags, VpcId},
+    quic::EnvironmentVariable,
     record::{self, Header},
     snapshot::Snapshot,
 };
@@ -43,10 +44,18 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// Returns the environment variable with the QUIC server ids of pods.
+    pub fn server_id_variable(&self) -> EnvironmentVariable {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).server_id_variable.clone()
+    }
+
     pub fn new(settings: &Settings, metrics: &Metrics) -> Self {
         let queue = Queue::with_max_concurrent(settings.load_balancers_at_once, settings.bindings_at_once);
         Self {
-            snapshot: Arc::new(RwLock::new(Snapshot::default())),
+            snapshot: Arc::new(RwLock::new(Snapshot {
+                server_id_variable: settings.server_id_variable.clone(),
+                ..Snapshot::default()
+            })),
             queue: Arc::new(queue.observed_by(metrics.of_queue())),
             synced: Arc::new(Synced::new(KINDS)),
         }
@@ -86,6 +95,8 @@ pub struct Settings {
     pub certificate_authorities: BTreeSet<String>,
     /// The label that a Secret of an identity provider must have to be used.
     pub secrets_label: Option<RequiredLabel>,
+    /// The environment variable with the QUIC server ids of pods.
+    pub server_id_variable: EnvironmentVariable,
     /// The namespace of the lease and of the records.
     pub lease_namespace: String,
     pub lease: String,
@@ -110,6 +121,7 @@ impl Settings {
             },
             certificate_authorities: flags.certificate_authorities(),
             secrets_label: flags.secrets_label()?,
+            server_id_variable: flags.server_id_variable()?,
             lease_namespace: lease_namespace(flags),
             lease: flags.leader_election_id.clone(),
         })

@@ -203,7 +203,10 @@ impl<'a> Planner<'a> {
 }
 
 fn is_udp(protocol: ListenerProtocol) -> bool {
-    matches!(protocol, ListenerProtocol::Udp | ListenerProtocol::TcpUdp)
+    matches!(
+        protocol,
+        ListenerProtocol::Udp | ListenerProtocol::TcpUdp | ListenerProtocol::Quic | ListenerProtocol::TcpQuic
+    )
 }
 
 fn takes_udp(listener: &ObservedListener) -> bool {

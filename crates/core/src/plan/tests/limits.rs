@@ -30,6 +30,8 @@ pub(super) fn leads_to(listener: ListenerProtocol, target_group: &str) -> bool {
         ListenerProtocol::Tls => ["TCP", "TLS"],
         ListenerProtocol::Udp => ["UDP", "TCP_UDP"],
         ListenerProtocol::TcpUdp => ["TCP_UDP"; 2],
+        ListenerProtocol::Quic => ["QUIC"; 2],
+        ListenerProtocol::TcpQuic => ["TCP_QUIC"; 2],
     };
     protocols.contains(&target_group)
 }
@@ -78,8 +80,9 @@ pub(super) fn assigned_prefixes(ipv6_source_nat: bool, subnets: &[SubnetMapping]
 pub(super) fn fits_addresses(balancer: &ObservedLoadBalancer, target_groups: &[ObservedTargetGroup]) -> Outcome {
     let (six, source_nat) = (balancer.ip_address_type.has_ipv6(), balancer.network.ipv6_source_nat);
     refuse(source_nat && !six, || "InvalidConfigurationRequest: source NAT is for dualstack".to_owned())?;
-    let udp = [Some(ListenerProtocol::Udp), Some(ListenerProtocol::TcpUdp)];
-    let untranslated = balancer.known_listeners().any(|listener| udp.contains(&listener.protocol));
+    let udp = [ListenerProtocol::Udp, ListenerProtocol::TcpUdp, ListenerProtocol::Quic, ListenerProtocol::TcpQuic];
+    let is_udp = |listener: &ObservedListener| listener.protocol.is_some_and(|protocol| udp.contains(&protocol));
+    let untranslated = balancer.known_listeners().any(is_udp);
     refuse(untranslated && six && !source_nat, || {
         "InvalidConfigurationRequest: UDP on dualstack needs source NAT".to_owned()
     })?;

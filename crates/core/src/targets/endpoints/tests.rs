@@ -3,7 +3,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use super::*;
 use crate::{
     api::crd::{TargetGroupBindingSpec, target_group_binding::ServiceReference},
-    snapshot::{EndpointAddress, EndpointSlice, EndpointSlicePort, Pod},
+    quic::EnvironmentVariable,
+    snapshot::{ContainerServerId, EndpointAddress, EndpointSlice, EndpointSlicePort, Pod},
 };
 
 fn binding(port: IntOrString, target_type: TargetType) -> TargetGroupBinding {
@@ -58,11 +59,11 @@ fn snapshot(service: Service) -> Snapshot {
 
 fn found(targets: &[(&str, u16, TargetOwner)]) -> Resolution {
     let targets = targets.iter().map(|(id, port, owner)| (target(id, *port), owner.clone())).collect();
-    Resolution::Targets { targets, skipped: vec![] }
+    Resolution::Targets { targets, skipped: vec![], without_server_id: BTreeSet::new() }
 }
 
 fn of_pod(name: &str) -> TargetOwner {
-    TargetOwner::Pod { name: ObjectName::new("shop", name), uid: format!("uid-{name}") }
+    TargetOwner::Pod { name: ObjectName::new("shop", name), uid: format!("uid-{name}"), quic_server_id: None }
 }
 
 fn of_node(name: &str) -> TargetOwner {
@@ -123,7 +124,7 @@ fn pods_that_serve_are_targets() {
         }
         snapshot.apply(slice("cart-1", AddressFamily::Ipv4, &[("http", 8080), ("admin", 9000)], endpoints));
         let targets = match resolve(&snapshot, &binding(IntOrString::Int(80), TargetType::Ip)) {
-            Ok(Resolution::Targets { targets, skipped }) if skipped.is_empty() => targets,
+            Ok(Resolution::Targets { targets, skipped, .. }) if skipped.is_empty() => targets,
             other => panic!("{case}: {other:?}"),
         };
         let targets: Vec<Target> = targets.into_keys().collect();
@@ -180,7 +181,8 @@ fn a_pod_that_was_recreated_under_its_name_is_another_pod() {
         let slices = [slice("cart-1", AddressFamily::Ipv4, &[("http", 8080)], vec![endpoint])];
         snapshot.apply(slices[0].clone());
         let Ok(Resolution::Targets { targets, .. }) = resolve(&snapshot, &bound) else { panic!("{case}") };
-        let owner = TargetOwner::Pod { name: ObjectName::new("shop", "db-0"), uid: known.to_owned() };
+        let owner =
+            TargetOwner::Pod { name: ObjectName::new("shop", "db-0"), uid: known.to_owned(), quic_server_id: None };
         let expected = is_target.then(|| (target(shown, 8080), owner));
         assert_eq!(targets, expected.into_iter().collect(), "{case}");
         assert_eq!(target_state(&snapshot, &bound, &target(shown, 8080)), state, "{case}");
@@ -219,7 +221,14 @@ fn endpoints_without_a_known_pod_are_passed_over_and_told() {
     let skipped = [("192.0.2.1", "this endpoint has no pod"), ("10.0.0.1", "its pod is not known (yet)")]
         .map(|(what, why)| Skipped { what: what.to_owned(), why });
     let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Ip));
-    assert_eq!(resolution, Ok(Resolution::Targets { targets: BTreeMap::new(), skipped: skipped.into() }));
+    assert_eq!(
+        resolution,
+        Ok(Resolution::Targets {
+            targets: BTreeMap::new(),
+            skipped: skipped.into(),
+            without_server_id: BTreeSet::new()
+        })
+    );
 }
 
 #[test]
@@ -276,6 +285,7 @@ fn a_node_without_an_instance_harms_no_other() {
         Ok(Resolution::Targets {
             targets: [(target("i-n1", 30_080), of_node("n1"))].into(),
             skipped: vec![Skipped { what: "n4".into(), why }],
+            without_server_id: BTreeSet::new(),
         })
     );
 }
@@ -350,7 +360,81 @@ fn the_port_of_the_target_groups_protocol_is_meant() {
         let mut binding = binding(reference.clone(), TargetType::Instance);
         binding.spec.target_group_protocol = protocol;
         let targets = BTreeMap::from([(target("i-n1", number), TargetOwner::Node("n1".into()))]);
-        let resolution = Resolution::Targets { targets, skipped: vec![] };
+        let resolution = Resolution::Targets { targets, skipped: vec![], without_server_id: BTreeSet::new() };
         assert_eq!(resolve(&snapshot, &binding), Ok(resolution), "{reference:?} {protocol:?}");
     }
+}
+
+/// A pod with a server id in a variable of a container at port 443.
+fn server(name: &str, variable: &str, id: u64) -> Pod {
+    let of = ContainerServerId { variable: variable.to_owned(), id: QuicServerId::new(id), ports: [443].into() };
+    Pod { server_ids: [of].into(), ..pod(name, "n1", Readiness::Ready) }
+}
+
+#[test]
+fn targets_of_quic_have_server_ids() {
+    use crate::api::crd::target_group_binding::TargetGroupProtocol as Protocol;
+    let mut all = snapshot(service(
+        "ClusterIP",
+        vec![port("http", 80, None), ServicePort { protocol: "UDP".into(), ..port("h3", 443, None) }],
+    ));
+    for pod in [server("a", "AWS_LBC_QUIC_SERVER_ID", 1), server("b", "SERVER_ID", 2), pod("c", "n1", Readiness::Ready)]
+    {
+        all.apply(pod);
+    }
+    let endpoints = || ["a", "b", "c"].map(|name| endpoint(&format!("10.0.0.{name}"), name, Some(true))).into();
+    all.apply(slice("cart-1", AddressFamily::Ipv4, &[("h3", 443)], endpoints()));
+    all.apply(slice("cart-2", AddressFamily::Ipv4, &[("http", 8080)], endpoints()));
+    let names = |names: &[&str]| names.iter().map(|name| ObjectName::new("shop", *name)).collect::<BTreeSet<_>>();
+    let owner = |name: &str, id: Option<u64>| TargetOwner::Pod {
+        name: ObjectName::new("shop", name),
+        uid: format!("uid-{name}"),
+        quic_server_id: id.map(QuicServerId::new),
+    };
+    let own = EnvironmentVariable::new("SERVER_ID").unwrap();
+    for (protocol, variable, targets, without) in [
+        (Protocol::Quic, EnvironmentVariable::default(), vec![("a", Some(1))], vec!["b", "c"]),
+        (Protocol::TcpQuic, EnvironmentVariable::default(), vec![("a", Some(1))], vec!["b", "c"]),
+        (Protocol::Quic, own, vec![("b", Some(2))], vec!["a", "c"]),
+        (Protocol::Udp, EnvironmentVariable::default(), vec![("a", None), ("b", None), ("c", None)], vec![]),
+    ] {
+        all.server_id_variable = variable;
+        let mut bound = binding(IntOrString::Int(443), TargetType::Ip);
+        bound.spec.target_group_protocol = Some(protocol);
+        let targets: BTreeMap<_, _> =
+            targets.into_iter().map(|(name, id)| (target(&format!("10.0.0.{name}"), 443), owner(name, id))).collect();
+        let expected = Resolution::Targets { targets, skipped: vec![], without_server_id: names(&without) };
+        assert_eq!(resolve(&all, &bound), Ok(expected), "{protocol:?}");
+        // The absence of the others is explained, and needs no proof.
+        let service = all.services.get(&ObjectName::new("shop", "cart")).unwrap();
+        let slices: Vec<EndpointSlice> = all.endpoint_slices.values().cloned().collect();
+        let ready: BTreeSet<ObjectName> = ready_pods(&all, &slices, &bound, service)
+            .into_iter()
+            .map(|pod| ObjectName::new("shop", &pod.name))
+            .collect();
+        assert!(ready.is_disjoint(&names(&without)) && ready.len() + without.len() == 3, "{protocol:?} {ready:?}");
+    }
+    let nodes = TargetGroupBinding {
+        spec: TargetGroupBindingSpec {
+            target_group_protocol: Some(Protocol::Quic),
+            ..binding(IntOrString::Int(443), TargetType::Instance).spec
+        },
+        ..binding(IntOrString::Int(443), TargetType::Instance)
+    };
+    let error = resolve(&all, &nodes).unwrap_err();
+    insta::assert_snapshot!(format!("{error}; {}", error.fix()), @"the target group is of QUIC, which takes its targets only with a server id each, and instances have none; use a target group of the target type ip, whose pods have server ids");
+}
+
+#[test]
+fn a_server_id_is_part_of_an_identity() {
+    let targets = |id: Option<u64>| {
+        let owner = TargetOwner::Pod {
+            name: ObjectName::new("shop", "a"),
+            uid: "uid-a".to_owned(),
+            quic_server_id: id.map(QuicServerId::new),
+        };
+        BTreeMap::from([(target("10.0.0.1", 443), owner)])
+    };
+    assert_eq!(identities(&targets(None)).collect::<Vec<_>>(), ["10.0.0.1:443"]);
+    assert_eq!(identities(&targets(Some(17))).collect::<Vec<_>>(), ["10.0.0.1:443:0x0000000000000011"]);
 }

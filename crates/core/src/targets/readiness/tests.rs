@@ -48,12 +48,14 @@ fn a_condition_says_what_aws_says() {
         reason: Some("Target.ResponseCodeMismatch".to_owned()),
         description: Some("Health checks failed with these codes: [500]".to_owned()),
         zone: None,
+        quic_server_id: None,
     };
     let unused = TargetHealth {
         state: HealthState::Unused,
         reason: Some("Target.NotInUse".to_owned()),
         description: Some("Target group is not configured".to_owned()),
         zone: None,
+        quic_server_id: None,
     };
     for (case, before, registered, answer, expected) in [
         (
@@ -192,7 +194,9 @@ fn only_gates_for_the_binding_count() {
     }
     // The target of `d` is of another pod, which had the name before.
     let targets: BTreeMap<Target, TargetOwner> = [("a", "uid-a"), ("b", "uid-b"), ("c", "uid-c"), ("d", "another")]
-        .map(|(id, uid)| (target(id, 80), TargetOwner::Pod { name: name(id), uid: uid.to_owned() }))
+        .map(|(id, uid)| {
+            (target(id, 80), TargetOwner::Pod { name: name(id), uid: uid.to_owned(), quic_server_id: None })
+        })
         .into();
     let found: Vec<(String, String)> =
         gated(&snapshot, &name("tgb"), &targets).into_iter().map(|pod| (pod.name.name, pod.gate.condition)).collect();

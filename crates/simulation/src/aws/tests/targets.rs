@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use albatross_core::model::{FrontendTargetGroup, Registration, Target};
+use albatross_core::model::{FrontendTargetGroup, QuicServerId, Registration, Target};
 
 fn target(id: &str, port: u16) -> Registration {
     Target { id: id.to_owned(), port }.into()
@@ -118,6 +118,42 @@ async fn targets_come_in_batches_and_must_be_of_the_vpc() {
     assert_eq!(code(world.aws.register_targets(&nodes, &[target("i-gone", 31380)]).await), "InvalidTarget");
     world.simulation.set_limits(Limits { targets: 2, ..Limits::default() });
     assert_eq!(code(world.aws.register_targets(&group, &targets[..2]).await), "TooManyTargets");
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_of_quic_have_server_ids_that_do_not_change() {
+    let world = world();
+    let wanted = TargetGroup {
+        protocol: TargetGroupProtocol::Quic,
+        protocol_version: None,
+        health_check: HealthCheck {
+            protocol: HealthCheckProtocol::Tcp,
+            path: None,
+            matcher: None,
+            ..target_group(TargetType::Ip).health_check
+        },
+        ..target_group(TargetType::Ip)
+    };
+    let name = TargetGroupName::new("quic").unwrap();
+    let group = world.aws.create_target_group(&wanted, &name, &vpc()).await.unwrap().arn;
+    let identified =
+        |id: &str, number| Registration { quic_server_id: Some(QuicServerId::new(number)), ..target(id, 443) };
+    let register = async |targets: &[Registration]| world.aws.register_targets(&group, targets).await;
+    assert_eq!(code(register(&[target("10.0.0.1", 443)]).await), "ValidationError");
+    assert_eq!(code(register(&[identified("10.0.0.1", 1), identified("10.0.0.2", 1)]).await), "ValidationError");
+    register(&[identified("10.0.0.1", 1), identified("10.0.0.2", 2)]).await.unwrap();
+    register(&[identified("10.0.0.1", 1)]).await.unwrap();
+    assert_eq!(code(register(&[identified("10.0.0.3", 2)]).await), "ValidationError");
+    assert_eq!(code(register(&[identified("10.0.0.1", 3)]).await), "ValidationError");
+    let health = world.aws.describe_target_health(&group).await.unwrap();
+    let ids: Vec<_> = health.values().map(|health| health.quic_server_id.map(|id| id.to_string())).collect();
+    assert_eq!(ids, [Some("0x0000000000000001".to_owned()), Some("0x0000000000000002".to_owned())]);
+    assert_eq!(code(world.aws.deregister_targets(&group, &[target("10.0.0.1", 443)]).await), "ValidationError");
+    world.aws.deregister_targets(&group, &[identified("10.0.0.1", 1)]).await.unwrap();
+    register(&[identified("10.0.0.1", 3)]).await.unwrap();
+    let plain = world.target_group("api").await.arn;
+    let refused = world.aws.register_targets(&plain, &[identified("10.0.0.9", 9)]).await;
+    assert_eq!(code(refused), "ValidationError");
 }
 
 #[tokio::test(start_paused = true)]

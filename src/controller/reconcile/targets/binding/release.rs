@@ -1,14 +1,18 @@
 //! The end of a binding: its targets are deregistered, and it is released.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use albatross_aws::{AwsErrorKind, DeniedBy};
 use albatross_core::{
-    model::{Target, TargetGroupArn, TargetHealth, tags::BINDING_FINALIZER},
+    model::{QuicServerId, Target, TargetGroupArn, TargetHealth, tags::BINDING_FINALIZER},
     snapshot::TargetGroupBinding,
     targets::{
         binding_owners::Bindings,
-        endpoints::{Resolution, resolve, target},
+        endpoints::{Resolution, TargetOwner, identities, resolve, target},
         plan::{TargetState, Unregistered, is_draining, plan, safe_to_deregister},
         readiness::OpenGateReason,
         role::Role,
@@ -141,19 +145,24 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         outcome: &mut BindingOutcome,
     ) -> Result<(), Failure> {
         let trusted_targets = self.trusted_targets(binding, arn).await?;
-        let own = self.own_targets_at_the_end(binding, arn, trusted_targets.as_ref()).await?;
+        let of_checkpoint = trusted_targets.as_ref().map(|targets| targets.keys().cloned().collect());
+        let own = self.own_targets_at_the_end(binding, arn, of_checkpoint.as_ref()).await?;
         // Only AWS knows the zone with which a target outside the VPC was registered, and deregistration requires that
         // zone.
         let zoned = match &trusted_targets {
             Some(targets) if !targets.is_empty() => {
                 let blocks = self.blocks(binding, arn, ZoneSource::Binding).await.map_err(Problem::from)?;
                 let snapshot = self.snapshot();
-                targets.iter().any(|t| zone(&snapshot, &t.id, None, &blocks, ZoneSource::Binding).is_some())
+                targets.keys().any(|t| zone(&snapshot, &t.id, None, &blocks, ZoneSource::Binding).is_some())
             }
             _ => false,
         };
         let mut present = match trusted_targets.filter(|_| !zoned) {
-            Some(targets) => targets.into_iter().map(|target| (target, TargetHealth::registering())).collect(),
+            Some(targets) => {
+                let registered =
+                    |(target, quic_server_id)| (target, TargetHealth { quic_server_id, ..TargetHealth::registering() });
+                targets.into_iter().map(registered).collect()
+            }
             None => match self.cloud.targets(role_of(binding).as_ref(), arn).await {
                 Err(error) if error.is_not_found() => {
                     self.invalidate(binding, arn);
@@ -171,7 +180,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let of_others = self.desired_by_others(&binding.name, arn).await?;
             present.retain(|written, _| !of_others.contains(&target(&written.id, written.port)));
         }
-        let surplus = plan(&BTreeSet::new(), &present, None).surplus;
+        let surplus = plan(&BTreeSet::new(), |_| None, &present, None).surplus;
         for batch in safe_to_deregister(surplus, Unregistered::default(), |_| TargetState::Gone) {
             self.permit.check("DeregisterTargets")?;
             match self.cloud.deregister(role_of(binding).as_ref(), arn, &as_registered(&batch, &present)).await {
@@ -190,23 +199,26 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(())
     }
 
-    /// Returns the targets of a binding's checkpoint, if the checkpoint is trusted and matches either no targets or the
-    /// current ones of the Service.
+    /// Returns the targets of a binding's checkpoint with their QUIC server ids, if the checkpoint is trusted and matches either no
+    /// targets or the current ones of the Service.
     async fn trusted_targets(
         &self,
         binding: &TargetGroupBinding,
         arn: &TargetGroupArn,
-    ) -> Result<Option<BTreeSet<Target>>, Failure> {
+    ) -> Result<Option<BTreeMap<Target, Option<QuicServerId>>>, Failure> {
         let Some(checkpoint) = self.checkpoint(binding) else { return Ok(None) };
         if !self.cloud.checkpoint_is_trusted(role_of(binding).as_ref(), arn).await.map_err(Problem::from)? {
             return Ok(None);
         }
         let of_service = match resolve(&self.snapshot(), binding) {
-            Ok(Resolution::Targets { targets, .. }) => targets.into_keys().collect(),
-            Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeSet::new(),
+            Ok(Resolution::Targets { targets, .. }) => targets,
+            Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeMap::new(),
         };
-        let is_of = |targets: &BTreeSet<Target>| self.counts(Some(&checkpoint), &digest(binding, arn, targets));
-        Ok([BTreeSet::new(), of_service].into_iter().find(is_of))
+        let is_of = |targets: &BTreeMap<Target, TargetOwner>| {
+            self.counts(Some(&checkpoint), &digest(binding, arn, identities(targets)))
+        };
+        let targets = [BTreeMap::new(), of_service].into_iter().find(is_of);
+        Ok(targets.map(|targets| targets.into_iter().map(|(target, owner)| (target, owner.quic_server_id())).collect()))
     }
 }
 

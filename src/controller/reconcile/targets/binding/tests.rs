@@ -6,6 +6,7 @@ use albatross_core::targets::binding_owners::Denied;
 mod binding_owners;
 mod checkpoint;
 mod gates;
+mod quic;
 mod roles;
 mod shared;
 mod zones;

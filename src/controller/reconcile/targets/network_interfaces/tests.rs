@@ -32,7 +32,7 @@ fn texts(words: &[&str]) -> Vec<String> {
 #[test]
 fn pods_are_looked_for_where_their_interfaces_are() {
     let mut snapshot = Snapshot::default();
-    let owner = TargetOwner::Pod { name: name("10.0.0.1"), uid: "uid-10.0.0.1".to_owned() };
+    let owner = TargetOwner::Pod { name: name("10.0.0.1"), uid: "uid-10.0.0.1".to_owned(), quic_server_id: None };
     let find = |snapshot: &Snapshot| interface_lookup(snapshot, "10.0.0.1", &owner);
     let labelled = |key: &str, value: &str| Node { labels: [(key.into(), value.into())].into(), ..node("n1") };
     snapshot.apply(pod("10.0.0.1"));

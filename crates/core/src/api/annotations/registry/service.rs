@@ -94,8 +94,8 @@ annotations! {
         ENABLE_TCP_UDP_LISTENER = "aws-load-balancer-enable-tcp-udp-listener", Bool, SERVICE, NotApplicable, Built, "`false`",
             "Whether a TCP and a UDP port of the same number become one listener.";
             @example = "true";
-        QUIC_ENABLED_PORTS = "aws-load-balancer-quic-enabled-ports", StringList, SERVICE, NotApplicable, Refused, "none",
-            "The UDP ports that become QUIC listeners, by name or number.";
+        QUIC_ENABLED_PORTS = "aws-load-balancer-quic-enabled-ports", StringList, SERVICE, NotApplicable, Built, "none",
+            "The UDP ports that become QUIC listeners, by name or number; a TCP and UDP listener of one port becomes TCP and QUIC. The targets are pods with a QUIC server id, which the webhook for pods gives them, and AWS has QUIC only on a load balancer in no security group (`aws-load-balancer-disable-nlb-sg`).";
             @example = "443";
         ACTIONS = "actions".NetworkListener, Json(NetworkAction), SERVICE, NotApplicable, Built, "none: the Service's own targets",
             "The weighted target groups of the listener with this protocol and port: the Service's own, ports of other Services in the namespace, and existing target groups.";

@@ -127,7 +127,7 @@ fn what_is_built() {
         frontend-nlb-healthcheck-healthy-threshold-count frontend-nlb-healthcheck-unhealthy-threshold-count
         frontend-nlb-healthcheck-success-codes frontend-nlb-attributes frontend-nlb-tags";
     let not_built = "
-        aws-load-balancer-quic-enabled-ports aws-load-balancer-extra-security-groups
+        aws-load-balancer-extra-security-groups
         aws-load-balancer-connection-draining-enabled aws-load-balancer-connection-draining-timeout
         aws-load-balancer-connection-idle-timeout aws-load-balancer-access-log-emit-interval";
     let not_built: BTreeSet<&str> = not_built.split_whitespace().collect();

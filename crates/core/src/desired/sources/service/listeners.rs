@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Builder, key};
+use super::{Builder, TARGET_TYPE, key, security_group::Access};
 use crate::{
     api::annotations::{Key, registry::service as keys},
     desired::{diagnostic_sink::Failed, shared::certificates},
     diagnostics::Code,
     model::{
-        Action, Attributes, CertificateArn, Listener, ListenerProtocol, ResourceId, Tags, TargetGroupProtocol,
-        TargetGroupReference,
+        Action, Attributes, CertificateArn, Listener, ListenerProtocol, ResourceId, Scheme, Tags, TargetGroupProtocol,
+        TargetGroupReference, TargetType,
     },
     snapshot::ServicePort,
 };
@@ -18,6 +18,7 @@ const CERTIFICATES: Key = keys::SSL_CERT;
 const TLS_PORTS: Key = keys::SSL_PORTS;
 const BACKEND_PROTOCOL: Key = keys::BACKEND_PROTOCOL;
 const TCP_UDP: Key = keys::ENABLE_TCP_UDP_LISTENER;
+const QUIC_PORTS: Key = keys::QUIC_ENABLED_PORTS;
 const LISTENER_ATTRIBUTES: Key = keys::LISTENER_ATTRIBUTES;
 const ALPN_POLICIES: &[&str] = &["None", "HTTP1Only", "HTTP2Only", "HTTP2Optional", "HTTP2Preferred"];
 
@@ -72,6 +73,7 @@ impl<'a> Builder<'a> {
     /// The other errors of the ports without errors are reported all the same.
     pub(super) fn listener_ports(&mut self) -> (Vec<ListenerPort<'a>>, Result<(), Failed>) {
         let tls = self.tls();
+        let quic_ports = self.quic_ports();
         let joined = self.joins_tcp_and_udp();
         let mut by_number: BTreeMap<u16, Vec<(usize, &'a ServicePort)>> = BTreeMap::new();
         let mut order = Vec::new();
@@ -87,6 +89,10 @@ impl<'a> Builder<'a> {
         for same in order.iter().filter_map(|number| by_number.get(number)) {
             let Some(&(index, port)) = same.first() else { continue };
             let listener_port = match self.protocol(index, port, same, joined, tls.as_ref().ok()) {
+                Ok(protocols) => self.upgraded(protocols, same, quic_ports.as_deref().unwrap_or_default()),
+                failed => failed,
+            };
+            let listener_port = match listener_port {
                 Ok((listener, target_group)) => ListenerPort { index, port, listener, target_group },
                 Err(Failed) => {
                     failed = true;
@@ -95,7 +101,7 @@ impl<'a> Builder<'a> {
             };
             listener_ports.push(listener_port);
         }
-        if !failed && tls.is_ok() {
+        if !failed && tls.is_ok() && quic_ports.is_ok() {
             self.warn_of_unused_annotations(&listener_ports);
             return (listener_ports, Ok(()));
         }
@@ -146,6 +152,90 @@ impl<'a> Builder<'a> {
                 ))
             }
         }
+    }
+
+    /// Returns the ports that become QUIC, as they are written. Those that the Service does not have are reported and have no
+    /// effect.
+    fn quic_ports(&mut self) -> Result<Vec<String>, Failed> {
+        let written = self.value(self.annotations.string_list(QUIC_PORTS))?.unwrap_or_default();
+        let is_of_none = |written: &&String| !self.service.ports.iter().any(|port| is_named(port, written));
+        let unknown: Vec<&str> = written.iter().filter(is_of_none).map(String::as_str).collect();
+        if !unknown.is_empty() {
+            let ports: Vec<String> = self.service.ports.iter().map(described).collect();
+            let message = format!(
+                "`{}` is not a port of the Service and has no effect; it has {}",
+                unknown.join("`, `"),
+                ports.join(", ")
+            );
+            self.warning(Code::MissingPort, &key(QUIC_PORTS), &message, "name its UDP ports by name or number");
+        }
+        Ok(written)
+    }
+
+    /// Returns the protocols of a listener, with QUIC in place of UDP where one of its ports is to become QUIC.
+    fn upgraded(
+        &mut self,
+        protocols: (ListenerProtocol, TargetGroupProtocol),
+        same: &[(usize, &'a ServicePort)],
+        quic_ports: &[String],
+    ) -> Result<(ListenerProtocol, TargetGroupProtocol), Failed> {
+        let (listener, _) = protocols;
+        let joined = listener == ListenerProtocol::TcpUdp;
+        let mut ports = same.iter().take(if joined { same.len() } else { 1 }).map(|(_, port)| *port);
+        let Some(port) = ports.find(|port| quic_ports.iter().any(|written| is_named(port, written))) else {
+            return Ok(protocols);
+        };
+        let upgraded = match listener {
+            ListenerProtocol::Udp => (ListenerProtocol::Quic, TargetGroupProtocol::Quic),
+            ListenerProtocol::TcpUdp => (ListenerProtocol::TcpQuic, TargetGroupProtocol::TcpQuic),
+            _ => {
+                let message =
+                    format!("port {} gets a {listener} listener, and only UDP can become QUIC", described(port));
+                let fix = format!(
+                    "name only UDP ports; for TCP and QUIC on one port, give the Service a UDP port of the same number too and write `{}: \"true\"`",
+                    key(TCP_UDP)
+                );
+                return Err(self.error(Code::Unsupported, &key(QUIC_PORTS), &message, &fix));
+            }
+        };
+        if self.requested_target_type().0 == TargetType::Instance {
+            let message = format!(
+                "port {} becomes {}, and AWS takes its targets only with a QUIC server id each, which pods can have and instances cannot",
+                described(port),
+                upgraded.0
+            );
+            let fix = format!("write `{}: ip`, or remove the port from the annotation", key(TARGET_TYPE));
+            return Err(self.error(Code::Unsupported, &key(QUIC_PORTS), &message, &fix));
+        }
+        Ok(upgraded)
+    }
+
+    /// Warns of QUIC on a load balancer that is, or will be, in security groups.
+    pub(super) fn check_quic(
+        &mut self,
+        listener_ports: &[ListenerPort<'_>],
+        access: Option<&Access>,
+        scheme: Option<Scheme>,
+    ) {
+        let Some(quic) = listener_ports.iter().find(|port| port.target_group.is_quic()) else { return };
+        if access.is_none_or(|access| access.security_groups.is_empty()) {
+            return;
+        }
+        let message = format!(
+            "AWS has QUIC, as port {} requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener",
+            quic.port.port
+        );
+        let without = key(keys::DISABLE_NLB_SG);
+        let fix = if self.is_in_groups(scheme) == Some(true) {
+            format!(
+                "make a second Service with `{without}: \"true\"` and delete this one when clients have moved; AWS cannot take a load balancer out of all security groups"
+            )
+        } else {
+            format!(
+                "write `{without}: \"true\"`, or start the controller with `--feature-gates=NLBSecurityGroup=false`"
+            )
+        };
+        self.warning(Code::Unsupported, &key(QUIC_PORTS), &message, &fix);
     }
 
     fn joins_tcp_and_udp(&mut self) -> bool {

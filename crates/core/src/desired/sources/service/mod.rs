@@ -228,8 +228,9 @@ impl<'a> Builder<'a> {
         self.check_annotations();
         let user_tags = self.user_tags();
         let scheme = self.scheme();
+        let known_scheme = scheme.as_ref().ok().copied();
         let addresses = self.address_type().ok();
-        let access = self.access(scheme.as_ref().ok().copied());
+        let access = self.access(known_scheme);
         let placement =
             scheme.and_then(|scheme| self.placement(scheme, addresses.ok_or(Failed)?, access.as_ref().ok()));
         let load_balancer = self.load_balancer(access.as_ref().ok(), placement.as_ref().ok(), user_tags.as_ref().ok());
@@ -238,6 +239,7 @@ impl<'a> Builder<'a> {
             _ => Err(Failed),
         };
         let (listener_ports, complete) = self.listener_ports();
+        self.check_quic(&listener_ports, access.as_ref().ok(), known_scheme);
         let translated = self.check_source_nat(&listener_ports, placement.as_ref().ok());
         let forwards = self.forwards(
             &listener_ports,

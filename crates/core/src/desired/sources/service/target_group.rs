@@ -148,19 +148,26 @@ impl Builder<'_> {
         }))
     }
 
+    /// Returns the type of the targets, and reports one that is not known.
     fn target_type(&mut self) -> TargetType {
+        let (target_type, unknown) = self.requested_target_type();
+        if let Some(other) = unknown {
+            let message = format!("`{other}` is not a target type; the targets are instances");
+            self.warning(Code::InvalidValue, &key(TARGET_TYPE), &message, "write `ip` or `instance`");
+        }
+        target_type
+    }
+
+    /// Returns the type of the targets, and the value that is not a type.
+    pub(super) fn requested_target_type(&self) -> (TargetType, Option<String>) {
         let written = self.annotations.value(TARGET_TYPE).map(|(_, value)| value);
         if self.annotations.value(TYPE).is_some_and(|(_, value)| value == "nlb-ip") || written == Some("ip") {
-            return TargetType::Ip;
+            return (TargetType::Ip, None);
         }
         match written {
-            None => self.config.default_target_type,
-            Some("instance") => TargetType::Instance,
-            Some(other) => {
-                let message = format!("`{other}` is not a target type; the targets are instances");
-                self.warning(Code::InvalidValue, &key(TARGET_TYPE), &message, "write `ip` or `instance`");
-                TargetType::Instance
-            }
+            None => (self.config.default_target_type, None),
+            Some("instance") => (TargetType::Instance, None),
+            Some(other) => (TargetType::Instance, Some(other.to_owned())),
         }
     }
 
@@ -382,8 +389,8 @@ impl Builder<'_> {
         if protocol.has_udp() {
             ports.push(NetworkingPort::udp(Some(traffic.clone())));
         }
-        // Health checks of UDP go over TCP.
-        if protocol != TargetGroupProtocol::Udp || checked_apart.is_none() {
+        // Health checks of UDP and QUIC go over TCP.
+        if protocol.has_tcp() || checked_apart.is_none() {
             ports.push(NetworkingPort::tcp(Some(traffic.clone())));
         }
         ports.extend(checked_apart.map(|port| NetworkingPort::tcp(Some(port))));
@@ -426,14 +433,14 @@ impl Builder<'_> {
         let covered =
             !preserved || by_default || source.iter().any(|block| block == EVERYWHERE || block == EVERYWHERE_IPV6);
         let mut ports = Vec::new();
-        if protocol != TargetGroupProtocol::Udp {
+        if protocol.has_tcp() {
             ports.push(NetworkingPort::tcp(Some(traffic.clone())));
         }
         if protocol.has_udp() {
             ports.push(NetworkingPort::udp(Some(traffic.clone())));
         }
         let mut rules = vec![NetworkingRule { from: peers(source), ports }];
-        if protocol == TargetGroupProtocol::Udp || checked_apart.is_some() || !covered {
+        if !protocol.has_tcp() || checked_apart.is_some() || !covered {
             let port = checked_apart.unwrap_or_else(|| traffic.clone());
             rules.push(NetworkingRule { from: peers(own), ports: vec![NetworkingPort::tcp(Some(port))] });
         }

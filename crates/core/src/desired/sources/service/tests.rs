@@ -4,6 +4,7 @@ mod dualstack;
 mod messages;
 mod ownership;
 mod properties;
+mod quic;
 mod weighted;
 mod whole;
 mod wrong_values;

@@ -66,8 +66,11 @@ async fn where_aws_wants_a_zone_inside_of_the_vpc_it_gets_the_nodes() {
 async fn a_takeover_does_not_empty_a_group_of_pods_outside_of_the_vpc() {
     let lab = lab(&["192.168.77.10", "192.168.77.11"]);
     // aws-load-balancer-controller has registered these targets.
-    let there = ["192.168.77.10", "192.168.77.11"]
-        .map(|id| Registration { target: Target { id: id.to_owned(), port: 8080 }, zone: Some("all".to_owned()) });
+    let there = ["192.168.77.10", "192.168.77.11"].map(|id| Registration {
+        target: Target { id: id.to_owned(), port: 8080 },
+        quic_server_id: None,
+        zone: Some("all".to_owned()),
+    });
     lab.aws.put_targets(ARN, &there);
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", READY]);

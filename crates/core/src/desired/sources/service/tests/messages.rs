@@ -29,11 +29,6 @@ fn annotations_of_classic_load_balancers() {
 }
 
 #[test]
-fn what_is_not_built_and_must_not_be_ignored() {
-    insta::assert_snapshot!(reported(&[("aws-load-balancer-quic-enabled-ports", "443")], PORT), @"Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
-}
-
-#[test]
 fn every_mistake_is_told_at_once() {
     let written = [
         ("aws-load-balancer-scheme", "public"),

@@ -1,0 +1,137 @@
+//! QUIC: which ports become it, and what the load balancer and its targets need for it.
+
+use super::*;
+
+const NONE: (&str, &str) = ("aws-load-balancer-disable-nlb-sg", "true");
+const BOTH: (&str, &str) = ("aws-load-balancer-enable-tcp-udp-listener", "true");
+const PORTS: &str = "  ports:\n  - {name: dns, port: 53, targetPort: 5353, protocol: UDP}\n  - {name: h3, port: 443, targetPort: 8443, protocol: UDP}\n";
+const WEB: &str = "  ports:\n  - {name: https, port: 443, targetPort: 8443}\n  - {name: h3, port: 443, targetPort: 8443, protocol: UDP}\n  - {name: http, port: 80, targetPort: 8080}\n";
+
+fn quic(ports: &str) -> (&'static str, &str) {
+    ("aws-load-balancer-quic-enabled-ports", ports)
+}
+
+#[test]
+fn a_udp_port_becomes_quic() {
+    insta::assert_snapshot!(shown(&stack(&[IP, NONE, quic("h3")], PORTS)), @r#"
+    network load balancer k8s-shop-web-c098d5716f internal in
+      subnet-a
+      subnet-b
+      attributes
+    target group shop/web:53 k8s-shop-web-7eb6b7e269 ip UDP 5353
+      checked TCP traffic-port - every 10 in 10, 3/3, -
+      attributes proxy_protocol_v2.enabled=false
+      bound to web 53
+      reached from 10.0.0.0/16 on udp 5353
+      reached from 10.0.0.0/24, 10.0.1.0/24 on tcp 5353
+    target group shop/web:443 k8s-shop-web-01012bc214 ip QUIC 8443
+      checked TCP traffic-port - every 10 in 10, 3/3, -
+      attributes proxy_protocol_v2.enabled=false
+      bound to web 443
+      reached from 10.0.0.0/16 on udp 8443
+      reached from 10.0.0.0/24, 10.0.1.0/24 on tcp 8443
+    listener UDP 53 to Own(ResourceId("shop/web:53"))
+    listener QUIC 443 to Own(ResourceId("shop/web:443"))
+    "#);
+    assert_eq!(stack(&[IP, NONE, quic("443")], PORTS), stack(&[IP, NONE, quic("h3")], PORTS));
+    assert_eq!(stack(&[IP, NONE, quic(" h3 , 443")], PORTS), stack(&[IP, NONE, quic("h3")], PORTS));
+}
+
+#[test]
+fn tcp_and_udp_of_one_port_become_tcp_and_quic() {
+    insta::assert_snapshot!(shown(&stack(&[IP, NONE, BOTH, quic("443")], WEB)), @r#"
+    network load balancer k8s-shop-web-c098d5716f internal in
+      subnet-a
+      subnet-b
+      attributes
+    target group shop/web:443 k8s-shop-web-196aa5669a ip TCP_QUIC 8443
+      checked TCP traffic-port - every 10 in 10, 3/3, -
+      attributes proxy_protocol_v2.enabled=false
+      bound to web 443
+      reached from 10.0.0.0/16 on tcp 8443, udp 8443
+    target group shop/web:80 k8s-shop-web-5be514aeea ip TCP 8080
+      checked TCP traffic-port - every 10 in 10, 3/3, -
+      attributes proxy_protocol_v2.enabled=false
+      bound to web 80
+      reached from 10.0.0.0/24, 10.0.1.0/24 on tcp 8080
+    listener TCP 80 to Own(ResourceId("shop/web:80"))
+    listener TCP_QUIC 443 to Own(ResourceId("shop/web:443"))
+    "#);
+    // Either name of the two ports means their listener.
+    for name in ["https", "h3"] {
+        assert_eq!(stack(&[IP, NONE, BOTH, quic(name)], WEB), stack(&[IP, NONE, BOTH, quic("443")], WEB), "{name}");
+    }
+}
+
+#[test]
+fn health_checks_of_quic_reach_the_targets() {
+    let reached = |annotations: &[(&str, &str)]| {
+        let all = [&[IP, quic("h3")], annotations].concat();
+        let built = build_with(&service(&all, &format!("{CLASS}{PORTS}")), &config(), &facts());
+        let groups = built.stack.unwrap().target_groups;
+        let group = groups.values().find(|group| group.protocol == TargetGroupProtocol::Quic).unwrap();
+        let rules = group.binding.networking.iter().flatten();
+        let from = |peer: &NetworkingPeer| match peer {
+            NetworkingPeer::Cidr(block) => block.clone(),
+            NetworkingPeer::SecurityGroup(_) => "group".to_owned(),
+        };
+        let ports =
+            |port: &NetworkingPort| format!("{} {}", if port.udp { "udp" } else { "tcp" }, port.port.as_ref().unwrap());
+        let rule = |rule: &NetworkingRule| {
+            let from: Vec<String> = rule.from.iter().map(from).collect();
+            let ports: Vec<String> = rule.ports.iter().map(ports).collect();
+            format!("{}: {}", from.join(" "), ports.join(" "))
+        };
+        rules.map(rule).collect::<Vec<_>>().join("; ")
+    };
+    let checked = ("aws-load-balancer-healthcheck-port", "8080");
+    let ranges = ("load-balancer-source-ranges", "192.0.2.0/24");
+    for (annotations, expected) in [
+        (vec![], "group: udp 8443 tcp 8443"),
+        (vec![checked], "group: udp 8443 tcp 8080"),
+        (vec![NONE], "10.0.0.0/16: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8443"),
+        (vec![NONE, ranges], "192.0.2.0/24: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8443"),
+        (vec![NONE, checked], "10.0.0.0/16: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8080"),
+    ] {
+        assert_eq!(reached(&annotations), expected, "{annotations:?}");
+    }
+}
+
+#[test]
+fn messages_about_quic() {
+    insta::assert_snapshot!(reported(&[IP, NONE, quic("h3,h4,80")], PORTS), @"Warning missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: `h4`, `80` is not a port of the Service and has no effect; it has `dns` (UDP/53), `h3` (UDP/443); name its UDP ports by name or number");
+    // Only what exists gets into a listener.
+    insta::assert_snapshot!(reported(&[IP, NONE, quic("http")], WEB), @r#"
+    Warning unsupported on Service shop/web: spec.ports[1]: the ports `https` (TCP/443) and `h3` (UDP/443) have the same number; only the first gets a listener, and the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port
+    Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `http` (TCP/80) gets a TCP listener, and only UDP can become QUIC; name only UDP ports; for TCP and QUIC on one port, give the Service a UDP port of the same number too and write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"`
+    "#);
+    // Without the annotation for both, only the first port of the number is served.
+    insta::assert_snapshot!(reported(&[IP, NONE, quic("443")], WEB), @r#"
+    Warning unsupported on Service shop/web: spec.ports[1]: the ports `https` (TCP/443) and `h3` (UDP/443) have the same number; only the first gets a listener, and the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port
+    Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `https` (TCP/443) gets a TCP listener, and only UDP can become QUIC; name only UDP ports; for TCP and QUIC on one port, give the Service a UDP port of the same number too and write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"`
+    "#);
+    insta::assert_snapshot!(reported(&[NONE, quic("h3")], &PORTS.replace("protocol: UDP", "nodePort: 30053, protocol: UDP")), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `h3` (UDP/443) becomes QUIC, and AWS takes its targets only with a QUIC server id each, which pods can have and instances cannot; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or remove the port from the annotation");
+    insta::assert_snapshot!(reported(&[IP, quic("h3")], PORTS), @r#"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: AWS has QUIC, as port 443 requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener; write `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"`, or start the controller with `--feature-gates=NLBSecurityGroup=false`"#);
+    let built = build_with(
+        &service(&[IP, quic("h3")], &format!("{CLASS}{PORTS}")),
+        &config(),
+        &existing(Scheme::Internal, true),
+    );
+    insta::assert_snapshot!(messages(&built), @r#"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: AWS has QUIC, as port 443 requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener; make a second Service with `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"` and delete this one when clients have moved; AWS cannot take a load balancer out of all security groups"#);
+    assert!(built.stack.is_some());
+    let built = build_with(
+        &service(&[IP, quic("h3")], &format!("{CLASS}{PORTS}")),
+        &config(),
+        &existing(Scheme::Internal, false),
+    );
+    assert_eq!(messages(&built), "");
+    let gate = BuildConfig { nlb_security_groups: false, ..config() };
+    assert_eq!(messages(&build_with(&service(&[IP, quic("h3")], &format!("{CLASS}{PORTS}")), &gate, &facts())), "");
+    let tls = ("aws-load-balancer-ssl-cert", "arn:aws:acm:eu-west-1:1:certificate/a");
+    insta::assert_snapshot!(reported(&[IP, NONE, tls, quic("http")], WEB), @r#"
+    Warning unsupported on Service shop/web: spec.ports[1]: the ports `https` (TCP/443) and `h3` (UDP/443) have the same number; only the first gets a listener, and the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port
+    Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `http` (TCP/80) gets a TLS listener, and only UDP can become QUIC; name only UDP ports; for TCP and QUIC on one port, give the Service a UDP port of the same number too and write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"`
+    "#);
+    let dual = [IP, NONE, quic("h3"), ("aws-load-balancer-ip-address-type", "dualstack")];
+    insta::assert_snapshot!(reported(&dual, PORTS), @"Error unsupported on Service shop/web: spec.ports[0].protocol: a dualstack load balancer takes UDP, as port 53 requests, only with IPv6 source translation; write `on` in `service.beta.kubernetes.io/aws-load-balancer-enable-prefix-for-ipv6-source-nat`, or `ipv4` in `service.beta.kubernetes.io/aws-load-balancer-ip-address-type`");
+}
