@@ -408,7 +408,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             if let Some(denied) = bindings.denied(&binding, owner.as_ref()) {
                 return Err(denied.into());
             }
-            resolve(&snapshot, &binding).map_err(Problem::from)?
+            resolve(&snapshot, &binding, self.settings.silent_nodes).map_err(Problem::from)?
         };
         self.note_network(&binding, &resolution);
         if let (None, Some(target_type)) = (written.spec.target_type, binding.spec.target_type) {
@@ -735,7 +735,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if !self.cloud.checkpoint_is_trusted(role_of(binding).as_ref(), arn).await.map_err(Problem::from)? {
             return Ok(None);
         }
-        let of_service = match resolve(&self.snapshot(), binding) {
+        let of_service = match resolve(&self.snapshot(), binding, self.settings.silent_nodes) {
             Ok(Resolution::Targets { targets, .. }) => targets.into_keys().collect(),
             Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeSet::new(),
         };

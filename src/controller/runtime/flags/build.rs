@@ -13,6 +13,7 @@ use albatross_core::{
         CertificateAuthorityArn, InvalidCertificateAuthorityArn, Scheme, SecurityGroupId, Tags, TargetType, Value,
         VpcId, tags,
     },
+    targets::endpoints::SilentNodes,
 };
 
 /// The flags that decide what is built of a snapshot.
@@ -73,9 +74,18 @@ pub struct BuildFlags {
     /// ARN of the private certificate authority that issues the certificates of Ingresses with `create-acm-cert`, if no annotation names one; empty for certificates of Amazon
     #[arg(long, env = "DEFAULT_PCA_ARN", default_value = "")]
     pub default_pca_arn: String,
-    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableCertificateManagement, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, LBCapacityReservation, ListenerRulesTagging, NLBSecurityGroup, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability, SubnetsClusterTagCheck and WeightedTargetGroups have an effect
+    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableCertificateManagement, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, EndpointsFailOpen, EnhancedDefaultBehavior, IngressPlanAnnotation, LBCapacityReservation, ListenerRulesTagging, NLBHealthCheckAdvancedConfig, NLBSecurityGroup, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability, SubnetsClusterTagCheck and WeightedTargetGroups have an effect
     #[arg(long, env = "FEATURE_GATES", default_value = "")]
     pub feature_gates: String,
+}
+
+/// The feature gates over the work of the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerGates {
+    /// `EndpointsFailOpen`
+    pub silent_nodes: SilentNodes,
+    /// `IngressPlanAnnotation`
+    pub plan_annotation: bool,
 }
 
 /// A feature gate of aws-load-balancer-controller.
@@ -100,15 +110,15 @@ const GATES: [Gate; 23] = [
     gate("EnableRGTAPI", false, false),
     gate("EnableServiceController", true, true),
     gate("EnableTCPUDPListener", false, true),
-    gate("EndpointsFailOpen", true, false),
-    gate("EnhancedDefaultBehavior", false, false),
+    gate("EndpointsFailOpen", true, true),
+    gate("EnhancedDefaultBehavior", false, true),
     gate("GatewayListenerSet", true, false),
     gate("GlobalAcceleratorController", false, false),
-    gate("IngressPlanAnnotation", false, false),
+    gate("IngressPlanAnnotation", false, true),
     gate("LBCapacityReservation", true, true),
     gate("ListenerRulesTagging", true, true),
     gate("NLBGatewayAPI", true, false),
-    gate("NLBHealthCheckAdvancedConfig", true, false),
+    gate("NLBHealthCheckAdvancedConfig", true, true),
     gate("NLBSecurityGroup", true, true),
     gate("ServiceTypeLoadBalancerOnly", false, true),
     gate("SubnetDiscoveryByReachability", true, true),
@@ -192,12 +202,27 @@ impl BuildFlags {
             nlb_security_groups: gate("NLBSecurityGroup"),
             capacity_reservation: gate("LBCapacityReservation"),
             weighted_target_groups: gate("WeightedTargetGroups"),
+            nlb_health_check_details: gate("NLBHealthCheckAdvancedConfig"),
+            resets_listeners: gate("EnhancedDefaultBehavior"),
             subnets: Gates {
                 cluster_tag_check: gate("SubnetsClusterTagCheck"),
                 by_reachability: gate("SubnetDiscoveryByReachability"),
                 single_subnet: gate("ALBSingleSubnet"),
             },
             ..BuildConfig::new(cluster, vpc)
+        })
+    }
+
+    /// Returns the feature gates over the work of the controller, which building does not depend on.
+    ///
+    /// # Errors
+    /// When the flag's value cannot be used.
+    pub fn controller_gates(&self) -> Result<ControllerGates, FlagError> {
+        let gates = self.gates()?;
+        let gate = |name: &str| gates.get(name).copied().unwrap_or_default();
+        Ok(ControllerGates {
+            silent_nodes: if gate("EndpointsFailOpen") { SilentNodes::InNeed } else { SilentNodes::Never },
+            plan_annotation: gate("IngressPlanAnnotation"),
         })
     }
 

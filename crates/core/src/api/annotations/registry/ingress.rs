@@ -60,8 +60,8 @@ annotations! {
             "The prefix lists that the managed security group allows.";
         INBOUND_CIDRS = "inbound-cidrs", CidrList, INGRESS, ExclusivePerPort, Built, "`0.0.0.0/0`, and `::/0` where the load balancer has IPv6",
             "The address ranges that the managed security group allows.";
-        DRY_RUN_PLAN = "dry-run-plan", Json(Plan), INGRESS, PerIngress, Later, "none",
-            "An output: the plan that a dry run found for the group of the Ingress.";
+        DRY_RUN_PLAN = "dry-run-plan", Json(Plan), INGRESS, PerIngress, Built, "none",
+            "An output: the desired state of the group of the Ingress, as JSON, on its first Ingress. The controller writes it with the gate `IngressPlanAnnotation`, and removes it without. What others write here is not read.";
     }
     "ingress §2.2", "alb.ingress.kubernetes.io/"; {
         LISTEN_PORTS = "listen-ports", Json(ListenPorts), INGRESS, UnitedByKey, Built, r#"`[{"HTTPS":443}]` where the Ingress names a certificate, otherwise `[{"HTTP":80}]`"#,

@@ -100,6 +100,14 @@ fn health_checks() {
       reached from shared sg-shared on tcp 8080, tcp 8081
     listener TCP 80 to Own(ResourceId("shop/web:80"))
     "#);
+    let config = BuildConfig { nlb_health_check_details: false, ..config() };
+    let built = build_with(&service(&written, &format!("{CLASS}{PORT}")), &config, &facts());
+    insta::assert_snapshot!(messages(&built), @"
+    Warning no-effect on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-healthcheck-timeout: the controller runs with `--feature-gates=NLBHealthCheckAdvancedConfig=false`, so that the setting has no effect; start the controller with `--feature-gates=NLBHealthCheckAdvancedConfig=true`, or remove the setting
+    Warning no-effect on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-healthcheck-success-codes: the controller runs with `--feature-gates=NLBHealthCheckAdvancedConfig=false`, so that the setting has no effect; start the controller with `--feature-gates=NLBHealthCheckAdvancedConfig=true`, or remove the setting
+    ");
+    let undetailed = shown(&built.stack.unwrap());
+    insta::assert_snapshot!(undetailed.lines().find(|line| line.contains("checked")).unwrap().trim(), @"checked HTTP 8081 /ready every 30 in 10, 4/5, -");
     let local = format!("{PORT}  externalTrafficPolicy: Local\n  healthCheckNodePort: 31301\n");
     insta::assert_snapshot!(shown(&stack(&[], &local)), @r#"
     security group k8s-shop-web-5c7e143220: tcp 80 from 0.0.0.0/0
