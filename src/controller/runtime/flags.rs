@@ -410,9 +410,9 @@ mod tests {
         assert_eq!(
             flags(&["--feature-gates", gates]).without_effect(),
             [
-                "--feature-gates=NLBGatewayAPI=true",
-                "--feature-gates=GatewayListenerSet=true",
-                "--feature-gates=EnableRGTAPI=false"
+                "--feature-gates=NLBGatewayAPI=true (Gateways are not served yet)",
+                "--feature-gates=GatewayListenerSet=true (Gateways are not served yet)",
+                "--feature-gates=EnableRGTAPI=false (tags are read with DescribeTags, those of 20 resources in a call, at the first listing and by the audit, so that there is little to save with the Resource Groups Tagging API)"
             ]
         );
     }
@@ -491,7 +491,13 @@ mod tests {
             "--feature-gates",
             "EnableRGTAPI=true,EndpointsFailOpen=true,NLBGatewayAPI=false,ALBSingleSubnet=true",
         ]);
-        assert_eq!(moot.without_effect(), ["--feature-gates=EnableRGTAPI=true", "--feature-gates=NLBGatewayAPI=false"]);
+        assert_eq!(
+            moot.without_effect(),
+            [
+                "--feature-gates=EnableRGTAPI=true (tags are read with DescribeTags, those of 20 resources in a call, at the first listing and by the audit, so that there is little to save with the Resource Groups Tagging API)",
+                "--feature-gates=NLBGatewayAPI=false (Gateways are not served yet)"
+            ]
+        );
         insta::assert_snapshot!(refused(&["--feature-gates", "EnableIpTargetType=true"]), @"--feature-gates: there is no gate `EnableIpTargetType`; the nearest is `EnableIPTargetType`");
         insta::assert_snapshot!(refused(&["--feature-gates", "EnableTCPUDPListener"]), @"--feature-gates: `EnableTCPUDPListener` is not a valid gate; write `<name>=true` or `<name>=false`");
     }

@@ -310,6 +310,15 @@ fn tls() {
     listener TCP 80 to Own(ResourceId("shop/web:80"))
     listener TLS 443 to Own(ResourceId("shop/web:443")), arn:aws:acm:eu-west-1:1:certificate/a and [], ELBSecurityPolicy-2016-08, ALPN -
     "#);
+    let tls = ("aws-load-balancer-ssl-cert", CERTIFICATES);
+    let config = BuildConfig { resets_listeners: true, ..config() };
+    let policies = |annotations: &[(&str, &str)]| {
+        let built = build_with(&service(annotations, &format!("{CLASS}{PORT}")), &config, &facts());
+        built.stack.unwrap().listeners.into_values().map(|listener| listener.alpn_policy).collect::<Vec<_>>()
+    };
+    assert_eq!(policies(&[tls]), [Some("None".to_owned())]);
+    assert_eq!(policies(&[tls, ("aws-load-balancer-alpn-policy", "HTTP1Only")]), [Some("HTTP1Only".to_owned())]);
+    assert_eq!(policies(&[]), [None]);
     let all = [
         ("aws-load-balancer-ssl-cert", CERTIFICATES),
         ("aws-load-balancer-backend-protocol", "ssl"),
