@@ -25,6 +25,7 @@ use crate::controller::{
         watches::Synced,
     },
     reconcile::{
+        PlanAnnotations,
         fact_subscribers::FactSubscribers,
         step_history::StepHistory,
         waits::{self, Waits},
@@ -63,6 +64,7 @@ pub struct Controller {
     records: Records,
     waits: Waits,
     step_history: StepHistory,
+    plan_annotations: PlanAnnotations,
     metrics: Arc<Metrics>,
     term: Arc<Term>,
     permit: WritePermit,

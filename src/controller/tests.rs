@@ -188,6 +188,7 @@ async fn controller_under(
         records,
         waits: Waits::new(crate::controller::reconcile::Holds::NONE),
         step_history: StepHistory::default(),
+        plan_annotations: PlanAnnotations::default(),
         inventory,
         metrics: Arc::new(metrics::Metrics::new()),
         permit,

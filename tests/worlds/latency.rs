@@ -140,7 +140,7 @@ impl Many {
         let election = Election::Given(self.terms);
         let number = usize::try_from(self.terms).unwrap();
         let clients = albatross_aws::testing::retrying_over;
-        self.process = Some(Process::start_with(&self.cluster, &self.aws, number, election, NEVER, clients));
+        self.process = Some(Process::start_with(&self.cluster, &self.aws, number, election, (NEVER, false), clients));
     }
 
     /// Waits until every target is registered and, unless pods wait for their health, nothing is left to do.

@@ -141,15 +141,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a process that does not retry reads, so that every failure counts. Its number distinguishes it from all others.
+    /// Starts a process that does not retry reads, so that every failure counts. Its number distinguishes it from all others;
+    /// `plans` is the feature gate `IngressPlanAnnotation`.
     pub(crate) fn start(
         cluster: &SimulatedCluster,
         aws: &SimulatedAws,
         number: usize,
         election: Election,
         audit: Duration,
+        plans: bool,
     ) -> Self {
-        Self::start_with(cluster, aws, number, election, audit, albatross_aws::testing::over)
+        Self::start_with(cluster, aws, number, election, (audit, plans), albatross_aws::testing::over)
     }
 
     /// Starts a process with these clients.
@@ -158,7 +160,7 @@ impl Process {
         aws: &SimulatedAws,
         number: usize,
         election: Election,
-        audit: Duration,
+        (audit, plans): (Duration, bool),
         clients: fn(SharedHttpClient) -> AwsReader,
     ) -> Self {
         let identity = format!("process-{number}");
@@ -176,6 +178,8 @@ impl Process {
             node_group_tags: Tags::new(),
             max_targets: 0,
             gate_pause: albatross::controller::reconcile::targets::GATE_PAUSE,
+            silent_nodes: albatross_core::targets::endpoints::SilentNodes::InNeed,
+            plan_annotation: plans,
             sync_period: audit,
             certificate_poll_interval: Duration::from_secs(300),
             holds: Holds { load_balancer: Duration::from_secs(20), ..Holds::DEFAULT },

@@ -118,9 +118,21 @@ fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<Object
     objects.get(&change.name)
 }
 
+/// Returns true if an Ingress has changed, and only in the annotation of the plan: that is an output, and whoever else writes it
+/// has no part in a contest with the controller.
+fn differs_only_in_plan(before: &Ingress, present: &Ingress) -> bool {
+    before.written_plan != present.written_plan
+        && *before == Ingress { written_plan: before.written_plan, ..present.clone() }
+}
+
 impl Dependents for Ingress {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let present = now(change, &snapshot.ingresses);
+        if let (Some(before), Some(present)) = (&change.before, present)
+            && differs_only_in_plan(before, present)
+        {
+            return BTreeSet::new();
+        }
         let mut keys: BTreeSet<Key> = change
             .before
             .iter()

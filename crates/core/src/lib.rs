@@ -8,6 +8,7 @@ pub mod dependents;
 pub mod desired;
 pub mod diagnostics;
 pub mod drain;
+pub mod dry_run_plan;
 pub mod facts;
 pub mod model;
 pub mod permissions;

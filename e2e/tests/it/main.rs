@@ -16,6 +16,7 @@ mod demo;
 mod drain;
 mod fabric;
 mod frontend;
+mod gates;
 mod groups;
 mod hostile;
 mod lab;

@@ -15,6 +15,7 @@ use albatross_core::{
         crd::{self, TargetGroupBinding},
         kubernetes as wire,
     },
+    dry_run_plan,
     model::{ObjectKind, ObjectName, ObjectReference, StackId},
     snapshot::{self, Ingress, IngressClass, IngressClassParams, Namespace, Service},
 };
@@ -279,6 +280,29 @@ impl Kubernetes {
         let ports: Vec<(u16, &str)> = ports.iter().map(|port| (*port, "")).collect();
         let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
         write_status(api, &ObjectReference::ingress(name), status_patch(hostname, &ports, front)).await
+    }
+
+    /// Writes the annotation of the plan on an Ingress, or removes it. Another Ingress of that name is left alone.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub(crate) async fn write_plan(
+        &self,
+        name: &ObjectName,
+        uid: &str,
+        text: Option<&str>,
+    ) -> Result<(), KubernetesError> {
+        let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
+        let patch = json!({ "metadata": { "uid": uid, "annotations": { dry_run_plan::KEY: text } } });
+        let written = ask(
+            || format!("cannot write the annotation {} of Ingress {name}", dry_run_plan::KEY),
+            api.patch(&name.name, &PatchParams::default(), &Patch::Merge(patch)),
+        )
+        .await;
+        match written {
+            Err(error) if has_code(&error, 404) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// Writes `status.loadBalancer` of a Service: one entry with the host name and the ports.

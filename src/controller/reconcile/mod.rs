@@ -9,6 +9,7 @@ pub mod targets;
 pub(crate) mod unserved;
 pub(crate) mod waits;
 
+pub(crate) use stack::plan_annotation::PlanAnnotations;
 pub use waits::Holds;
 
 /// An Ingress with its class and Service, for the tests of several modules.

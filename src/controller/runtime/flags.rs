@@ -197,7 +197,7 @@ flags_without_effect!(
 mod build;
 pub mod markdown;
 
-pub use build::BuildFlags;
+pub use build::{BuildFlags, ControllerGates};
 
 /// A flag whose value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -347,7 +347,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use albatross_core::facts::subnets::Gates;
+    use albatross_core::{facts::subnets::Gates, targets::endpoints::SilentNodes};
 
     #[derive(Parser)]
     struct Line {
@@ -418,13 +418,13 @@ mod tests {
     /// A gate that is written at its default is one that the user relies on.
     #[test]
     fn a_gate_without_effect_is_named_whatever_its_value() {
-        let gates = "NLBGatewayAPI=true,NLBHealthCheckAdvancedConfig=true,EnableRGTAPI=false,ALBSingleSubnet=true";
+        let gates = "NLBGatewayAPI=true,GatewayListenerSet=true,EnableRGTAPI=false,ALBSingleSubnet=true";
         assert_eq!(
             flags(&["--feature-gates", gates]).without_effect(),
             [
-                "--feature-gates=NLBGatewayAPI=true",
-                "--feature-gates=NLBHealthCheckAdvancedConfig=true",
-                "--feature-gates=EnableRGTAPI=false"
+                "--feature-gates=NLBGatewayAPI=true (Gateways are not served yet)",
+                "--feature-gates=GatewayListenerSet=true (Gateways are not served yet)",
+                "--feature-gates=EnableRGTAPI=false (tags are read with DescribeTags, those of 20 resources in a call, at the first listing and by the audit, so that there is little to save with the Resource Groups Tagging API)"
             ]
         );
     }
@@ -466,6 +466,22 @@ mod tests {
     }
 
     #[test]
+    fn gates_over_silent_nodes_health_checks_and_listeners() {
+        let gates = |gates: &[&str]| {
+            let flags = flags(gates);
+            assert!(flags.without_effect().is_empty());
+            let config = flags.build_config(VpcId::new("vpc-1")).unwrap();
+            let ControllerGates { silent_nodes, plan_annotation } = flags.build.controller_gates().unwrap();
+            (silent_nodes, plan_annotation, config.nlb_health_check_details, config.resets_listeners)
+        };
+        assert_eq!(gates(&[]), (SilentNodes::InNeed, false, true, false));
+        let turned = "EndpointsFailOpen=false,NLBHealthCheckAdvancedConfig=false,EnhancedDefaultBehavior=true,IngressPlanAnnotation=true";
+        assert_eq!(gates(&["--feature-gates", turned]), (SilentNodes::Never, true, false, true));
+        let defaults = "EndpointsFailOpen=true,NLBHealthCheckAdvancedConfig=true,EnhancedDefaultBehavior=false";
+        assert_eq!(gates(&["--feature-gates", defaults]), (SilentNodes::InNeed, false, true, false));
+    }
+
+    #[test]
     fn feature_gates_are_read_and_others_are_ignored() {
         let config = |gates| flags(&["--feature-gates", gates]).build_config(VpcId::new("vpc-1")).unwrap();
         let on = config("EnableRGTAPI=true, ServiceTypeLoadBalancerOnly=true,EnableTCPUDPListener=false");
@@ -490,9 +506,8 @@ mod tests {
         assert_eq!(
             moot.without_effect(),
             [
-                "--feature-gates=EnableRGTAPI=true",
-                "--feature-gates=EndpointsFailOpen=true",
-                "--feature-gates=NLBGatewayAPI=false"
+                "--feature-gates=EnableRGTAPI=true (tags are read with DescribeTags, those of 20 resources in a call, at the first listing and by the audit, so that there is little to save with the Resource Groups Tagging API)",
+                "--feature-gates=NLBGatewayAPI=false (Gateways are not served yet)"
             ]
         );
         insta::assert_snapshot!(refused(&["--feature-gates", "EnableIpTargetType=true"]), @"--feature-gates: there is no gate `EnableIpTargetType`; the nearest is `EnableIPTargetType`");

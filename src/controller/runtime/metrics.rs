@@ -3,6 +3,7 @@
 //! A metric that aws-load-balancer-controller has with the same meaning has its name and labels, so that dashboards and
 //! alerts keep working. The names of the others begin with `albatross_`.
 
+mod labels;
 mod process;
 mod queue;
 
@@ -13,15 +14,23 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
 use albatross_aws::{CallObserver, RequestResult};
 
-use self::process::ProcessMetrics;
+pub use self::labels::TargetGroupInfo;
 pub use self::queue::{QueueMetrics, QueueSize, controller_of};
+use self::{
+    labels::{
+        ApiRequest, AwsCall, AwsErrorKind, AwsOperation, Binding, BudgetClass, OfController, OfKind, OfName,
+        OfResource, OfWebhook, PlanStep, ReconcileError, ReconcileResult, ReconcileStage, Talker, WebhookFailure,
+        WebhookRequest,
+    },
+    process::ProcessMetrics,
+};
 
 /// The content type of the text of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -39,6 +48,10 @@ const DEREGISTRATION_SECONDS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 1
 
 /// The upper bounds of the number of retries of a call.
 const RETRIES: [f64; 11] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
+
+/// The upper bounds, in seconds, of the time that a pod waits at a readiness gate, the same as in
+/// aws-load-balancer-controller.
+const GATE_SECONDS: [f64; 11] = [10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 420.0, 480.0, 600.0];
 
 /// The metrics of the process. Recording is cheap and possible from any thread.
 pub struct Metrics {
@@ -85,73 +98,6 @@ pub struct Metrics {
     without_server_id: Family<Binding, Gauge>,
 }
 
-/// The labels of a TargetGroupBinding.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Binding {
-    namespace: String,
-    name: String,
-}
-
-/// The upper bounds, in seconds, of the time that a pod waits at a readiness gate, the same as in
-/// aws-load-balancer-controller.
-const GATE_SECONDS: [f64; 11] = [10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 420.0, 480.0, 600.0];
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReconcileError {
-    controller: String,
-    error_category: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReconcileStage {
-    controller: String,
-    reconcile_stage: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReconcileResult {
-    controller: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfController {
-    controller: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfResource {
-    resource: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfKind {
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfName {
-    name: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
-struct Talker {
-    controller: &'static str,
-    namespace: String,
-    name: String,
-}
-
-/// A target group with a binding.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct TargetGroupInfo {
-    /// The namespace of the Service.
-    pub namespace: String,
-    /// The Service.
-    pub service: String,
-    /// The part of the ARN after its last colon.
-    pub target_group: String,
-}
-
 /// The number of passes over each object since a moment.
 #[derive(Debug)]
 struct Talks {
@@ -162,112 +108,6 @@ struct Talks {
 /// The time for which passes over objects are counted, and the number of objects that are shown.
 const TALK_WINDOW: Duration = Duration::from_secs(180);
 const TOP: usize = 3;
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct AwsOperation {
-    service: String,
-    operation: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct BudgetClass {
-    class: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct WebhookFailure {
-    webhook_name: &'static str,
-    error_category: &'static str,
-}
-
-/// The label of a webhook: its path.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfWebhook {
-    webhook: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct WebhookRequest {
-    webhook: &'static str,
-    code: u16,
-}
-
-/// A request to the API server. The code is that of HTTP, or `<error>` if there was no answer, as in client-go.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ApiRequest {
-    code: String,
-    method: String,
-    host: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PlanStep {
-    action: String,
-}
-
-/// An AWS call or request and its result, as [`CallObserver`] reports it; the error code is empty on success.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct AwsCall {
-    service: String,
-    operation: String,
-    status_code: u16,
-    error_code: String,
-}
-
-/// The kinds of failed calls that have a metric each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AwsErrorKind {
-    Permission,
-    Throttled,
-    ServiceLimitExceeded,
-    Validation,
-}
-
-impl AwsCall {
-    fn of(service: &str, operation: &str, result: RequestResult<'_>) -> Self {
-        let (status_code, error_code) = result.err().unwrap_or((200, ""));
-        let [service, operation, error_code] = [service, operation, error_code].map(str::to_owned);
-        Self { service, operation, status_code, error_code }
-    }
-
-    /// Returns the kind of a failed call, if it has a metric.
-    ///
-    /// Throttling is checked first: LBC counts EC2's throttling code `RequestLimitExceeded` as a service limit.
-    fn error_kind(&self) -> Option<AwsErrorKind> {
-        let code = self.error_code.as_str();
-        if matches!(self.status_code, 401 | 403)
-            || matches!(code, "AccessDeniedException" | "AccessDenied" | "AuthFailure")
-        {
-            Some(AwsErrorKind::Permission)
-        } else if THROTTLING_CODES.contains(&code) {
-            Some(AwsErrorKind::Throttled)
-        } else if code.contains("LimitExceeded") {
-            Some(AwsErrorKind::ServiceLimitExceeded)
-        } else if code == "ValidationError" {
-            Some(AwsErrorKind::Validation)
-        } else {
-            None
-        }
-    }
-}
-
-/// The error codes that the AWS SDKs treat as throttling, except `LimitExceededException`, which means a quota in one
-/// of the services used here.
-const THROTTLING_CODES: [&str; 13] = [
-    "BandwidthLimitExceeded",
-    "EC2ThrottledException",
-    "PriorRequestNotComplete",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "SlowDown",
-    "ThrottledException",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-    "TransactionInProgressException",
-];
 
 impl Default for Metrics {
     fn default() -> Self {

@@ -134,7 +134,9 @@ impl Queue {
     /// Makes a running key run again after this time at the latest, whatever the outcome of its pass: something of it waits
     /// for time to pass, and that is not to take longer because something else of it fails.
     pub fn run_within(&self, key: &Key, longest: Duration) {
-        self.lock().longest_pause.insert(key.clone(), longest);
+        let mut state = self.lock();
+        let known = state.longest_pause.entry(key.clone()).or_insert(longest);
+        *known = longest.min(*known);
     }
 
     fn add_for(&self, cause: QueueReason, key: Key) {

@@ -10,6 +10,7 @@ use super::{
     compare::{compared, is_made, made_of, names, record_of, text_of},
     in_role, objects,
 };
+use albatross_core::dry_run_plan;
 use albatross_simulation::{
     aws::Call,
     cluster::{Change, Request, is_deleting},
@@ -31,6 +32,9 @@ impl World {
                 }
                 let mut copy = Value::clone(&object);
                 copy["metadata"].as_object_mut().unwrap().remove("finalizers");
+                if let Some(annotations) = copy["metadata"]["annotations"].as_object_mut() {
+                    annotations.remove(dry_run_plan::KEY);
+                }
                 let (name, status) = (copy["metadata"]["name"].as_str().unwrap().to_owned(), copy["status"].clone());
                 fresh.cluster.create(copy).unwrap();
                 if plural == "pods" {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use albatross_core::model::tags;
+use albatross_core::{dry_run_plan, model::tags};
 use albatross_simulation::{
     aws::State,
     cluster::{SimulatedCluster, finalizers, is_deleting},
@@ -79,6 +79,7 @@ pub(crate) fn made_of(cluster: &SimulatedCluster, names: &Names) -> String {
             let reported = json!({
                 "finalizers": finalizers(&object), "deleting": is_deleting(&object), "ports": ports, "made": spec,
                 "ready": object["status"]["conditions"][0]["status"],
+                "planned": object["metadata"]["annotations"][dry_run_plan::KEY].is_string(),
             });
             // A binding has the name that its target group would be given now, which may not be the one that it has.
             let group = object["spec"]["targetGroupARN"].as_str().and_then(|arn| arn.split('/').nth(1));

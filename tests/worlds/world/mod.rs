@@ -168,6 +168,11 @@ impl World {
         Random::new(self.seed).fork(13).chance(0.5)
     }
 
+    /// Returns true if the controller writes the plan of each group on its first Ingress.
+    fn writes_plans(&self) -> bool {
+        Random::new(self.seed).fork(14).chance(0.5)
+    }
+
     fn tell(&mut self, what: impl Into<String>) {
         self.reported.push((Instant::now(), what.into()));
     }
@@ -179,7 +184,8 @@ impl World {
             self.terms += 1;
             let audit = if self.shape.tampered { hostile::AUDIT } else { NEVER };
             let election = Election::Given(self.terms);
-            self.process = Some(Process::start(&self.cluster, &self.aws, self.processes, election, audit));
+            self.process =
+                Some(Process::start(&self.cluster, &self.aws, self.processes, election, audit, self.writes_plans()));
         }
     }
 
@@ -381,7 +387,7 @@ impl World {
     fn elect(&mut self, fenced: bool) -> Process {
         self.processes += 1;
         self.tell(format!("process {} starts", self.processes));
-        Process::start(&self.cluster, &self.aws, self.processes, Election::Real { fenced }, NEVER)
+        Process::start(&self.cluster, &self.aws, self.processes, Election::Real { fenced }, NEVER, self.writes_plans())
     }
 
     /// Makes the process that leads the one that is looked at.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    dry_run_plan::WrittenPlan,
     model::tags,
     snapshot::{PodPort, PodReference},
 };
@@ -129,6 +130,22 @@ fn a_service_whose_name_is_escaped_in_an_action_concerns_the_ingress() {
     snapshot.apply(escaped);
     assert_eq!(Service::keys(&change("shop", "unused"), &snapshot), BTreeSet::new());
     assert_eq!(Service::keys(&change("shop", "cart"), &snapshot), BTreeSet::from([group("shop")]));
+}
+
+#[test]
+fn the_plan_of_an_ingress_concerns_nothing() {
+    let mut snapshot = snapshot();
+    let name = ObjectName::new("shop", "web");
+    let before = snapshot.ingresses[&name].clone();
+    let mut keys = |alter: fn(&mut Ingress)| {
+        let mut ingress = before.clone();
+        ingress.written_plan = Some(WrittenPlan::of("{}"));
+        alter(&mut ingress);
+        Ingress::keys(&snapshot.apply(ingress).unwrap(), &snapshot)
+    };
+    assert_eq!(keys(|_| {}), BTreeSet::new());
+    assert_eq!(keys(|ingress| ingress.written_plan = None), BTreeSet::new());
+    assert_eq!(keys(|ingress| ingress.generation += 1), BTreeSet::from([group("shop")]));
 }
 
 #[test]

@@ -59,6 +59,12 @@ pub struct BuildConfig {
     pub capacity_reservation: bool,
     /// The feature gate `WeightedTargetGroups`: a listener of a Network Load Balancer may forward to several target groups.
     pub weighted_target_groups: bool,
+    /// The feature gate `NLBHealthCheckAdvancedConfig`: annotations set the timeout and the success codes of the health
+    /// checks of Services' target groups.
+    pub nlb_health_check_details: bool,
+    /// The feature gate `EnhancedDefaultBehavior`: a setting of a listener that no annotation requests is switched off, where
+    /// it otherwise stays as it is.
+    pub resets_listeners: bool,
     /// The feature gates over the choice of subnets.
     pub subnets: crate::facts::subnets::Gates,
     /// `--enable-wafv2`: load balancers are associated with the web ACLs (WAFv2) that Ingresses request.
@@ -109,6 +115,8 @@ impl BuildConfig {
             nlb_security_groups: true,
             capacity_reservation: true,
             weighted_target_groups: true,
+            nlb_health_check_details: true,
+            resets_listeners: false,
             subnets: crate::facts::subnets::Gates::default(),
             enable_wafv2: true,
             enable_shield: true,

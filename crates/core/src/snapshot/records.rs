@@ -9,6 +9,7 @@ use k8s_openapi::{
 use crate::{
     api::{crd, kubernetes as wire, readiness},
     drain,
+    dry_run_plan::{self, WrittenPlan},
     model::{ObjectName, PortReference, QuicServerId},
 };
 
@@ -44,8 +45,10 @@ pub struct Ingress {
     pub uid: String,
     /// `metadata.generation`; 0 in files.
     pub generation: i64,
-    /// All annotations.
+    /// All annotations but that of the plan, which is an output.
     pub annotations: BTreeMap<String, String>,
+    /// The annotation of the plan.
+    pub written_plan: Option<WrittenPlan>,
     /// All finalizers.
     pub finalizers: Vec<String>,
     /// True if it is being deleted.
@@ -148,12 +151,16 @@ impl From<wire::Ingress> for Ingress {
         let wire::Ingress { metadata, spec, status } = wire;
         let in_tls = spec.tls.iter().flat_map(|tls| &tls.hosts);
         let hosts = spec.rules.iter().filter_map(|rule| rule.host.as_ref()).chain(in_tls);
+        let name = name_of(&metadata);
+        let mut annotations = metadata.annotations.unwrap_or_default();
+        let plan = annotations.remove(dry_run_plan::KEY);
         Self {
             hosts: hosts.filter(|host| !host.is_empty()).cloned().collect(),
-            name: name_of(&metadata),
+            name,
             uid: metadata.uid.unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
-            annotations: metadata.annotations.unwrap_or_default(),
+            annotations,
+            written_plan: plan.as_deref().map(WrittenPlan::of),
             finalizers: metadata.finalizers.unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
             class: spec.ingress_class_name,

@@ -292,6 +292,7 @@ status:
         uid: "u".to_owned(),
         generation: 4,
         annotations: BTreeMap::new(),
+        written_plan: None,
         finalizers: vec!["f".to_owned()],
         deleting: true,
         class: Some("alb".to_owned()),

@@ -97,6 +97,25 @@ pub struct Skipped {
     pub why: &'static str,
 }
 
+/// The use of targets whose node has fallen silent, so that nobody knows if they serve: the feature gate `EndpointsFailOpen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SilentNodes {
+    /// They are targets as long as there is no other one: they may still serve.
+    InNeed,
+    /// They are never targets.
+    Never,
+}
+
+impl SilentNodes {
+    /// Returns the targets of a binding that has these, and perhaps those on silent nodes.
+    fn targets<T, O>(self, serving: BTreeMap<T, O>, silent: BTreeMap<T, O>) -> BTreeMap<T, O> {
+        match self {
+            Self::InNeed if serving.is_empty() => silent,
+            Self::InNeed | Self::Never => serving,
+        }
+    }
+}
+
 /// The result of resolving a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
@@ -174,7 +193,11 @@ pub fn port_reference(port: &IntOrString) -> PortReference {
 ///
 /// # Errors
 /// When the binding or its Service is written so that there cannot be targets.
-pub fn resolve(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Result<Resolution, UnresolvableBinding> {
+pub fn resolve(
+    snapshot: &Snapshot,
+    binding: &TargetGroupBinding,
+    silent: SilentNodes,
+) -> Result<Resolution, UnresolvableBinding> {
     let reference = &binding.spec.service_ref;
     let name = ObjectName::new(&binding.name.namespace, &reference.name);
     let Some(service) = snapshot.services.get(&name) else {
@@ -185,9 +208,9 @@ pub fn resolve(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Result<Reso
         return Ok(Resolution::BackendMissing { what: format!("port {wanted} of Service {name}") });
     };
     match binding.spec.target_type {
-        Some(TargetType::Ip) => Ok(pods(snapshot, binding, service, port)),
+        Some(TargetType::Ip) => Ok(pods(snapshot, binding, (service, port), silent)),
         Some(TargetType::Instance) | None if is_quic(binding) => Err(UnresolvableBinding::QuicToNodes),
-        Some(TargetType::Instance) | None => nodes(snapshot, binding, service, port),
+        Some(TargetType::Instance) | None => nodes(snapshot, binding, (service, port), silent),
     }
 }
 
@@ -333,7 +356,12 @@ fn family(binding: &TargetGroupBinding) -> AddressFamily {
     }
 }
 
-fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, port: &ServicePort) -> Resolution {
+fn pods(
+    snapshot: &Snapshot,
+    binding: &TargetGroupBinding,
+    (service, port): (&Service, &ServicePort),
+    silent: SilentNodes,
+) -> Resolution {
     let family = family(binding);
     let namespace = &service.name.namespace;
     let slices = in_namespace(&snapshot.endpoint_slices, namespace)
@@ -372,16 +400,14 @@ fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, po
             }
         }
     }
-    // Nodes that have fallen silent may still serve: better than nothing.
-    let targets = if targets.is_empty() { perhaps } else { targets };
-    Resolution::Targets { targets, skipped, without_server_id }
+    Resolution::Targets { targets: silent.targets(targets, perhaps), skipped, without_server_id }
 }
 
 fn nodes(
     snapshot: &Snapshot,
     binding: &TargetGroupBinding,
-    service: &Service,
-    port: &ServicePort,
+    (service, port): (&Service, &ServicePort),
+    silent: SilentNodes,
 ) -> Result<Resolution, UnresolvableBinding> {
     if !matches!(service.kind.as_str(), "NodePort" | "LoadBalancer") {
         let (service, kind) = (service.name.clone(), service.kind.clone());
@@ -415,7 +441,7 @@ fn nodes(
                 .push(Skipped { what: node.name.name.clone(), why: "its spec.providerID names no EC2 instance (yet)" }),
         }
     }
-    let targets = if targets.is_empty() { perhaps } else { targets };
+    let targets = silent.targets(targets, perhaps);
     Ok(Resolution::Targets { targets, skipped, without_server_id: BTreeSet::new() })
 }
 

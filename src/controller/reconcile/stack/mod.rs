@@ -1,6 +1,7 @@
 //! One pass over a group of Ingresses or a Service: snapshot → desired → plan → apply → status, events, finalizers. The
 //! stages are in [`pass`]; this module runs them for the controller and retries when AWS refuses a step.
 
+pub(super) mod plan_annotation;
 mod proof;
 mod publish;
 mod report;
@@ -241,6 +242,10 @@ impl Controller {
         let (frozen, absent) = (&built.frozen, &built.absent);
         let whereabouts = &whereabouts;
         let change = Change { membership, stack, frozen, absent, observed: &observed, whereabouts, plan: &plan };
+        // What AWS refuses is part of what is requested.
+        if refused.is_empty() {
+            self.write_plan_annotation(stack, membership).await;
+        }
         if self.waits.begin(group, &plan, !observed.arriving.is_empty()) {
             self.queue.add(Key::NodeRules);
         }

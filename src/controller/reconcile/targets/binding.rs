@@ -451,7 +451,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             if let Some(denied) = bindings.denied(&binding, owner.as_ref()) {
                 return Err(denied.into());
             }
-            resolve(&snapshot, &binding).map_err(Problem::from)?
+            resolve(&snapshot, &binding, self.settings.silent_nodes).map_err(Problem::from)?
         };
         self.note_network(&binding, &resolution);
         if let (None, Some(target_type)) = (written.spec.target_type, binding.spec.target_type) {

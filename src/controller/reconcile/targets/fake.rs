@@ -13,7 +13,7 @@ use k8s_openapi::{apimachinery::pkg::util::intstr::IntOrString, jiff::Timestamp}
 
 use super::{Cloud, Cluster, ClusterError, LiveCloud, Settings, TargetGroupFacts, TargetGroupKey, Targets};
 use albatross_aws::{AwsError, AwsErrorKind, AwsWriter, Inventory, WritePermit};
-use albatross_core::targets::{readiness::Change, role::Role};
+use albatross_core::targets::{endpoints::SilentNodes, readiness::Change, role::Role};
 pub(super) use albatross_core::testing::{name, node, pod};
 use albatross_core::{
     api::crd::{
@@ -373,6 +373,7 @@ impl Lab {
             endpoint_group_tags: Tags::new(),
             max_targets: None,
             gate_pause: super::GATE_PAUSE,
+            silent_nodes: SilentNodes::InNeed,
         };
         let targets = Targets::with(cloud.clone(), cluster.clone(), permit(&leads), cluster.snapshot.clone(), settings);
         Self { aws, cloud, cluster, targets, log, leads }

@@ -32,7 +32,7 @@ pub use error::{Problem, Stage, Subject, TargetsError};
 
 use crate::controller::runtime::write_permit::WriteClient;
 use albatross_aws::{AwsWriter, Inventory, WritePermit};
-use albatross_core::targets::{TargetGroupFacts, TargetGroupKey, role::Role};
+use albatross_core::targets::{TargetGroupFacts, TargetGroupKey, endpoints::SilentNodes, role::Role};
 use albatross_core::{
     api::crd::TargetGroupBindingStatus,
     model::{ObjectName, Tags, Target, VpcId},
@@ -57,6 +57,8 @@ pub struct Settings {
     /// `--targetgroupbinding-requeue-duration`: the longest time between two queries of AWS for the health of pods that
     /// wait at a readiness gate.
     pub gate_pause: Duration,
+    /// The feature gate `EndpointsFailOpen`.
+    pub silent_nodes: SilentNodes,
 }
 
 /// A planned query for the health of targets.
@@ -152,8 +154,14 @@ impl Targets {
         endpoint_group_tags: Tags,
         restricted_rules: bool,
     ) -> Self {
-        let settings =
-            Settings { cluster, endpoint_group_tags, restricted_rules, max_targets: None, gate_pause: GATE_PAUSE };
+        let settings = Settings {
+            cluster,
+            endpoint_group_tags,
+            restricted_rules,
+            max_targets: None,
+            gate_pause: GATE_PAUSE,
+            silent_nodes: SilentNodes::InNeed,
+        };
         let permit = aws.permit().clone();
         Self::with(LiveCloud::new(aws, inventory), LiveCluster::new(client), permit, snapshot, settings)
     }
@@ -162,6 +170,13 @@ impl Targets {
     #[must_use]
     pub fn with_gate_pause(mut self, pause: Duration) -> Self {
         self.settings.gate_pause = pause;
+        self
+    }
+
+    /// Sets the feature gate `EndpointsFailOpen`.
+    #[must_use]
+    pub fn with_silent_nodes(mut self, silent_nodes: SilentNodes) -> Self {
+        self.settings.silent_nodes = silent_nodes;
         self
     }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use albatross_core::targets::{
     binding_owners::{ByGroup, KnownArn, Owner, has_had_targets},
-    endpoints::{Resolution, TargetOwner, resolve},
+    endpoints::{Resolution, SilentNodes, TargetOwner, resolve},
     node_rules::{RuleChange, RulesByGroup, TargetEndpoint, changes, combine, covers, of_binding, sources},
     role::Role,
 };
@@ -310,7 +310,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let snapshot = self.snapshot();
         let refused = snapshot.target_group_bindings.values().filter(|binding| Role::of(&binding.spec).is_err());
         let demand = |binding: &TargetGroupBinding| Demand {
-            target_locations: target_locations(&snapshot, binding),
+            target_locations: target_locations(&snapshot, binding, self.settings.silent_nodes),
             binding: binding.clone(),
         };
         refused.filter(|binding| binding.spec.networking.is_some()).map(demand).collect()
@@ -339,19 +339,24 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let snapshot = self.snapshot();
         let by_group = ByGroup::of(&snapshot);
         let mut demands = Demands::default();
+        let silent = self.settings.silent_nodes;
+        let obscure = |binding: TargetGroupBinding| Demand {
+            target_locations: target_locations(&snapshot, &binding, silent),
+            binding,
+        };
         for (binding, known, owner) in completed {
             let name = binding.name.clone();
-            match demand_of(&snapshot, &by_group, &|named| self.known_arn(named), known, owner.as_ref()) {
+            match demand_of(&snapshot, &by_group, &|named| self.known_arn(named), known, owner.as_ref(), silent) {
                 Ok(BindingDemand::Nothing) => {}
                 Ok(BindingDemand::Clear(demand)) => demands.clear.push(demand),
                 Ok(BindingDemand::Empty(binding, resolution)) => demands.empty.push((binding, resolution)),
                 Ok(BindingDemand::Waits) => {
-                    demands.obscure.push(Demand { target_locations: target_locations(&snapshot, &binding), binding });
+                    demands.obscure.push(obscure(binding));
                     demands.waiting.insert(name);
                 }
                 Err(problem) => {
                     problems.push(TargetsError::of_binding(&name, Stage::Network, problem));
-                    demands.obscure.push(Demand { target_locations: target_locations(&snapshot, &binding), binding });
+                    demands.obscure.push(obscure(binding));
                 }
             }
         }
@@ -468,6 +473,7 @@ fn demand_of(
     known_arn: &KnownArn<'_>,
     known: Result<Option<(TargetGroupBinding, TargetGroupArn)>, Problem>,
     owner: Option<&Owner>,
+    silent: SilentNodes,
 ) -> Result<BindingDemand, Problem> {
     let Some((binding, arn)) = known? else { return Ok(BindingDemand::Waits) };
     let bindings = by_group.bindings(&arn, known_arn);
@@ -476,7 +482,7 @@ fn demand_of(
         let has_holder = owner.is_none_or(|owner| bindings.holder(owner).is_some());
         return Ok(if has_holder { BindingDemand::Nothing } else { BindingDemand::Waits });
     }
-    Ok(match resolve(snapshot, &binding)? {
+    Ok(match resolve(snapshot, &binding, silent)? {
         Resolution::Targets { targets, .. } if !targets.is_empty() => {
             BindingDemand::Clear(Demand { target_locations: target_locations_of(snapshot, targets), binding })
         }
@@ -485,11 +491,11 @@ fn demand_of(
 }
 
 /// Returns the targets of a binding with their network interfaces, as far as they are known.
-fn target_locations(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Vec<TargetLocation> {
+fn target_locations(snapshot: &Snapshot, binding: &TargetGroupBinding, silent: SilentNodes) -> Vec<TargetLocation> {
     if binding.spec.target_type.is_none() {
         return Vec::new();
     }
-    match resolve(snapshot, binding) {
+    match resolve(snapshot, binding, silent) {
         Ok(Resolution::Targets { targets, .. }) => target_locations_of(snapshot, targets),
         Ok(Resolution::BackendMissing { .. }) | Err(_) => Vec::new(),
     }

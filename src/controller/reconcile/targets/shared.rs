@@ -240,7 +240,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             if has_nodes_elsewhere(&completed) {
                 return None;
             }
-            resolve(&snapshot, &completed).ok()
+            resolve(&snapshot, &completed, self.settings.silent_nodes).ok()
         });
         let targets = resolved.flat_map(|resolution| match resolution {
             Resolution::Targets { targets, .. } => targets.into_keys().collect(),

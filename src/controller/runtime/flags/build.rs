@@ -13,6 +13,7 @@ use albatross_core::{
         CertificateAuthorityArn, InvalidCertificateAuthorityArn, Scheme, SecurityGroupId, Tags, TargetType, Value,
         VpcId, tags,
     },
+    targets::endpoints::SilentNodes,
 };
 
 /// The flags that decide what is built of a snapshot.
@@ -73,47 +74,95 @@ pub struct BuildFlags {
     /// ARN of the private certificate authority that issues the certificates of Ingresses with `create-acm-cert`, if no annotation names one; empty for certificates of Amazon
     #[arg(long, env = "DEFAULT_PCA_ARN", default_value = "")]
     pub default_pca_arn: String,
-    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableCertificateManagement, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, LBCapacityReservation, ListenerRulesTagging, NLBSecurityGroup, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability, SubnetsClusterTagCheck and WeightedTargetGroups have an effect
+    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas; they are listed below
     #[arg(long, env = "FEATURE_GATES", default_value = "")]
     pub feature_gates: String,
 }
 
+/// The feature gates over the work of the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerGates {
+    /// `EndpointsFailOpen`
+    pub silent_nodes: SilentNodes,
+    /// `IngressPlanAnnotation`
+    pub plan_annotation: bool,
+}
+
 /// A feature gate of aws-load-balancer-controller.
-struct Gate {
-    name: &'static str,
-    default: bool,
-    /// True if it has an effect here.
-    built: bool,
+pub(super) struct Gate {
+    pub(super) name: &'static str,
+    pub(super) default: bool,
+    pub(super) effect: Effect,
 }
 
-const fn gate(name: &'static str, default: bool, built: bool) -> Gate {
-    Gate { name, default, built }
+/// The effect of a feature gate here.
+pub(super) enum Effect {
+    /// It does what the text says.
+    Does(&'static str),
+    /// It has none, for this reason.
+    No(&'static str),
 }
 
-const GATES: [Gate; 23] = [
-    gate("ALBGatewayAPI", true, false),
-    gate("ALBSingleSubnet", false, true),
-    gate("ALBTargetControlAgent", false, false),
-    gate("EnableCertificateManagement", false, true),
-    gate("EnableDefaultTagsLowPriority", false, true),
-    gate("EnableIPTargetType", true, true),
-    gate("EnableRGTAPI", false, false),
-    gate("EnableServiceController", true, true),
-    gate("EnableTCPUDPListener", false, true),
-    gate("EndpointsFailOpen", true, false),
-    gate("EnhancedDefaultBehavior", false, false),
-    gate("GatewayListenerSet", true, false),
-    gate("GlobalAcceleratorController", false, false),
-    gate("IngressPlanAnnotation", false, false),
-    gate("LBCapacityReservation", true, true),
-    gate("ListenerRulesTagging", true, true),
-    gate("NLBGatewayAPI", true, false),
-    gate("NLBHealthCheckAdvancedConfig", true, false),
-    gate("NLBSecurityGroup", true, true),
-    gate("ServiceTypeLoadBalancerOnly", false, true),
-    gate("SubnetDiscoveryByReachability", true, true),
-    gate("SubnetsClusterTagCheck", true, true),
-    gate("WeightedTargetGroups", true, true),
+const fn gate(name: &'static str, default: bool, does: &'static str) -> Gate {
+    Gate { name, default, effect: Effect::Does(does) }
+}
+
+const fn unread(name: &'static str, default: bool, why: &'static str) -> Gate {
+    Gate { name, default, effect: Effect::No(why) }
+}
+
+pub(super) const GATES: [Gate; 23] = [
+    unread("ALBGatewayAPI", true, "Gateways are not served yet"),
+    gate("ALBSingleSubnet", false, "Application Load Balancers may be in one subnet"),
+    unread("ALBTargetControlAgent", false, "no agent is put into pods yet"),
+    gate("EnableCertificateManagement", false, "Certificates are requested from ACM for Ingresses that ask for it"),
+    gate("EnableDefaultTagsLowPriority", false, "The tags of users win over those of `--default-tags`"),
+    gate("EnableIPTargetType", true, "Targets may be pods"),
+    unread(
+        "EnableRGTAPI",
+        false,
+        "tags are read with DescribeTags, those of 20 resources in a call, at the first listing and by the audit, so that there is little to save with the Resource Groups Tagging API",
+    ),
+    gate("EnableServiceController", true, "Services get load balancers"),
+    gate(
+        "EnableTCPUDPListener",
+        false,
+        "A TCP and a UDP port of one number become one listener, where no annotation says otherwise",
+    ),
+    gate(
+        "EndpointsFailOpen",
+        true,
+        "Pods and nodes that Kubernetes no longer hears from are targets as long as there are no others; without it they never are",
+    ),
+    gate(
+        "EnhancedDefaultBehavior",
+        false,
+        "A listener's treatment of client certificates, or its ALPN policy, is switched off when no annotation requests it; otherwise it stays as it is",
+    ),
+    unread("GatewayListenerSet", true, "Gateways are not served yet"),
+    unread("GlobalAcceleratorController", false, "accelerators are not managed yet"),
+    gate(
+        "IngressPlanAnnotation",
+        false,
+        "The desired state of each group of Ingresses is written, as JSON, to the annotation `alb.ingress.kubernetes.io/dry-run-plan` of its first Ingress; without it the annotation is removed",
+    ),
+    gate("LBCapacityReservation", true, "Capacity is reserved for load balancers for which it is requested"),
+    gate("ListenerRulesTagging", true, "Listeners and rules are tagged"),
+    unread("NLBGatewayAPI", true, "Gateways are not served yet"),
+    gate(
+        "NLBHealthCheckAdvancedConfig",
+        true,
+        "Annotations set the timeout and the success codes of the health checks of Services' target groups; without it the timeout is the default one, and the success codes stay as they are",
+    ),
+    gate("NLBSecurityGroup", true, "Load balancers of Services are in security groups"),
+    gate(
+        "ServiceTypeLoadBalancerOnly",
+        false,
+        "Only Services of type LoadBalancer get load balancers, whatever their annotations",
+    ),
+    gate("SubnetDiscoveryByReachability", true, "Where no subnet has the tag of a role, the route tables decide"),
+    gate("SubnetsClusterTagCheck", true, "Subnets that are tagged only for other clusters are left out"),
+    gate("WeightedTargetGroups", true, "A listener of a Service may forward to several target groups"),
 ];
 
 fn tag_map(flag: &'static str, text: &str) -> Result<Tags, FlagError> {
@@ -192,12 +241,27 @@ impl BuildFlags {
             nlb_security_groups: gate("NLBSecurityGroup"),
             capacity_reservation: gate("LBCapacityReservation"),
             weighted_target_groups: gate("WeightedTargetGroups"),
+            nlb_health_check_details: gate("NLBHealthCheckAdvancedConfig"),
+            resets_listeners: gate("EnhancedDefaultBehavior"),
             subnets: Gates {
                 cluster_tag_check: gate("SubnetsClusterTagCheck"),
                 by_reachability: gate("SubnetDiscoveryByReachability"),
                 single_subnet: gate("ALBSingleSubnet"),
             },
             ..BuildConfig::new(cluster, vpc)
+        })
+    }
+
+    /// Returns the feature gates over the work of the controller, which building does not depend on.
+    ///
+    /// # Errors
+    /// When the flag's value cannot be used.
+    pub fn controller_gates(&self) -> Result<ControllerGates, FlagError> {
+        let gates = self.gates()?;
+        let gate = |name: &str| gates.get(name).copied().unwrap_or_default();
+        Ok(ControllerGates {
+            silent_nodes: if gate("EndpointsFailOpen") { SilentNodes::InNeed } else { SilentNodes::Never },
+            plan_annotation: gate("IngressPlanAnnotation"),
         })
     }
 
@@ -231,11 +295,14 @@ impl BuildFlags {
         Ok(gates)
     }
 
-    /// Returns the feature gates that were given and have no effect, as flags, whatever their values.
+    /// Returns the feature gates that were given and have no effect, as flags, whatever their values, with the reason.
     #[must_use]
     pub fn gates_without_effect(&self) -> Vec<String> {
         let gates = self.written_gates().unwrap_or_default();
-        let unread = gates.into_iter().filter(|(gate, _)| !gate.built);
-        unread.map(|(gate, value)| format!("--feature-gates={}={value}", gate.name)).collect()
+        let unread = |(gate, value): (&Gate, bool)| match gate.effect {
+            Effect::Does(_) => None,
+            Effect::No(why) => Some(format!("--feature-gates={}={value} ({why})", gate.name)),
+        };
+        gates.into_iter().filter_map(unread).collect()
     }
 }

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use clap::{Arg, Args as _, Command};
 
-use super::ControllerFlags;
+use super::{
+    ControllerFlags,
+    build::{Effect, GATES},
+};
 
 const HEAD: &str = "# Flags of the controller
 
@@ -23,6 +26,15 @@ const WITHOUT_EFFECT: &str = "
 These flags of aws-load-balancer-controller are accepted, whatever their value, and do nothing. The log names those that were given when the
 controller starts. None of them is read from the environment.
 
+";
+
+const GATES_HEAD: &str = "
+## Feature gates
+
+The gates of `--feature-gates` are those of aws-load-balancer-controller, with its defaults. The log names those that were given and have no effect.
+
+| gate | default | what it does |
+|---|---|---|
 ";
 
 const AWS: &str = "
@@ -51,6 +63,14 @@ pub fn render_markdown() -> String {
     out.push_str(WITHOUT_EFFECT);
     for flag in without_effect {
         let _ = writeln!(out, "- `--{}`", flag.get_long().unwrap_or_default());
+    }
+    out.push_str(GATES_HEAD);
+    for gate in GATES {
+        let effect = match gate.effect {
+            Effect::Does(what) => format!("{what}."),
+            Effect::No(why) => format!("No effect: {why}."),
+        };
+        let _ = writeln!(out, "| `{}` | `{}` | {effect} |", gate.name, gate.default);
     }
     out + AWS
 }

@@ -14,8 +14,8 @@ use crate::controller::{
     Controller,
     cluster::{events::Events, kubernetes::Kubernetes, records::Records, secrets::Secrets, watches::Synced},
     reconcile::{
-        Holds, apply::Applier, fact_subscribers::FactSubscribers, step_history::StepHistory, targets::Targets,
-        waits::Waits,
+        Holds, PlanAnnotations, apply::Applier, fact_subscribers::FactSubscribers, step_history::StepHistory,
+        targets::Targets, waits::Waits,
     },
     runtime::{
         flags::{ControllerFlags, FlagError},
@@ -33,6 +33,7 @@ use albatross_core::{
     quic::EnvironmentVariable,
     record::{self, Header},
     snapshot::Snapshot,
+    targets::endpoints::SilentNodes,
 };
 
 /// The state that outlives terms: the snapshot of the cluster, and the queue of the keys that its changes affect.
@@ -87,6 +88,8 @@ pub struct Settings {
     pub node_group_tags: Tags,
     pub max_targets: usize,
     pub gate_pause: Duration,
+    pub silent_nodes: SilentNodes,
+    pub plan_annotation: bool,
     pub sync_period: Duration,
     pub certificate_poll_interval: Duration,
     /// The durations of waits.
@@ -104,6 +107,7 @@ pub struct Settings {
 
 impl Settings {
     pub(super) fn of(flags: &ControllerFlags) -> Result<Self, FlagError> {
+        let gates = flags.build.controller_gates()?;
         Ok(Self {
             watch_namespace: flags.watch_namespace.clone(),
             load_balancers_at_once: flags.ingress_max_concurrent_reconciles,
@@ -111,6 +115,8 @@ impl Settings {
             node_group_tags: flags.node_security_group_tags()?,
             max_targets: flags.max_targets_per_target_group,
             gate_pause: flags.targetgroupbinding_requeue_duration,
+            silent_nodes: gates.silent_nodes,
+            plan_annotation: gates.plan_annotation,
             sync_period: flags.sync_period,
             certificate_poll_interval: flags.certificate_poll_interval,
             holds: Holds {
@@ -167,7 +173,8 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
             !config.disable_restricted_rules,
         )
         .with_max_targets(settings.max_targets)
-        .with_gate_pause(settings.gate_pause),
+        .with_gate_pause(settings.gate_pause)
+        .with_silent_nodes(settings.silent_nodes),
         facts: FactStore::new(aws, config.cluster.clone(), vpc)
             .with_gates(config.subnets)
             .with_certificate_authorities(settings.certificate_authorities.clone())
@@ -176,6 +183,7 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         records,
         waits: Waits::new(settings.holds),
         step_history: StepHistory::default(),
+        plan_annotations: PlanAnnotations::new(settings.plan_annotation),
         inventory,
         config,
         metrics,

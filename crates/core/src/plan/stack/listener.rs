@@ -24,6 +24,9 @@ fn same_mutual(wanted: &MutualAuthentication<Value<TrustStoreArn>>, existing: &O
     wanted.as_ref() == Some(existing.mutual_authentication.as_ref().unwrap_or(&MutualAuthentication::Off))
 }
 
+/// `AlpnPolicy` of a listener where AWS shows none.
+const NO_ALPN: &str = "None";
+
 /// Returns the parts of a listener that change. `written` is true if the default action stays as it is.
 fn change_of(wanted: &Listener, existing: &ObservedListener, written: bool) -> ListenerChange {
     ListenerChange {
@@ -33,7 +36,7 @@ fn change_of(wanted: &Listener, existing: &ObservedListener, written: bool) -> L
             .default_certificate
             .clone()
             .filter(|c| existing.default_certificate.as_ref() != Some(c)),
-        alpn_policy: wanted.alpn_policy.clone().filter(|p| existing.alpn_policy.as_ref() != Some(p)),
+        alpn_policy: wanted.alpn_policy.clone().filter(|p| existing.alpn_policy.as_deref().unwrap_or(NO_ALPN) != p),
         default_action: Some(wanted.default_action.clone()).filter(|_| !written),
         default_authentication: wanted.default_authentication.clone().filter(|_| !written),
         mutual_authentication: wanted.mutual_authentication.clone().filter(|m| !same_mutual(m, existing)),

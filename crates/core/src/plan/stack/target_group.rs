@@ -2,12 +2,19 @@
 
 use super::{Planner, attributes::Causes};
 use crate::model::{
-    NetworkingPeer, ObservedBinding, ObservedTargetGroup, TargetGroup, TargetGroupName, TargetGroupReference, Value,
+    HealthCheck, NetworkingPeer, ObservedBinding, ObservedTargetGroup, TargetGroup, TargetGroupName,
+    TargetGroupReference, Value,
 };
 use crate::plan::{
     binding, defaults,
     step::{AttributesOf, StepAction, TaggedResource},
 };
+
+/// Returns true if targets are checked as wanted. Success codes that are not requested stay as they are.
+fn same_check(wanted: &HealthCheck, existing: &HealthCheck) -> bool {
+    let matcher = wanted.matcher.as_ref().or(existing.matcher.as_ref());
+    *existing == HealthCheck { matcher: matcher.cloned(), ..wanted.clone() }
+}
 
 impl Planner<'_> {
     pub(super) fn target_group(&mut self, wanted: &TargetGroup) {
@@ -24,7 +31,7 @@ impl Planner<'_> {
             let of = AttributesOf::TargetGroup(TargetGroupReference::Foreign(existing.arn.clone()));
             self.attributes(of, name, &wanted.attributes, known, Causes::one(&wanted.cause));
         }
-        if existing.health_check.as_ref() != Some(&wanted.health_check) {
+        if !existing.health_check.as_ref().is_some_and(|existing| same_check(&wanted.health_check, existing)) {
             let modify = StepAction::ModifyTargetGroup {
                 arn: existing.arn.clone(),
                 resource: wanted.resource.clone(),

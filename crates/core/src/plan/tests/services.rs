@@ -442,7 +442,10 @@ fn lacking(stack: &Stack, observed: &ObservedStack) -> Vec<String> {
         let same = listener.protocol == Some(wanted.protocol)
             && listener.default_certificate == wanted.default_certificate
             && listener.ssl_policy == wanted.ssl_policy
-            && wanted.alpn_policy.as_ref().is_none_or(|policy| listener.alpn_policy.as_ref() == Some(policy))
+            && wanted
+                .alpn_policy
+                .as_ref()
+                .is_none_or(|policy| listener.alpn_policy.as_deref().unwrap_or("None") == policy)
             && includes(listener.attributes.as_ref().unwrap(), &wanted.attributes)
             && includes(&listener.tags, &wanted.tags)
             && listener.rules.is_empty()
@@ -601,6 +604,43 @@ fn a_network_load_balancer_from_nothing_as_people_read_it() {
 }
 
 #[test]
+fn success_codes_that_are_not_requested_stay_as_they_are() {
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
+    let mut stack = built(&one_port(false).manifest(place), &ObservedStack::default()).unwrap();
+    let mut codes = |written: Option<&str>| {
+        let check = &mut stack.target_groups[0].health_check;
+        (check.protocol, check.path) = (HealthCheckProtocol::Http, Some("/".to_owned()));
+        check.matcher = written.map(|codes| Matcher::Http(codes.to_owned()));
+        stack.clone()
+    };
+    let aws = Aws::with(&codes(Some("200-399")));
+    let mut steps = |written| {
+        let steps = plan(&codes(written), &aws.observed).steps;
+        steps.iter().map(|step| step.action.to_string()).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!([steps(None), steps(Some("200-399"))], [""; 2]);
+    insta::assert_snapshot!(steps(Some("200")), @"change the health check of target group shop/web:443");
+}
+
+/// Returns the steps for a listener with a policy when no annotation requests one under `EnhancedDefaultBehavior`, and those
+/// for the same listener once AWS shows no policy.
+fn resets_alpn() -> [String; 2] {
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
+    let mut aws = Aws::with(&built(&one_port(true).manifest(place), &ObservedStack::default()).unwrap());
+    let mut stack = built(&Choice { alpn: None, ..one_port(true) }.manifest(place), &aws.observed).unwrap();
+    stack.listeners.values_mut().for_each(|listener| listener.alpn_policy = Some("None".to_owned()));
+    let steps = |aws: &Aws| {
+        let steps: Vec<_> = plan(&stack, &aws.observed).steps.iter().map(|step| step.action.to_string()).collect();
+        steps.join("\n")
+    };
+    let reset = steps(&aws);
+    aws.settle(&stack, 1);
+    let listeners = aws.observed.load_balancers.iter_mut().flat_map(|balancer| balancer.listeners.iter_mut().flatten());
+    listeners.for_each(|(_, listener)| listener.alpn_policy = None);
+    [reset, steps(&aws)]
+}
+
+#[test]
 fn a_listener_has_attributes_without_tls_and_alpn_with_it() {
     let place = Placement { scheme: Scheme::Internal, addressed: false };
     let mut aws = Aws::with(&built(&one_port(true).manifest(place), &ObservedStack::default()).unwrap());
@@ -618,6 +658,8 @@ fn a_listener_has_attributes_without_tls_and_alpn_with_it() {
     insta::assert_snapshot!(steps(&Choice { alpn: Some("None"), ..one_port(true) }), @"change listener 443: ALPN policy None");
     // The word for none is `None`; without the annotation the policy stays.
     insta::assert_snapshot!(steps(&Choice { alpn: None, ..one_port(true) }), @"");
+    // Under the gate it is switched off, and AWS may show nothing then.
+    assert_eq!(resets_alpn(), ["change listener 443: ALPN policy None", ""]);
     // It does not come back with what it had before.
     insta::assert_snapshot!(steps(&one_port(false)), @"
     change listener 443: protocol TCP

@@ -82,11 +82,11 @@ fn a_missing_service_or_port_is_told() {
     ] {
         for kind in [TargetType::Ip, TargetType::Instance] {
             let missing = Resolution::BackendMissing { what: what.to_owned() };
-            assert_eq!(resolve(snapshot, &binding(reference.clone(), kind)), Ok(missing));
+            assert_eq!(resolve(snapshot, &binding(reference.clone(), kind), SilentNodes::InNeed), Ok(missing));
         }
     }
     for reference in [IntOrString::Int(80), by_name("http"), by_name("80")] {
-        assert_eq!(resolve(&with, &binding(reference, TargetType::Ip)), Ok(found(&[])));
+        assert_eq!(resolve(&with, &binding(reference, TargetType::Ip), SilentNodes::InNeed), Ok(found(&[])));
     }
 }
 
@@ -123,7 +123,7 @@ fn pods_that_serve_are_targets() {
             snapshot.apply(pod(name, node, containers));
         }
         snapshot.apply(slice("cart-1", AddressFamily::Ipv4, &[("http", 8080), ("admin", 9000)], endpoints));
-        let targets = match resolve(&snapshot, &binding(IntOrString::Int(80), TargetType::Ip)) {
+        let targets = match resolve(&snapshot, &binding(IntOrString::Int(80), TargetType::Ip), SilentNodes::InNeed) {
             Ok(Resolution::Targets { targets, skipped, .. }) if skipped.is_empty() => targets,
             other => panic!("{case}: {other:?}"),
         };
@@ -146,7 +146,7 @@ fn a_pod_that_is_being_deleted_is_no_target_whatever_its_slice_shows() {
         let ends = ("10.0.0.1", 8080, of_pod("ends"));
         let stays = ("10.0.0.2", 8080, of_pod("stays"));
         let expected = if published { vec![ends, stays] } else { vec![stays] };
-        assert_eq!(resolve(&snapshot, &bound), Ok(found(&expected)), "{published} {ready}");
+        assert_eq!(resolve(&snapshot, &bound, SilentNodes::InNeed), Ok(found(&expected)), "{published} {ready}");
         let state = if published { TargetState::Living } else { TargetState::Terminating };
         assert_eq!(target_state(&snapshot, &bound, &target("10.0.0.1", 8080)), state);
         let slices = [slice];
@@ -180,7 +180,9 @@ fn a_pod_that_was_recreated_under_its_name_is_another_pod() {
         endpoint.pod = Some(PodReference { name: "db-0".to_owned(), uid: uid.map(str::to_owned) });
         let slices = [slice("cart-1", AddressFamily::Ipv4, &[("http", 8080)], vec![endpoint])];
         snapshot.apply(slices[0].clone());
-        let Ok(Resolution::Targets { targets, .. }) = resolve(&snapshot, &bound) else { panic!("{case}") };
+        let Ok(Resolution::Targets { targets, .. }) = resolve(&snapshot, &bound, SilentNodes::InNeed) else {
+            panic!("{case}")
+        };
         let owner =
             TargetOwner::Pod { name: ObjectName::new("shop", "db-0"), uid: known.to_owned(), quic_server_id: None };
         let expected = is_target.then(|| (target(shown, 8080), owner));
@@ -207,9 +209,9 @@ fn slices_are_taken_by_service_family_and_port() {
     });
     let mut bound = binding(IntOrString::Int(80), TargetType::Ip);
     let v4 = found(&[("10.0.0.1", 8080, of_pod("a")), ("10.0.0.2", 8081, of_pod("b"))]);
-    assert_eq!(resolve(&all, &bound), Ok(v4));
+    assert_eq!(resolve(&all, &bound, SilentNodes::InNeed), Ok(v4));
     bound.spec.ip_address_type = Some(IpAddressType::Ipv6);
-    assert_eq!(resolve(&all, &bound), Ok(found(&[("fd00::2", 8080, of_pod("b"))])));
+    assert_eq!(resolve(&all, &bound, SilentNodes::InNeed), Ok(found(&[("fd00::2", 8080, of_pod("b"))])));
 }
 
 #[test]
@@ -220,7 +222,7 @@ fn endpoints_without_a_known_pod_are_passed_over_and_told() {
     all.apply(slice("cart-1", AddressFamily::Ipv4, &[("", 8080)], endpoints));
     let skipped = [("192.0.2.1", "this endpoint has no pod"), ("10.0.0.1", "its pod is not known (yet)")]
         .map(|(what, why)| Skipped { what: what.to_owned(), why });
-    let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Ip));
+    let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Ip), SilentNodes::InNeed);
     assert_eq!(
         resolution,
         Ok(Resolution::Targets {
@@ -261,7 +263,7 @@ fn nodes_that_may_take_traffic_are_targets() {
             all.apply(extra.clone());
             let mut wanted = vec![("i-n1", 30_080, of_node("n1"))];
             wanted.extend(taken.then(|| ("i-n4", 30_080, of_node("n4"))));
-            let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Instance));
+            let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Instance), SilentNodes::InNeed);
             assert_eq!(resolution, Ok(found(&wanted)), "{case}");
         }
     }
@@ -271,8 +273,30 @@ fn nodes_that_may_take_traffic_are_targets() {
 fn silent_nodes_are_better_than_none() {
     let mut all = snapshot(service("NodePort", vec![port("http", 80, Some(30_080))]));
     all.remove::<Node>(&ObjectName::new("", "n1"));
-    let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Instance));
-    assert_eq!(resolution, Ok(found(&[("i-n2", 30_080, of_node("n2"))])));
+    let on_nodes = binding(IntOrString::Int(80), TargetType::Instance);
+    let n2 = found(&[("i-n2", 30_080, of_node("n2"))]);
+    for (silent, expected) in [(SilentNodes::InNeed, n2), (SilentNodes::Never, found(&[]))] {
+        assert_eq!(resolve(&all, &on_nodes, silent), Ok(expected), "{silent:?}");
+    }
+}
+
+#[test]
+fn pods_on_silent_nodes_are_targets_only_in_need_and_only_under_the_gate() {
+    let bound = binding(IntOrString::Int(80), TargetType::Ip);
+    let mut all = snapshot(service("ClusterIP", vec![port("http", 80, None)]));
+    all.apply(pod("silent", "n2", Readiness::Ready));
+    all.apply(pod("serves", "n1", Readiness::Ready));
+    let silent = endpoint("10.0.0.1", "silent", Some(false));
+    let serves = endpoint("10.0.0.2", "serves", Some(true));
+    let (of_silent, of_serving) = (("10.0.0.1", 8080, of_pod("silent")), ("10.0.0.2", 8080, of_pod("serves")));
+    for (endpoints, in_need, never) in [
+        (vec![silent.clone()], vec![of_silent], vec![]),
+        (vec![silent, serves], vec![of_serving.clone()], vec![of_serving]),
+    ] {
+        all.apply(slice("cart-1", AddressFamily::Ipv4, &[("http", 8080)], endpoints));
+        assert_eq!(resolve(&all, &bound, SilentNodes::InNeed), Ok(found(&in_need)));
+        assert_eq!(resolve(&all, &bound, SilentNodes::Never), Ok(found(&never)));
+    }
 }
 
 #[test]
@@ -281,7 +305,7 @@ fn a_node_without_an_instance_harms_no_other() {
     all.apply(Node { provider_id: "eks-hybrid:///eu-west-1/demo/mi-1".into(), ..node("n4", Readiness::Ready) });
     let why = "its spec.providerID names no EC2 instance (yet)";
     assert_eq!(
-        resolve(&all, &binding(IntOrString::Int(80), TargetType::Instance)),
+        resolve(&all, &binding(IntOrString::Int(80), TargetType::Instance), SilentNodes::InNeed),
         Ok(Resolution::Targets {
             targets: [(target("i-n1", 30_080), of_node("n1"))].into(),
             skipped: vec![Skipped { what: "n4".into(), why }],
@@ -323,17 +347,18 @@ fn a_node_selector_chooses() {
         bound.spec.node_selector = Some(selector);
         let ids: Vec<String> = wanted.iter().map(|n| format!("i-{n}")).collect();
         let wanted: Vec<_> = ids.iter().zip(&wanted).map(|(id, n)| (id.as_str(), 30_080, of_node(n))).collect();
-        assert_eq!(resolve(&all, &bound), Ok(found(&wanted)), "{case}");
+        assert_eq!(resolve(&all, &bound, SilentNodes::InNeed), Ok(found(&wanted)), "{case}");
     }
     let mut bound = binding(IntOrString::Int(80), TargetType::Instance);
     bound.spec.node_selector = Some(expression("pool", "Like", &[]));
-    assert_eq!(resolve(&all, &bound), Err(UnresolvableBinding::SelectorOperator("Like".into())));
+    assert_eq!(resolve(&all, &bound, SilentNodes::InNeed), Err(UnresolvableBinding::SelectorOperator("Like".into())));
 }
 
 #[test]
 fn instances_need_node_ports() {
     let refusal = |service: Service| {
-        let error = resolve(&snapshot(service), &binding(IntOrString::Int(80), TargetType::Instance));
+        let error =
+            resolve(&snapshot(service), &binding(IntOrString::Int(80), TargetType::Instance), SilentNodes::InNeed);
         let error = error.expect_err("it was resolved");
         format!("{error}; {}", error.fix())
     };
@@ -361,7 +386,7 @@ fn the_port_of_the_target_groups_protocol_is_meant() {
         binding.spec.target_group_protocol = protocol;
         let targets = BTreeMap::from([(target("i-n1", number), TargetOwner::Node("n1".into()))]);
         let resolution = Resolution::Targets { targets, skipped: vec![], without_server_id: BTreeSet::new() };
-        assert_eq!(resolve(&snapshot, &binding), Ok(resolution), "{reference:?} {protocol:?}");
+        assert_eq!(resolve(&snapshot, &binding, SilentNodes::InNeed), Ok(resolution), "{reference:?} {protocol:?}");
     }
 }
 
@@ -404,7 +429,7 @@ fn targets_of_quic_have_server_ids() {
         let targets: BTreeMap<_, _> =
             targets.into_iter().map(|(name, id)| (target(&format!("10.0.0.{name}"), 443), owner(name, id))).collect();
         let expected = Resolution::Targets { targets, skipped: vec![], without_server_id: names(&without) };
-        assert_eq!(resolve(&all, &bound), Ok(expected), "{protocol:?}");
+        assert_eq!(resolve(&all, &bound, SilentNodes::InNeed), Ok(expected), "{protocol:?}");
         // The absence of the others is explained, and needs no proof.
         let service = all.services.get(&ObjectName::new("shop", "cart")).unwrap();
         let slices: Vec<EndpointSlice> = all.endpoint_slices.values().cloned().collect();

@@ -210,7 +210,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if !self.cloud.checkpoint_is_trusted(role_of(binding).as_ref(), arn).await.map_err(Problem::from)? {
             return Ok(None);
         }
-        let of_service = match resolve(&self.snapshot(), binding) {
+        let of_service = match resolve(&self.snapshot(), binding, self.settings.silent_nodes) {
             Ok(Resolution::Targets { targets, .. }) => targets,
             Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeMap::new(),
         };

@@ -1,7 +1,7 @@
 use super::*;
-use crate::controller::reconcile::targets::fake::{ARN, Lab, binding, group, name, service, slice};
-use albatross_core::snapshot::{EndpointSlice, Node, Pod, Service, Snapshot};
-use albatross_core::targets::binding_owners::Denied;
+use crate::controller::reconcile::targets::fake::{ARN, Lab, binding, group, name, node, service, slice};
+use albatross_core::snapshot::{EndpointSlice, Node, Pod, Readiness, Service, Snapshot};
+use albatross_core::targets::{binding_owners::Denied, endpoints::SilentNodes};
 
 mod binding_owners;
 mod checkpoint;
@@ -84,6 +84,33 @@ async fn instances_are_registered_at_the_node_port() {
     lab.change(|snapshot| drop(snapshot.apply(binding("tgb", Some(TargetType::Instance)))));
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", "register i-n1:30080", READY]);
+}
+
+#[tokio::test]
+async fn what_is_on_silent_nodes_stays_in_need_unless_the_gate_forbids_it() {
+    let silent = |snapshot: &mut Snapshot| drop(snapshot.apply(Node { ready: Readiness::Unknown, ..node("n1") }));
+    let unready = |snapshot: &mut Snapshot| {
+        let mut slice = slice("cart", &["10.0.0.1"]);
+        slice.endpoints.iter_mut().for_each(|endpoint| endpoint.ready = Some(false));
+        drop(snapshot.apply(slice));
+    };
+    for (target_type, target) in [("ip", "10.0.0.1:8080"), ("instance", "i-n1:30080")] {
+        for (gate, departs) in [(SilentNodes::InNeed, false), (SilentNodes::Never, true)] {
+            let mut lab = lab(&["10.0.0.1"]);
+            lab.targets.settings.silent_nodes = gate;
+            if target_type == "instance" {
+                lab.aws.put_target_group(group("cart", "instance"));
+                lab.change(|snapshot| drop(snapshot.apply(binding("tgb", Some(TargetType::Instance)))));
+            }
+            reconcile(&lab, "tgb").await.unwrap();
+            assert_eq!(lab.registered(), [target]);
+            lab.change(silent);
+            lab.change(unready);
+            reconcile(&lab, "tgb").await.unwrap();
+            let expected = if departs { vec![] } else { vec![target] };
+            assert_eq!(lab.registered(), expected, "{target_type} {gate:?}");
+        }
+    }
 }
 
 #[tokio::test]

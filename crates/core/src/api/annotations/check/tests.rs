@@ -130,8 +130,8 @@ fn messages_on_an_ingress() {
         annotation `alb.ingress.kubernetes.io/healthcheck-path/` is not known and has no effect
           fix: write `alb.ingress.kubernetes.io/healthcheck-path`, if that is what is meant
         "#);
-    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/dry-run-plan", "{}")]), @r#"
-        annotation `alb.ingress.kubernetes.io/dry-run-plan` is known but its effect is not built yet; it is ignored
+    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/target-control-port.web.80", "3000")]), @r#"
+        annotation `alb.ingress.kubernetes.io/target-control-port.web.80` is known but its effect is not built yet; it is ignored
           fix: leave it if the object can do without its effect for now, otherwise do not rely on it
         "#);
     assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/waf-acl-id", "shared")]), @r#"

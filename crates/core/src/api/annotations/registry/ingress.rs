@@ -80,8 +80,8 @@ annotations! {
         INBOUND_CIDRS = "inbound-cidrs", CidrList, INGRESS, ExclusivePerPort, Built, "`0.0.0.0/0`, and `::/0` where the load balancer has IPv6",
             "The address ranges that the managed security group allows.";
             @example = "198.51.100.0/24,203.0.113.0/24";
-        DRY_RUN_PLAN = "dry-run-plan", Json(Plan), INGRESS, PerIngress, Later, "none",
-            "An output: the plan that a dry run found for the group of the Ingress.";
+        DRY_RUN_PLAN = "dry-run-plan", Json(Plan), INGRESS, PerIngress, Built, "none",
+            "An output: the desired state of the group of the Ingress, as JSON, on its first Ingress. The controller writes it with the gate `IngressPlanAnnotation`, and removes it without. What others write here is not read.";
             @example = examples::PLAN;
     }
     "ingress §2.2", "Listeners and certificates", "alb.ingress.kubernetes.io/"; {

@@ -114,7 +114,7 @@ fn what_is_built() {
         .map(|annotation| annotation.key.to_string());
     let expected = "group.name group.order load-balancer-name scheme ip-address-type subnets customer-owned-ipv4-pool ipam-ipv4-pool-id load-balancer-attributes minimum-load-balancer-capacity tags
         wafv2-acl-arn wafv2-acl-name shield-advanced-protection security-groups manage-backend-security-group-rules
-        security-group-prefix-lists inbound-cidrs listen-ports ssl-redirect certificate-arn ssl-policy
+        security-group-prefix-lists inbound-cidrs dry-run-plan listen-ports ssl-redirect certificate-arn ssl-policy
         mutual-authentication listener-attributes.<PROTOCOL>-<port> create-acm-cert acm-pca-arn actions.<name> conditions.<name>
         transforms.<name> use-regex-path-match
         auth-type auth-idp-cognito auth-idp-oidc auth-on-unauthenticated-request auth-scope auth-session-cookie

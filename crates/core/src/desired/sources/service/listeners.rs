@@ -315,6 +315,7 @@ impl<'a> Builder<'a> {
         let (policy, alpn, user_tags) = (policy?, alpn?, user_tags.ok_or(Failed)?);
         let mut actions = actions.ok_or(Failed)?;
         let policy = policy.unwrap_or_else(|| self.config.default_ssl_policy.clone());
+        let alpn = alpn.or(self.config.resets_listeners.then_some("None"));
         let mut listeners = BTreeMap::new();
         for (listener_port, attributes) in listener_ports.iter().zip(attributes) {
             let secure = listener_port.listener.is_secure();

@@ -237,8 +237,14 @@ impl Builder<'_> {
             healthy_threshold: keys::HEALTHCHECK_HEALTHY_THRESHOLD,
             unhealthy_threshold: keys::HEALTHCHECK_UNHEALTHY_THRESHOLD,
         };
-        let numbers = numbers.read(|key| self.value(self.annotations.i32(key)));
-        let codes = self.value(self.annotations.string(keys::HEALTHCHECK_SUCCESS_CODES));
+        let numbers = numbers.read(|key| match key != keys::HEALTHCHECK_TIMEOUT || self.reads_detail(key) {
+            true => self.value(self.annotations.i32(key)),
+            false => Ok(None),
+        });
+        let codes = match self.reads_detail(keys::HEALTHCHECK_SUCCESS_CODES) {
+            true => self.value(self.annotations.string(keys::HEALTHCHECK_SUCCESS_CODES)),
+            false => Ok(None),
+        };
         let (path, codes) = (path?, codes?);
         let usual = if local { HealthCheckProtocol::Http } else { HealthCheckProtocol::Tcp };
         let word = word?.map(|word| word.to_ascii_uppercase());
@@ -261,8 +267,24 @@ impl Builder<'_> {
             timeout_seconds,
             healthy_threshold,
             unhealthy_threshold,
-            matcher: http.then(|| Matcher::Http(codes.unwrap_or_else(|| "200-399".to_owned()))),
+            matcher: (http && self.config.nlb_health_check_details)
+                .then(|| Matcher::Http(codes.unwrap_or_else(|| "200-399".to_owned()))),
         })
+    }
+
+    /// Returns true if the feature gate lets annotations set the details of health checks. One that is written all the same
+    /// gets a warning.
+    fn reads_detail(&mut self, detail: Key) -> bool {
+        if self.config.nlb_health_check_details {
+            return true;
+        }
+        if self.annotations.value(detail).is_some() {
+            let message = "the controller runs with `--feature-gates=NLBHealthCheckAdvancedConfig=false`, so that the setting has no effect";
+            let fix =
+                "start the controller with `--feature-gates=NLBHealthCheckAdvancedConfig=true`, or remove the setting";
+            self.warning(Code::NoEffect, &key(detail), message, fix);
+        }
+        false
     }
 
     fn check_port(&mut self, backend: &Backend<'_>, target_type: TargetType, local: bool) -> Result<String, Failed> {

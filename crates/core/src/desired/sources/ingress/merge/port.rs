@@ -45,7 +45,11 @@ impl<'a> Builder<'a> {
             |observed, policy| in_listener(observed, port, |l| l.ssl_policy.as_ref() == Some(policy)),
             |policy| format!("`{policy}`"),
         )?;
-        let mutual_authentication = self.merge_mutual_authentication(specs, port)?;
+        let mutual_authentication = match self.merge_mutual_authentication(specs, port)? {
+            // A frozen member may request another treatment.
+            None if tls && self.config.resets_listeners && frozen.is_empty() => Some(MutualAuthentication::Off),
+            requested => requested,
+        };
         let requested_sources = self.merge_sources(specs, port)?;
         let attributes = self.merge_listener_attributes(specs, frozen, port, protocol)?;
         let default_of = if redirected { None } else { self.merge_default_backend(specs, port)? };

@@ -208,6 +208,27 @@ fn client_certificates() {
 }
 
 #[test]
+fn client_certificates_that_nobody_requests_are_switched_off_under_the_gate() {
+    let config = BuildConfig { resets_listeners: true, ..config() };
+    let clients = |annotations: &[(&str, &str)], facts: &Facts| {
+        let annotations = [
+            &[
+                ("target-type", "ip"),
+                ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#),
+                ("certificate-arn", "arn:aws:acm:eu-west-1:1:certificate/a"),
+            ],
+            annotations,
+        ]
+        .concat();
+        let stack = build_with(&ingress(&annotations, &everything()), &config, facts).stack.unwrap();
+        stack.listeners.into_values().map(|listener| listener.mutual_authentication).collect::<Vec<_>>()
+    };
+    assert_eq!(clients(&[], &facts()), [None, Some(MutualAuthentication::Off)]);
+    let requested = ("mutual-authentication", r#"[{"port": 443, "mode": "passthrough"}]"#);
+    assert_eq!(clients(&[requested], &facts()), [None, Some(MutualAuthentication::Passthrough)]);
+}
+
+#[test]
 fn certificates_are_found_for_all_hosts() {
     let spec = format!(
         "  tls: [{{hosts: [b.example.com]}}, {{}}]\n  rules:\n{}  - {{host: a.example.com}}\n",

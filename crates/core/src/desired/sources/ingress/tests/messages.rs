@@ -55,14 +55,14 @@ fn what_has_no_effect_is_served_with_a_warning() {
     let annotations = [
         ("alb-ingress.kubernetes.io/scheme", "internal"),
         ("healthcheck-pth", "/"),
-        ("dry-run-plan", "{}"),
+        ("target-control-port.web.80", "3000"),
         ("nginx.ingress.kubernetes.io/rewrite-target", "/"),
     ];
     let built = built(&ingress(&[&[("target-type", "ip")], &annotations[..]].concat(), &everything()));
     insta::assert_snapshot!(messages(&built), @r"
     Warning unknown-annotation on Ingress shop/web: annotation `alb-ingress.kubernetes.io/scheme` is not known and has no effect: its prefix is not `alb.ingress.kubernetes.io`; write `alb.ingress.kubernetes.io/scheme`, if that is what is meant
-    Warning annotation-not-built on Ingress shop/web: annotation `alb.ingress.kubernetes.io/dry-run-plan` is known but its effect is not built yet; it is ignored; leave it if the object can do without its effect for now, otherwise do not rely on it
     Warning unknown-annotation on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-pth` is not known and has no effect; write `alb.ingress.kubernetes.io/healthcheck-path`, if that is what is meant
+    Warning annotation-not-built on Ingress shop/web: annotation `alb.ingress.kubernetes.io/target-control-port.web.80` is known but its effect is not built yet; it is ignored; leave it if the object can do without its effect for now, otherwise do not rely on it
     ");
     assert!(built.stack.is_some());
 }

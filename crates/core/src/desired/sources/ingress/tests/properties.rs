@@ -97,6 +97,7 @@ fn ingresses() -> impl Strategy<Value = Ingress> {
             uid: String::new(),
             generation,
             annotations,
+            written_plan: None,
             finalizers: vec![],
             deleting: false,
             class: None,

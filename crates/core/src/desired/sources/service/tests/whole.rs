@@ -100,6 +100,14 @@ fn health_checks() {
       reached from shared sg-shared on tcp 8080, tcp 8081
     listener TCP 80 to Own(ResourceId("shop/web:80"))
     "#);
+    let config = BuildConfig { nlb_health_check_details: false, ..config() };
+    let built = build_with(&service(&written, &format!("{CLASS}{PORT}")), &config, &facts());
+    insta::assert_snapshot!(messages(&built), @"
+    Warning no-effect on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-healthcheck-timeout: the controller runs with `--feature-gates=NLBHealthCheckAdvancedConfig=false`, so that the setting has no effect; start the controller with `--feature-gates=NLBHealthCheckAdvancedConfig=true`, or remove the setting
+    Warning no-effect on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-healthcheck-success-codes: the controller runs with `--feature-gates=NLBHealthCheckAdvancedConfig=false`, so that the setting has no effect; start the controller with `--feature-gates=NLBHealthCheckAdvancedConfig=true`, or remove the setting
+    ");
+    let undetailed = shown(&built.stack.unwrap());
+    insta::assert_snapshot!(undetailed.lines().find(|line| line.contains("checked")).unwrap().trim(), @"checked HTTP 8081 /ready every 30 in 10, 4/5, -");
     let local = format!("{PORT}  externalTrafficPolicy: Local\n  healthCheckNodePort: 31301\n");
     insta::assert_snapshot!(shown(&stack(&[], &local)), @r#"
     security group k8s-shop-web-5c7e143220: tcp 80 from 0.0.0.0/0
@@ -302,6 +310,15 @@ fn tls() {
     listener TCP 80 to Own(ResourceId("shop/web:80"))
     listener TLS 443 to Own(ResourceId("shop/web:443")), arn:aws:acm:eu-west-1:1:certificate/a and [], ELBSecurityPolicy-2016-08, ALPN -
     "#);
+    let tls = ("aws-load-balancer-ssl-cert", CERTIFICATES);
+    let config = BuildConfig { resets_listeners: true, ..config() };
+    let policies = |annotations: &[(&str, &str)]| {
+        let built = build_with(&service(annotations, &format!("{CLASS}{PORT}")), &config, &facts());
+        built.stack.unwrap().listeners.into_values().map(|listener| listener.alpn_policy).collect::<Vec<_>>()
+    };
+    assert_eq!(policies(&[tls]), [Some("None".to_owned())]);
+    assert_eq!(policies(&[tls, ("aws-load-balancer-alpn-policy", "HTTP1Only")]), [Some("HTTP1Only".to_owned())]);
+    assert_eq!(policies(&[]), [None]);
     let all = [
         ("aws-load-balancer-ssl-cert", CERTIFICATES),
         ("aws-load-balancer-backend-protocol", "ssl"),

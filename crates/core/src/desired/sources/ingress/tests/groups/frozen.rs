@@ -36,6 +36,28 @@ fn what_a_member_set_aside_may_have_asked_for_stays() {
 }
 
 #[test]
+fn client_certificates_that_a_member_set_aside_may_request_are_not_switched_off() {
+    let secure =
+        [("listen-ports", r#"[{"HTTPS": 443}]"#), ("certificate-arn", "arn:aws:acm:eu-west-1:1:certificate/a")];
+    let config = BuildConfig { resets_listeners: true, ..config() };
+    let clients = |scheme: &str| {
+        let members = [member("a", &secure), member("b", &[&secure[..], &[("scheme", scheme)]].concat())];
+        let snapshot = cluster(&members);
+        let facts = current(|observed| {
+            let listeners = observed.load_balancers[0].listeners.get_or_insert_default();
+            let mut tls = ObservedListener { port: 443, ..listeners.remove(&80).unwrap() };
+            tls.protocol = Some(ListenerProtocol::Https);
+            tls.mutual_authentication = Some(MutualAuthentication::Passthrough);
+            listeners.insert(443, tls);
+        });
+        let built = build(&snapshot, &config, &facts, &edge(), &membership(&snapshot, &config, &edge()));
+        built.stack.unwrap().listeners[&443].mutual_authentication.clone()
+    };
+    assert_eq!(clients("internal"), Some(MutualAuthentication::Off));
+    assert_eq!(clients("internet facing"), None);
+}
+
+#[test]
 fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
     let secure =
         [("listen-ports", r#"[{"HTTPS": 443}]"#), ("certificate-arn", "arn:aws:acm:eu-west-1:1:certificate/a")];
