@@ -172,6 +172,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let mut memory = self.memory();
             let memory = memory.entry(name.clone()).or_default();
             memory.registered = registered;
+            if let Ok(outcome) = &result {
+                // Only now is the notice about them in an outcome.
+                memory.without_server_id = (outcome.without_server_id > 0).then(|| binding.uid.clone());
+            }
             if is_over {
                 memory.look = None;
             }
@@ -340,12 +344,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// and the notice about them, once until all have one.
     fn without_server_id(&self, binding: &TargetGroupBinding, resolution: &Resolution) -> BindingOutcome {
         let Resolution::Targets { without_server_id: pods, .. } = resolution else { return BindingOutcome::default() };
-        let notified = pods.first().map(|_| binding.uid.clone());
-        let is_new = {
-            let mut memory = self.memory();
-            let remembered = &mut memory.entry(binding.name.clone()).or_default().without_server_id;
-            std::mem::replace(remembered, notified.clone()) != notified
-        };
+        let notified = self.memory().get(&binding.name).and_then(|memory| memory.without_server_id.clone());
+        let is_new = notified.as_ref() != Some(&binding.uid);
         let notice = pods.first().filter(|_| is_new).map(|first| without_server_id(first, pods.len()));
         BindingOutcome {
             without_server_id: pods.len(),

@@ -70,6 +70,8 @@ struct PortChoice {
     named: bool,
     preserve: Option<bool>,
     idle_timeout: Option<u8>,
+    /// True if UDP becomes QUIC, where the targets are pods and the load balancer is in no security group.
+    quic: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,9 +117,15 @@ fn place() -> impl Strategy<Value = Placement> {
 fn port() -> impl Strategy<Value = PortChoice> {
     let protocol =
         prop_oneof![3 => Just(PortProtocol::Tcp), 1 => Just(PortProtocol::Udp), 1 => Just(PortProtocol::Both)];
-    (protocol, any::<bool>(), any::<bool>(), any::<Option<bool>>(), prop::option::of(1..4_u8)).prop_map(
-        |(protocol, tls, named, preserve, idle_timeout)| PortChoice { protocol, tls, named, preserve, idle_timeout },
-    )
+    let rest = (any::<bool>(), any::<bool>(), any::<Option<bool>>(), prop::option::of(1..4_u8), any::<bool>());
+    (protocol, rest).prop_map(|(protocol, (tls, named, preserve, idle_timeout, quic))| PortChoice {
+        protocol,
+        tls,
+        named,
+        preserve,
+        idle_timeout,
+        quic,
+    })
 }
 
 fn access() -> impl Strategy<Value = AccessChoice> {
@@ -239,6 +247,11 @@ impl Choice {
                     annotate(&suffix, format!("tcp.idle_timeout.seconds={timeout}00"));
                 }
             }
+        }
+        if self.pods && self.access == AccessChoice::None {
+            let is_quic = |port: &PortChoice| port.quic && port.protocol != PortProtocol::Tcp;
+            let quic = self.ports.iter().filter(|(_, port)| is_quic(port)).map(|(number, _)| number.to_string());
+            annotate("aws-load-balancer-quic-enabled-ports", joined(quic));
         }
         if let Some(cross_zone) = self.cross_zone {
             annotate("aws-load-balancer-cross-zone-load-balancing-enabled", cross_zone.to_string());
@@ -551,7 +564,8 @@ proptest! {
 
 /// A Service with one port with TLS or TCP, and an attribute of the listener of TCP.
 fn one_port(tls: bool) -> Choice {
-    let port = PortChoice { protocol: PortProtocol::Tcp, tls, named: false, preserve: None, idle_timeout: Some(4) };
+    let (protocol, idle_timeout) = (PortProtocol::Tcp, Some(4));
+    let port = PortChoice { protocol, tls, named: false, preserve: None, idle_timeout, quic: false };
     Choice {
         ports: [(443, port)].into(),
         certificates: if tls { vec![0] } else { vec![] },
@@ -863,5 +877,54 @@ fn rules_for_private_link_are_kept_where_security_groups_change() {
 
     --
     put the load balancer into security groups: its own, the shared backend group sg-shared; rules for PrivateLink: off
+    ");
+}
+
+#[test]
+fn a_listener_that_becomes_quic_changes_when_the_other_target_group_is_there() {
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
+    let choice = |protocol, quic| {
+        let port = PortChoice { protocol, quic, ..one_port(false).ports.remove(&443).unwrap() };
+        Choice { ports: [(443, port)].into(), ..one_port(false) }
+    };
+    let mut aws =
+        Aws::with(&built(&choice(PortProtocol::Udp, false).manifest(place), &ObservedStack::default()).unwrap());
+    let mut rounds = Vec::new();
+    for choice in [
+        choice(PortProtocol::Udp, true),
+        choice(PortProtocol::Both, true),
+        choice(PortProtocol::Both, false),
+        choice(PortProtocol::Udp, false),
+    ] {
+        let stack = built(&choice.manifest(place), &aws.observed).unwrap();
+        let steps = plan(&stack, &aws.observed).steps;
+        rounds.push(steps.iter().map(|step| step.action.to_string()).collect::<Vec<_>>().join("\n"));
+        aws.settle(&stack, 2);
+    }
+    insta::assert_snapshot!(rounds.join("\n--\n"), @r"
+    create target group k8s-shop-web-01012bc214 for shop/web:443
+    set attributes of target group shop/web:443: proxy_protocol_v2.enabled=false
+    create TargetGroupBinding shop/k8s-shop-web-01012bc214
+    change listener 443: protocol QUIC, default forward to shop/web:443
+    delete TargetGroupBinding shop/k8s-shop-web-1b91872507
+    --
+    create target group k8s-shop-web-196aa5669a for shop/web:443
+    set attributes of target group shop/web:443: proxy_protocol_v2.enabled=false
+    create TargetGroupBinding shop/k8s-shop-web-196aa5669a
+    change listener 443: protocol TCP_QUIC, default forward to shop/web:443
+    delete TargetGroupBinding shop/k8s-shop-web-01012bc214
+    --
+    create target group k8s-shop-web-dd2b3ed697 for shop/web:443
+    set attributes of target group shop/web:443: proxy_protocol_v2.enabled=false
+    create TargetGroupBinding shop/k8s-shop-web-dd2b3ed697
+    change listener 443: protocol TCP_UDP, default forward to shop/web:443
+    set attributes of listener 443: tcp.idle_timeout.seconds=400
+    delete TargetGroupBinding shop/k8s-shop-web-196aa5669a
+    --
+    create target group k8s-shop-web-1b91872507 for shop/web:443
+    set attributes of target group shop/web:443: proxy_protocol_v2.enabled=false
+    create TargetGroupBinding shop/k8s-shop-web-1b91872507
+    change listener 443: protocol UDP, default forward to shop/web:443
+    delete TargetGroupBinding shop/k8s-shop-web-dd2b3ed697
     ");
 }

@@ -446,7 +446,7 @@ fn targets_of_quic_have_server_ids() {
         },
         ..binding(IntOrString::Int(443), TargetType::Instance)
     };
-    let error = resolve(&all, &nodes).unwrap_err();
+    let error = resolve(&all, &nodes, SilentNodes::InNeed).unwrap_err();
     insta::assert_snapshot!(format!("{error}; {}", error.fix()), @"the target group is of QUIC, which takes its targets only with a server id each, and instances have none; use a target group of the target type ip, whose pods have server ids");
 }
 
