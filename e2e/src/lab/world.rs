@@ -243,6 +243,7 @@ impl World {
             ("ext-vpc", TargetTypeEnum::Ip),
             ("ext-ghost", TargetTypeEnum::Ip),
             ("ext-multi", TargetTypeEnum::Ip),
+            ("ext-multi-changed", TargetTypeEnum::Ip),
         ] {
             let vpc = if name == "ext-peered" { self.other_vpcs.get("peered") } else { Some(&self.vpc) };
             let made = aws

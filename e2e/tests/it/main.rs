@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is shown if it fails")]
 
 mod add_ons;
+mod answers;
 mod authentication;
 mod bad_input;
 mod bindings;

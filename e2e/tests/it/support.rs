@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::lab::cluster::{EventLine, items, text};
 use e2e::lab::controller::{Controller, SUBCOMMAND};
 use e2e::lab::world::NODE_SECURITY_GROUP;
-use e2e::lab::{Lab, Options, wait_for, wait_until};
+use e2e::lab::{Lab, Options, fabric, wait_for, wait_until};
 use e2e::symbolic::Snapshot;
 use serde_json::{Map, Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -69,6 +69,13 @@ impl Stage {
     /// Returns a new lab, without kubelet and controller.
     pub(crate) async fn fresh() -> Result<Self> {
         Self::take(Options::default(), true).await
+    }
+
+    /// Returns a new lab whose load balancers answer and whose pods run, without a controller. Times are shorter than AWS's.
+    pub(crate) async fn answering() -> Result<Self> {
+        let traffic =
+            albatross_fabric::node::Options { delay_millis: (10, 300), time_scale: 0.1, ..fabric::like_aws() };
+        Self::take(Options { kubelet: true, traffic: Some(traffic), ..Options::default() }, true).await
     }
 
     async fn take(options: Options, fresh: bool) -> Result<Self> {
