@@ -14,7 +14,7 @@ use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
 use albatross_core::{
     api::crd::target_group_binding::{TargetGroupProtocol, TargetType},
     model::{
-        ObjectName, QuicServerId, Registration, Target, TargetGroupArn, TargetHealth,
+        ObjectName, Registration, Target, TargetGroupArn, TargetHealth,
         tags::{self, BINDING_FINALIZER},
     },
     quic, record,
