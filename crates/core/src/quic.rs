@@ -2,7 +2,7 @@
 
 mod generator;
 
-pub use generator::{Generator, MAX_WORKER, Next, Worker};
+pub use generator::{Generator, MAX_WORKER, Worker};
 
 use std::fmt;
 

@@ -36,15 +36,6 @@ impl Worker {
     }
 }
 
-/// The next id of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next {
-    /// The id.
-    pub id: QuicServerId,
-    /// The milliseconds that it is ahead of the clock. The more, the more ids a process creates after a restart that are still ahead.
-    pub ahead_ms: u64,
-}
-
 /// The ids of one process. Its time never goes back: where the clock does, or a millisecond has no more ids, it goes on from the last one.
 #[derive(Clone, Debug)]
 pub struct Generator {
@@ -65,17 +56,17 @@ impl Generator {
 
     /// Returns the next id at a time, in milliseconds since 1970. `random` chooses the first sequence of a millisecond, so that two
     /// processes with one number seldom create the same id.
-    pub fn next(&mut self, now_ms: u64, random: u8) -> Next {
+    pub fn next(&mut self, now_ms: u64, random: u8) -> QuicServerId {
         let now = now_ms.saturating_sub(EPOCH_MS);
         if now > self.ms || self.used == PER_MS {
-            self.ms = now.max(self.ms + 1);
+            self.ms = now.max(self.ms.saturating_add(1));
             (self.first, self.used) = (random % PER_MS, 0);
         }
         let sequence = (self.first + self.used) % PER_MS;
         self.used += 1;
         let bits =
             self.ms << (WORKER_BITS + SEQUENCE_BITS) | u64::from(self.worker.0) << SEQUENCE_BITS | u64::from(sequence);
-        Next { id: QuicServerId::new(bits), ahead_ms: self.ms.saturating_sub(now) }
+        QuicServerId::new(bits)
     }
 }
 
@@ -90,7 +81,7 @@ mod tests {
     #[test]
     fn the_bits_of_an_id() {
         let mut generator = Generator::new(Worker::of(5));
-        let next = |generator: &mut Generator, ms| generator.next(EPOCH_MS + ms, 126).id.to_string();
+        let next = |generator: &mut Generator, ms| generator.next(EPOCH_MS + ms, 126).to_string();
         // 1 << 24 | 5 << 7 | 126, and on in the circle of sequences.
         assert_eq!(next(&mut generator, 1), "0x00000000010002fe");
         assert_eq!(next(&mut generator, 1), "0x00000000010002ff");
@@ -103,18 +94,18 @@ mod tests {
         let mut generator = Generator::new(Worker::of(0));
         let first = generator.next(EPOCH_MS + 1000, 0);
         let second = generator.next(EPOCH_MS + 10, 0);
-        assert_eq!((first.id.to_string(), first.ahead_ms), ("0x00000003e8000000".to_owned(), 0));
-        assert_eq!((second.id.to_string(), second.ahead_ms), ("0x00000003e8000001".to_owned(), 990));
+        assert_eq!((first.to_string(), second.to_string()), ("0x00000003e8000000".into(), "0x00000003e8000001".into()));
         // A clock before 2020.
-        assert_eq!(generator.next(0, 0).id.to_string(), "0x00000003e8000002");
+        assert_eq!(generator.next(0, 0).to_string(), "0x00000003e8000002");
     }
 
     #[test]
     fn a_full_millisecond_is_followed_by_the_next_one() {
         let mut generator = Generator::new(Worker::of(0));
-        let ids: Vec<Next> = (0..300).map(|_| generator.next(EPOCH_MS + 1, 100)).collect();
-        assert_eq!(ids.iter().map(|next| next.id).collect::<BTreeSet<_>>().len(), 300);
-        assert_eq!(ids.iter().map(|next| next.ahead_ms).collect::<BTreeSet<_>>(), BTreeSet::from([0, 1, 2]));
+        let ids: BTreeSet<String> = (0..300).map(|_| generator.next(EPOCH_MS + 1, 100).to_string()).collect();
+        assert_eq!(ids.len(), 300);
+        let times: BTreeSet<&str> = ids.iter().filter_map(|id| id.get(..12)).collect();
+        assert_eq!(times, BTreeSet::from(["0x0000000001", "0x0000000002", "0x0000000003"]));
     }
 
     #[test]
@@ -141,7 +132,7 @@ mod tests {
             let mut generator = Generator::new(Worker::of(worker));
             // The clock goes forward and back.
             let ids: BTreeSet<QuicServerId> =
-                times.iter().map(|(ms, random)| generator.next(EPOCH_MS + 1_000_000 + ms, *random).id).collect();
+                times.iter().map(|(ms, random)| generator.next(EPOCH_MS + 1_000_000 + ms, *random)).collect();
             prop_assert_eq!(ids.len(), times.len());
         }
 
@@ -152,7 +143,7 @@ mod tests {
             let mut ids = BTreeSet::new();
             for (ms, random, first) in &times {
                 let generator = &mut generators[usize::from(*first)];
-                prop_assert!(ids.insert(generator.next(EPOCH_MS + 1_000_000 + ms, *random).id));
+                prop_assert!(ids.insert(generator.next(EPOCH_MS + 1_000_000 + ms, *random)));
             }
         }
     }
