@@ -1,6 +1,9 @@
 //! Certificates that ACM is asked for, and certificates that appear in ACM.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_acm::primitives::Blob;
