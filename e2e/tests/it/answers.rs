@@ -1,5 +1,5 @@
-//! What clients are answered by the load balancers of Ingresses and Services, in a lab whose load balancers answer: each node of
-//! each is asked.
+//! The answers that clients get from the load balancers of Ingresses and Services, in a lab whose load balancers answer: each node
+//! of each is asked.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
