@@ -140,7 +140,7 @@ fn pods_get_server_ids_and_are_registered_with_them() {
         stage.settle(QUIET, SOON).await?;
         ensure!(stage.proxy.counts().writes == 0, "it wrote {:?}", stage.proxy.counts().actions);
 
-        // The listener changes in one call when the pods are targets of the other target group, and back.
+        // The listener changes its protocol and its target group in one call, and back.
         apply(&stage, namespace, &[service(false)]).await?;
         serves(&stage, namespace, "UDP", &without_ids(&identified)).await?;
         let listeners: Vec<String> =
