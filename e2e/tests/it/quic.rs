@@ -8,7 +8,7 @@ use e2e::lab::{wait_until, webhooks};
 use e2e::symbolic::Snapshot;
 use serde_json::{Value, json};
 
-use crate::support::{QUIET, SOON, Stage, apply, deployment, leave, run, warnings_are, warnings_become};
+use crate::support::{QUIET, SOON, Stage, apply, deployment, gone, leave, run, warnings_are, warnings_become};
 
 const CONTAINERS: &str = "service.beta.kubernetes.io/aws-load-balancer-quic-enabled-containers";
 const QUIC_PORTS: &str = "service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports";
@@ -104,6 +104,13 @@ fn without_ids(targets: &BTreeSet<String>) -> BTreeSet<String> {
     targets.iter().map(address).collect()
 }
 
+/// Deletes the Service, and leaves the lab to the next test.
+async fn without_service(stage: Stage, namespace: &str) -> Result<()> {
+    stage.cluster.delete("v1", "Service", Some(namespace), "web").await?;
+    gone(&stage, "v1", "Service", Some(namespace), "web").await?;
+    leave(stage, namespace).await
+}
+
 #[test]
 fn pods_get_server_ids_and_are_registered_with_them() {
     run(async {
@@ -133,12 +140,12 @@ fn pods_get_server_ids_and_are_registered_with_them() {
         stage.settle(QUIET, SOON).await?;
         ensure!(stage.proxy.counts().writes == 0, "it wrote {:?}", stage.proxy.counts().actions);
 
-        // The listener changes in one call when the pods are targets of the other target group, and back.
+        // The listener changes its protocol and its target group in one call, and back.
         apply(&stage, namespace, &[service(false)]).await?;
         serves(&stage, namespace, "UDP", &without_ids(&identified)).await?;
         let listeners: Vec<String> =
             stage.proxy.log().into_iter().map(|call| call.name).filter(|name| name.ends_with("Listener")).collect();
-        ensure!(listeners == ["ModifyListener"], "the listener was changed by {listeners:?}");
+        ensure!(listeners == ["elasticloadbalancing:ModifyListener"], "the listener was changed by {listeners:?}");
         apply(&stage, namespace, &[service(true)]).await?;
         serves(&stage, namespace, "QUIC", &identified).await?;
         warnings_are(&stage, namespace, &[]).await?;
@@ -155,7 +162,7 @@ fn pods_get_server_ids_and_are_registered_with_them() {
         serves(&stage, namespace, "QUIC", &identified).await?;
         webhooks::uninstall(&stage.cluster).await?;
         stage.cluster.delete("v1", "ConfigMap", Some("kube-system"), "quic-server-id-worker-tracker").await?;
-        leave(stage, namespace).await
+        without_service(stage, namespace).await
     });
 }
 
@@ -179,6 +186,6 @@ fn what_cannot_be_quic_is_refused_and_keeps_what_it_has() {
         stage.settle(QUIET, SOON).await?;
         ensure!(stage.proxy.counts().writes == 0, "something was changed: {:?}", stage.proxy.counts().actions);
         serves(&stage, namespace, "UDP", &plain).await?;
-        leave(stage, namespace).await
+        without_service(stage, namespace).await
     });
 }

@@ -178,7 +178,9 @@ pub(super) mod tests {
     }
 
     fn failed(code: u16) -> (u16, Value) {
-        (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no"}))
+        let reason = if code == 404 { "NotFound" } else { "" };
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no"});
+        (code, status)
     }
 
     impl State {
