@@ -366,13 +366,12 @@ impl AwsError {
     }
 
     /// Returns the account whose owner has to let the controller in: its role cannot be assumed or lacks a permission, or the
-    /// controller lacks credentials or a permission of its own. `None` if the call failed for another reason.
+    /// controller lacks credentials or a permission of its own; `None` if the call failed for another reason.
     #[must_use]
     pub fn denied_by(&self) -> Option<DeniedBy> {
         match &self.kind {
             AwsErrorKind::Denied { role: Some(_), .. } => Some(DeniedBy::OtherAccount),
             AwsErrorKind::Denied { role: None, .. } => Some(DeniedBy::OwnAccount),
-            AwsErrorKind::Credentials { denied_by: DeniedBy::Nobody, .. } => None,
             AwsErrorKind::Credentials { denied_by, .. } => Some(*denied_by),
             _ => None,
         }

@@ -35,7 +35,8 @@ impl TargetGroups {
         let Ok(_turn) = self.turns.try_acquire() else {
             return binding_defaults::unread("too many others are read at the moment");
         };
-        let read = with_priority(Priority::Edit, self.read(&lookup));
+        // Who only tries to create bindings may not hold up what the controller has to do: it fills in the same later.
+        let read = with_priority(Priority::Audit, self.read(&lookup));
         match tokio::time::timeout(PATIENCE, read).await {
             Ok(Ok(found)) => binding_defaults::answer(request, &lookup, found.as_ref()),
             Ok(Err(error)) => {

@@ -107,8 +107,8 @@ struct Memory {
     conditions: BTreeMap<(String, String), GateState>,
     /// The writes of the target type.
     typed: binding::TargetTypeWrites,
-    /// The time since when the role of the deleted binding may not be used, and the time for which it waits for it.
-    barred: Option<(tokio::time::Instant, std::time::Duration)>,
+    /// The first time that the role of the deleted binding could not be used, by the time for which it waits for it.
+    barred: BTreeMap<std::time::Duration, tokio::time::Instant>,
     /// The targets that AWS refused.
     refusals: registering::Refusals,
     /// True if a deregistration was sent, and not all that had to be deregistered is known to be.

@@ -34,6 +34,10 @@ use super::{
 const BARRED_FOR: Duration = Duration::from_secs(300);
 /// The time for which it waits for a permission that the controller itself lacks.
 const LACKING_FOR: Duration = Duration::from_secs(3600);
+/// The time for which it waits for an answer of STS.
+const UNANSWERED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// The code by which ELB says that text is not the ARN of a target group in its region.
+const NO_ARN: &str = "ValidationError";
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Releases a deleted binding: its targets, its record, the gates of its pods, and its finalizer.
@@ -48,12 +52,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let patience = released.as_ref().err().filter(|_| role.is_some()).and_then(patience);
                 match (released, patience) {
                     (Err(failure), Some(patience)) => self.give_up(binding, failure, patience, &mut outcome),
-                    (released, _) => {
-                        if let Some(memory) = self.memory().get_mut(&binding.name) {
-                            memory.barred = None;
-                        }
-                        released
-                    }
+                    (released, _) => released,
                 }
             }
             // Targets that an earlier role has registered cannot be reached.
@@ -124,10 +123,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let now = tokio::time::Instant::now();
         let since = {
             let mut memory = self.memory();
-            let barred = &mut memory.entry(binding.name.clone()).or_default().barred;
-            // Another reason is waited for anew.
-            barred.take_if(|(_, former)| *former != patience);
-            barred.get_or_insert((now, patience)).0
+            // Each reason has a clock of its own, which an error that says nothing about permission does not stop.
+            *memory.entry(binding.name.clone()).or_default().barred.entry(patience).or_insert(now)
         };
         if now.saturating_duration_since(since) < patience {
             return Err(failure);
@@ -164,7 +161,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 targets.into_iter().map(registered).collect()
             }
             None => match self.cloud.targets(role_of(binding).as_ref(), arn).await {
-                Err(error) if error.is_not_found() => {
+                Err(error) if error.is_not_found() || error.is_refused() && error.code() == Some(NO_ARN) => {
                     self.invalidate(binding, arn);
                     return Ok(());
                 }
@@ -226,11 +223,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 /// lacks itself is more likely a mistake that is soon put right.
 fn patience(failure: &Failure) -> Option<Duration> {
     let Failure(_, Problem::Aws(error)) = failure else { return None };
-    match error.denied_by()? {
-        DeniedBy::OtherAccount => Some(BARRED_FOR),
-        DeniedBy::OwnAccount => Some(LACKING_FOR),
-        DeniedBy::Nobody => None,
-    }
+    Some(match error.denied_by()? {
+        DeniedBy::OtherAccount => BARRED_FOR,
+        DeniedBy::OwnAccount => LACKING_FOR,
+        DeniedBy::Nobody => UNANSWERED_FOR,
+    })
 }
 
 /// Returns the notice about a deleted binding whose role cannot be used.
