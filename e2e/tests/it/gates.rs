@@ -57,7 +57,9 @@ async fn restart(stage: &mut Stage, flags: &[&str]) -> Result<()> {
 fn the_plan_of_a_group_is_on_its_first_ingress_and_goes_without_the_gate() {
     run(async {
         let mut stage = Stage::without_controller().await?;
-        stage.start_controller(&[PLANS]).await?;
+        let holds = ["--replaced-load-balancer-hold=2s", "--propagation-time=1s"];
+        let [with, without] = [[&holds[..], &[PLANS]].concat(), holds.to_vec()];
+        stage.start_controller(&with).await?;
         let namespace = "gates-plan";
         stage.cluster.namespace(namespace).await?;
         let order = ("alb.ingress.kubernetes.io/group.order", "1");
@@ -93,7 +95,7 @@ fn the_plan_of_a_group_is_on_its_first_ingress_and_goes_without_the_gate() {
         stage.controller.as_mut().context("no controller")?.idle(WITH_RETRIES).await?;
         let before = versions(&stage).await?;
         stage.proxy.reset();
-        restart(&mut stage, &[PLANS]).await?;
+        restart(&mut stage, &with).await?;
         let actions = stage.proxy.counts().actions;
         let writes: Vec<_> = actions.keys().filter(|action| !is_read(action)).collect();
         ensure!(writes.is_empty(), "a restart writes {writes:?}");
@@ -104,7 +106,7 @@ fn the_plan_of_a_group_is_on_its_first_ingress_and_goes_without_the_gate() {
         stage.cluster.merge("networking.k8s.io/v1", "Ingress", Some(namespace), "a", &patch).await?;
         plans_become(&stage, namespace, ["gates-plan/a 1", "gates-plan 2"]).await?;
 
-        restart(&mut stage, &[]).await?;
+        restart(&mut stage, &without).await?;
         plans_become(&stage, namespace, ["-", "-"]).await?;
         write_plan(&stage, namespace, "a", "mine").await?;
         apply(&stage, namespace, &[ingress("a", &[(PLAN, "mine")], &["web", "api"])]).await?;

@@ -244,7 +244,7 @@ impl Controller {
         let change = Change { membership, stack, frozen, absent, observed: &observed, whereabouts, plan: &plan };
         // What AWS refuses is part of what is requested.
         if refused.is_empty() {
-            self.write_plan_annotation(stack, membership).await;
+            Box::pin(self.write_plan_annotation(stack, membership)).await;
         }
         if self.waits.begin(group, &plan, !observed.arriving.is_empty()) {
             self.queue.add(Key::NodeRules);
