@@ -33,8 +33,16 @@ use albatross_simulation::random::Random;
 const SEEDS: u64 = 100;
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
-/// Runs one world on a simulated clock, which never waits.
-fn in_a_world<T>(seed: u64, run: impl FnOnce() -> LocalBoxFuture<'static, T>) -> T {
+/// Runs one world on a simulated clock, which never waits, in a thread as the workers of the program: without optimisation the
+/// passes need more than the default stack.
+fn in_a_world<T: Send>(seed: u64, run: impl FnOnce() -> LocalBoxFuture<'static, T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().stack_size(8 << 20).spawn_scoped(scope, || on_its_clock(seed, run));
+        worker.expect("a thread").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn on_its_clock<T>(seed: u64, run: impl FnOnce() -> LocalBoxFuture<'static, T>) -> T {
     fastrand::seed(seed);
     #[expect(clippy::disallowed_methods, reason = "a world has a clock of its own")]
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -52,8 +60,6 @@ fn each_seed(seeds: impl Fn(u64) -> u64, count: u64, run: impl Fn(u64) -> Result
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            // As the workers of the program: without optimisation the passes need more than the default.
-            let worker = std::thread::Builder::new().stack_size(8 << 20);
             let work = || {
                 while let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap()) {
                     if enough.load(Ordering::SeqCst) {
@@ -73,7 +79,7 @@ fn each_seed(seeds: impl Fn(u64) -> u64, count: u64, run: impl Fn(u64) -> Result
                     }
                 }
             };
-            worker.spawn_scoped(scope, work).expect("a thread");
+            scope.spawn(work);
         }
     });
     let mut failed = failed.into_inner().unwrap();

@@ -262,5 +262,5 @@ async fn a_deleted_binding_with_an_arn_that_elb_does_not_take_goes_at_once() {
         binding.deleting = true;
     });
     assert!(reconcile(&lab, "tgb").await.unwrap().gone);
-    assert_eq!(lab.log(), ["finalizer off"]);
+    assert_eq!(lab.log(), ["forget", "finalizer off"]);
 }
