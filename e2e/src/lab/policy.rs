@@ -144,7 +144,7 @@ fn asked_of(call: &Call, region: &str) -> Vec<Asked> {
         }
         (_, "AddTags" | "RemoveTags") => listed(call, "ResourceArns.member.").map(|arn| one(&call.name, arn)).collect(),
         ("acm", "RequestCertificate") => {
-            let tags = body_of(call)["Tags"].as_array().cloned().unwrap_or_default();
+            let tags = body_of(call).pointer("/Tags").and_then(Value::as_array).cloned().unwrap_or_default();
             let tag = |tag: &Value| {
                 let text = |key: &str| tag[key].as_str().map(str::to_owned);
                 Some((format!("aws:RequestTag/{}", text("Key")?), text("Value").unwrap_or_default()))
@@ -155,7 +155,10 @@ fn asked_of(call: &Call, region: &str) -> Vec<Asked> {
                 .into()
         }
         ("acm", "DeleteCertificate") => {
-            vec![one(&call.name, body_of(call)["CertificateArn"].as_str().unwrap_or_default().to_owned())]
+            vec![one(
+                &call.name,
+                body_of(call).pointer("/CertificateArn").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            )]
         }
         ("route53", "ChangeResourceRecordSets") => {
             let text = call.body.as_deref().unwrap_or_default();

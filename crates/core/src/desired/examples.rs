@@ -323,10 +323,13 @@ fn each_example_does_what_the_status_of_its_annotation_says() {
             let (key, example) = (annotation.key, pair(annotation, example));
             let (without, manifests) = if key.prefix() == SERVICE_PREFIX {
                 let companions = companions_on_service(key);
-                (service(key, &companions), service(key, &[&*companions, &[example.clone()]].concat()))
+                (service(key, &companions), service(key, &[&*companions, std::slice::from_ref(&example)].concat()))
             } else {
                 let companions = companions_on_ingress(key);
-                (ingress(on, key, &companions), ingress(on, key, &[&*companions, &[example.clone()]].concat()))
+                (
+                    ingress(on, key, &companions),
+                    ingress(on, key, &[&*companions, std::slice::from_ref(&example)].concat()),
+                )
             };
             problems.extend(problem(annotation, &example, &without, &manifests));
         }

@@ -239,7 +239,7 @@ mod tests {
         assert!(token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{token}");
         let later = ManagedCertificate { cause: Cause { generation: 2, ..one.cause.clone() }, ..one.clone() };
         assert_eq!(later.token(&[]), token);
-        let mut others = vec![one.clone(), one.clone(), one.clone()];
+        let mut others = [one.clone(), one.clone(), one.clone()];
         others[0].hosts.insert("b.org".to_owned());
         others[1].tags.insert("team".to_owned(), "web".to_owned());
         let arn = "arn:aws:acm-pca:us-west-2:1:certificate-authority/a";

@@ -251,7 +251,7 @@ fn all_goes_with_the_stack_and_is_found_again_by_what_is_noted() {
     let Planned::Need(reads) = plan(&stack, &aws.observed) else { panic!("certificates are noted") };
     assert!(reads.certificates);
     // So it is where a lost answer may have made one, or nothing is noted because the stack was never as desired.
-    let keys = std::mem::replace(&mut aws.observed.tag_keys, Some(TagKeys::default()));
+    let keys = aws.observed.tag_keys.replace(TagKeys::default());
     assert!(matches!(plan(&stack, &aws.observed), Planned::Ready(_)));
     aws.observed.may_have_certificates = true;
     assert!(matches!(plan(&stack, &aws.observed), Planned::Need(reads) if reads.certificates));

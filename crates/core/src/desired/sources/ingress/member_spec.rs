@@ -233,7 +233,7 @@ impl<'a> Builder<'a> {
             _ if secure.is_empty() => Ok(Value::Known(Vec::new())),
             Err(Failed) => Err(Failed),
             Ok(None) => self.certificates(member, named),
-            Ok(Some(MemberCertificate { after_apply: Some(why), .. })) => Ok(Value::AfterApply(*why)),
+            Ok(Some(MemberCertificate { after_apply: Some(why), .. })) => Ok(Value::AfterApply(why)),
             Ok(Some(certificate)) if certificate.is_served() => Ok(Value::Known(certificate.usable.clone())),
             Ok(Some(certificate)) => {
                 let found = self.certificates_meanwhile(member, &secure, &certificate.usable);
