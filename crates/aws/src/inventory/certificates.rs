@@ -31,6 +31,8 @@ pub(super) struct Certificates {
     known: BTreeMap<StackId, Vec<ObservedCertificate>>,
     /// Those that the controller has deleted, and whose records have yet to go.
     deleted: BTreeMap<StackId, Vec<ObservedCertificate>>,
+    /// The names of the records in Route 53 whose creation AWS has confirmed to the controller. No other is deleted.
+    created: BTreeSet<String>,
     /// The tags of certificates, which ACM lists one by one. Nobody changes those that name the owner.
     tags: BTreeMap<CertificateArn, Tags>,
     /// The requests that AWS has refused, by token or name of the record: for how long they are not repeated, and since when.
@@ -50,6 +52,7 @@ impl Certificates {
     /// Takes over what a trusted record names.
     pub(super) fn load(&mut self, stack: &StackId, certificates: Vec<ObservedCertificate>) {
         if !certificates.is_empty() {
+            self.created.extend(certificates.iter().flat_map(|certificate| certificate.created.iter().cloned()));
             self.known.entry(stack.clone()).or_insert(certificates);
         }
     }
@@ -91,11 +94,14 @@ impl Certificates {
         for certificate in &mut read {
             if let Some(known) = before.iter().find(|known| known.arn == certificate.arn) {
                 certificate.validated.clone_from(&known.validated);
+                certificate.created.clone_from(&known.created);
                 // Moments after the request, ACM may not show the names yet.
                 if certificate.hosts.is_empty() {
                     certificate.hosts.clone_from(&known.hosts);
                 }
             }
+            let records = certificate.records.iter().map(|record| &record.name);
+            certificate.created.extend(records.filter(|name| self.created.contains(*name)).cloned());
             match certificate.status {
                 CertificateStatus::Unusable(_) => {
                     let _ = self.unusable.entry(certificate.arn.clone()).or_insert_with(Instant::now);
@@ -248,11 +254,24 @@ impl Inventory {
         refused.insert(key, (pause, Instant::now()));
     }
 
-    /// A record that proves a host exists.
-    pub fn record_validation(&self, stack: &StackId, arn: &CertificateArn, name: &str) {
-        if let Some(certificate) = self.state().certificates.certificate(stack, arn) {
-            certificate.validated.insert(name.to_owned());
+    /// A record that proves a host exists; `is_new` if this controller has created it.
+    pub fn record_validation(&self, stack: &StackId, arn: &CertificateArn, name: &str, is_new: bool) {
+        let mut state = self.state();
+        let all = &mut state.certificates;
+        if is_new {
+            all.created.insert(name.to_owned());
         }
+        // It may have been created for another certificate of the same host.
+        let is_ours = all.created.contains(name);
+        if let Some(certificate) = all.certificate(stack, arn) {
+            certificate.validated.insert(name.to_owned());
+            certificate.created.extend(is_ours.then(|| name.to_owned()));
+        }
+    }
+
+    /// A record that proved a host was deleted.
+    pub fn record_validation_deleted(&self, name: &str) {
+        self.state().certificates.created.remove(name);
     }
 
     /// A certificate was deleted; its records were not.

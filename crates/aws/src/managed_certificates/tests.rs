@@ -83,6 +83,7 @@ async fn a_certificate_is_requested_read_and_deleted() {
         // ACM determines them one by one.
         records: vec![record()],
         validated: std::collections::BTreeSet::new(),
+        created: std::collections::BTreeSet::new(),
     };
     assert_eq!(aws.managed_certificate(&arn, resource).await, Ok(Some(expected)));
     // It is gone already.
@@ -139,8 +140,8 @@ async fn records_are_created_and_deleted_once() {
     })
     .await;
     let (aws, zone) = (writer(at(&fake.endpoint, None)), HostedZoneId::new("Z1"));
-    for _ in 0..2 {
-        assert_eq!(aws.create_record(&zone, &record()).await, Ok(()));
+    for is_new in [true, false] {
+        assert_eq!(aws.create_record(&zone, &record()).await, Ok(is_new));
     }
     for _ in 0..2 {
         assert_eq!(aws.delete_record(&zone, &record()).await, Ok(()));

@@ -34,6 +34,7 @@ impl Applier {
             status: CertificateStatus::Pending,
             records: Vec::new(),
             validated: std::collections::BTreeSet::new(),
+            created: std::collections::BTreeSet::new(),
         };
         self.inventory.record_certificate(stack, requested);
         Ok(())
@@ -47,18 +48,19 @@ impl Applier {
         zone: &HostedZoneId,
         record: &ValidationRecord,
     ) -> Result<(), StepError> {
-        self.aws.create_record(zone, record).await.map_err(|error| {
+        let is_new = self.aws.create_record(zone, record).await.map_err(|error| {
             if error.is_refused() || error.is_denied() {
                 self.inventory.record_denied(stack, &record.name);
             }
             StepError::Aws(error)
         })?;
-        self.inventory.record_validation(stack, arn, &record.name);
+        self.inventory.record_validation(stack, arn, &record.name, is_new);
         Ok(())
     }
 
-    /// Deletes a certificate that the controller has requested, and then the records that no other one needs. As long as something
-    /// uses it, its records stay, and it is renewed.
+    /// Deletes a certificate that the controller has requested, and then the records that the controller has created and that no other
+    /// one needs. As long as something uses it, its records stay, and it is renewed. Nothing else depends on this deletion, so whatever
+    /// AWS answers holds up nothing: it is tried again.
     pub(super) async fn delete_certificate(&self, stack: &StackId, arn: &CertificateArn) -> Result<(), StepError> {
         let (aws, inventory) = (&self.aws, &*self.inventory);
         let Some(known) = inventory.certificate(stack, arn) else { return Ok(()) };
@@ -86,16 +88,27 @@ impl Applier {
             return Ok(());
         }
         let others = self.inventory.names_of_other_certificates(&certificate.arn).await?;
-        let removable = removable_records(&certificate.records, &others);
-        if removable.is_empty() {
-            return Ok(());
-        }
-        let zones = self.aws.public_zones().await?;
-        for record in removable {
-            // Without a zone there is no record.
-            if let Some(zone) = zone_of(&record.name, &zones) {
-                self.aws.delete_record(zone, record).await?;
+        let (ours, unsure): (Vec<_>, Vec<_>) = removable_records(&certificate.records, &others)
+            .into_iter()
+            .partition(|record| certificate.created.contains(&record.name));
+        if !ours.is_empty() {
+            let zones = self.aws.public_zones().await?;
+            for record in ours {
+                // Without a zone there is no record.
+                if let Some(zone) = zone_of(&record.name, &zones) {
+                    self.aws.delete_record(zone, record).await?;
+                }
+                self.inventory.record_validation_deleted(&record.name);
             }
+        }
+        if !unsure.is_empty() {
+            let records: Vec<&str> = unsure.into_iter().map(|record| record.name.as_str()).collect();
+            tracing::warn!(
+                certificate = %certificate.arn,
+                "records in Route 53 that proved hosts of a deleted certificate stay, since it is not known that this controller has \
+                 created them: {}",
+                records.join(", ")
+            );
         }
         Ok(())
     }

@@ -68,6 +68,7 @@ fn certificate(records: Vec<ValidationRecord>) -> ObservedCertificate {
         status: CertificateStatus::Issued,
         records,
         validated: std::collections::BTreeSet::new(),
+        created: std::collections::BTreeSet::new(),
     }
 }
 
@@ -178,4 +179,40 @@ async fn a_request_without_a_clear_answer_makes_the_certificates_unknown() {
     assert_eq!((applied.left_out.len(), applied.carried_out.len()), (1, plan.steps().len() - 1));
     let observed = room.observe().await;
     assert!(observed.certificates.is_none() && observed.may_have_certificates);
+}
+
+fn route53_error(code: &str, message: &str) -> (u16, String) {
+    (400, format!("<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"))
+}
+
+#[tokio::test]
+async fn only_records_that_this_controller_has_created_are_deleted() {
+    for is_there in [true, false] {
+        let room = room(move |call| match call.action.as_str() {
+            action if is_there && action.starts_with("POST") && call.body.contains("<Action>CREATE</Action>") => {
+                let message = "[Tried to create resource record set [name='_1.a.example.com.', type='CNAME'] but it already exists]";
+                Some(route53_error("InvalidChangeBatch", message))
+            }
+            _ => acm(call),
+        })
+        .await;
+        room.inventory.read_certificates(&group()).await.unwrap();
+        room.inventory.record_certificate(&group(), certificate(vec![record()]));
+        let (arn, zone) = (CertificateArn::new(ARN), HostedZoneId::new("Z1"));
+        room.step(StepAction::CreateValidationRecord { arn, zone, record: record() }).await.unwrap();
+        let [known_one] = known(&room).await.try_into().unwrap();
+        assert_eq!((known_one.missing_records().len(), known_one.created.is_empty()), (0, is_there));
+        room.fake.calls();
+        room.step(delete()).await.unwrap();
+        let deleted = room.fake.calls().iter().any(|call| call.body.contains("<Action>DELETE</Action>"));
+        assert_eq!(deleted, !is_there);
+        assert_eq!(known(&room).await, []);
+    }
+    // One known from a record of an earlier release, or from ACM: nothing says who has created it.
+    let room = room(acm).await;
+    room.inventory.read_certificates(&group()).await.unwrap();
+    let validated = [record().name].into();
+    room.inventory.record_certificate(&group(), ObservedCertificate { validated, ..certificate(vec![record()]) });
+    room.step(delete()).await.unwrap();
+    assert!(room.fake.actions().iter().all(|action| !action.starts_with("POST")));
 }
