@@ -1,7 +1,7 @@
 //! The steps of requested certificates.
 
 use super::{Applier, StepError};
-use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_aws::AwsError;
 use albatross_core::{
     facts::hosted_zones::zone_of,
     model::{
@@ -65,20 +65,15 @@ impl Applier {
         let (aws, inventory) = (&self.aws, &*self.inventory);
         let Some(known) = inventory.certificate(stack, arn) else { return Ok(()) };
         if known.status != CertificateStatus::Deleted {
-            if !inventory.is_certificate_of(stack, arn).await.map_err(StepError::Aws)? {
+            if !inventory.is_certificate_of(stack, arn).await.map_err(StepError::NotYet)? {
                 tracing::warn!(%stack, certificate = %arn, "it does not carry the stack's tags any more, so it stays");
                 inventory.record_certificate_gone(stack, arn);
                 return Ok(());
             }
-            match aws.delete_certificate(arn).await {
-                Err(error @ AwsError { kind: AwsErrorKind::Dependency { .. }, .. }) => {
-                    return Err(StepError::NotYet(error));
-                }
-                result => result.map_err(StepError::Aws)?,
-            }
+            aws.delete_certificate(arn).await.map_err(StepError::NotYet)?;
             inventory.record_certificate_deleted(stack, arn);
         }
-        self.delete_records(&known).await.map_err(StepError::Aws)?;
+        self.delete_records(&known).await.map_err(StepError::NotYet)?;
         inventory.record_certificate_gone(stack, arn);
         Ok(())
     }

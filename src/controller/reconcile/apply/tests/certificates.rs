@@ -216,3 +216,46 @@ async fn only_records_that_this_controller_has_created_are_deleted() {
     room.step(delete()).await.unwrap();
     assert!(room.fake.actions().iter().all(|action| !action.starts_with("POST")));
 }
+
+#[tokio::test]
+async fn a_deletion_that_fails_holds_up_nothing_and_is_tried_again() {
+    for (failing, expected) in [
+        ("DeleteCertificate", "AccessDeniedException"),
+        ("ListCertificates", "AccessDeniedException"),
+        ("ListTagsForCertificate", "AccessDeniedException"),
+        ("DeleteCertificate", "ConflictException"),
+        ("POST /2013-04-01/hostedzone/Z1/rrset", "AccessDenied"),
+    ] {
+        let fails = Arc::new(AtomicBool::new(false));
+        let is_on = Arc::clone(&fails);
+        let room = room(move |call| {
+            if call.action != failing || !is_on.load(Ordering::SeqCst) {
+                return acm(call);
+            }
+            Some(match failing.starts_with("POST") {
+                true => route53_error(expected, "User: x is not authorized to access this resource"),
+                false => json_error(expected, "words"),
+            })
+        })
+        .await;
+        room.inventory.read_certificates(&group()).await.unwrap();
+        let created = [record().name].into();
+        room.inventory.record_certificate(&group(), ObservedCertificate { created, ..certificate(vec![record()]) });
+        fails.store(true, Ordering::SeqCst);
+        let error = room.step(delete()).await.unwrap_err();
+        assert!(error.is_not_yet() && !error.is_attributable() && error.is_transient(), "{error}");
+        let told_at_once = error.blocked_deletion() == Some(Duration::ZERO);
+        assert_eq!(
+            (error.blocked_deletion().is_some(), told_at_once),
+            (true, expected != "ConflictException"),
+            "{error}"
+        );
+        assert!(error.fix().is_some(), "{error}");
+        assert_eq!(known(&room).await.len(), 1, "{failing}");
+        fails.store(false, Ordering::SeqCst);
+        if expected == "ConflictException" {
+            room.step(delete()).await.unwrap();
+            assert_eq!(known(&room).await, []);
+        }
+    }
+}
