@@ -65,7 +65,7 @@ impl AwsReader {
     /// Returns the tags of a certificate (ListTagsForCertificate); `None` for one that does not exist.
     pub(crate) async fn certificate_tags(&self, arn: &CertificateArn) -> Result<Option<Tags>, AwsError> {
         let call = self.acm.list_tags_for_certificate().certificate_arn(arn.as_str());
-        match self.read("ListTagsForCertificate", || call.clone().send()).await {
+        match self.read_of("ListTagsForCertificate", arn.as_str(), || call.clone().send()).await {
             Err(error) if error.code() == Some(NOT_FOUND) => Ok(None),
             answer => {
                 let tag = |tag: &acm::Tag| (tag.key().to_owned(), tag.value().unwrap_or_default().to_owned());

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{Inventory, State};
@@ -39,10 +39,12 @@ pub(super) struct Certificates {
     refused: BTreeMap<(StackId, String), (Duration, Instant)>,
     /// The certificates that are of no use, each with the time when that was first seen.
     unusable: BTreeMap<CertificateArn, Instant>,
-    /// The stacks whose certificates were known, and invalidated since.
+    /// The stacks that had certificates, or may have got some, and were invalidated since.
     uncertain: BTreeSet<StackId>,
     /// Counts the times that certificates were invalidated.
     invalidations: u64,
+    /// The certificates whose tags may not be read, as has been said.
+    unreadable: BTreeSet<CertificateArn>,
 }
 
 /// The list of all certificates, with the time when it was read, and the invalidations until then.
@@ -57,12 +59,25 @@ impl Certificates {
         }
     }
 
+    /// Forgets the certificates of a stack. One that had none has none, unless the answer to a request was lost.
     pub(super) fn invalidate(&mut self, stack: &StackId) {
-        if self.known.remove(stack).is_some() {
-            self.uncertain.insert(stack.clone());
+        if self.known.remove(stack).is_some_and(|known| !known.is_empty()) {
+            self.look_again(stack);
         }
-        // A lost answer may have made one that an older list lacks.
+    }
+
+    fn look_again(&mut self, stack: &StackId) {
+        self.uncertain.insert(stack.clone());
+        // An older list may lack one that was requested since.
         self.invalidations += 1;
+    }
+
+    /// Forgets a stack that has no resources any more.
+    fn release(&mut self, stack: &StackId) {
+        self.known.remove(stack);
+        self.deleted.remove(stack);
+        self.uncertain.remove(stack);
+        self.refused.retain(|(of, _), _| of != stack);
     }
 
     /// Returns the certificates of a stack, with those whose records have yet to go.
@@ -71,7 +86,7 @@ impl Certificates {
         Some(known.chain(self.deleted.get(stack).into_iter().flatten()).cloned().collect())
     }
 
-    /// Returns true if the certificates of a stack were known, and are not any more.
+    /// Returns true if a stack had certificates, or may have got some, and they are not known any more.
     pub(super) fn is_uncertain(&self, stack: &StackId) -> bool {
         self.uncertain.contains(stack)
     }
@@ -177,18 +192,40 @@ impl Inventory {
         let unknown: Vec<CertificateArn> = candidates.clone().filter(|arn| known(arn).is_none()).cloned().collect();
         let aws: &AwsReader = &self.aws;
         let mut answers = stream::iter(unknown)
-            .map(async |arn| aws.certificate_tags(&arn).await.map(|tags| (arn, tags)))
+            .map(async |arn| {
+                let tags = aws.certificate_tags(&arn).await;
+                (arn, tags)
+            })
             .buffer_unordered(AT_ONCE);
+        let mut denied = None;
         // Answers received before a failure stay known.
-        while let Some((arn, tags)) = answers.try_next().await? {
-            if let Some(tags) = tags {
-                self.state().certificates.tags.insert(arn, tags);
+        while let Some((arn, answer)) = answers.next().await {
+            match answer {
+                Ok(Some(tags)) => drop(self.state().certificates.tags.insert(arn, tags)),
+                Ok(None) => {}
+                // A policy may allow only those with the cluster's tags.
+                Err(error) if error.is_denied() => {
+                    if self.state().certificates.unreadable.insert(arn.clone()) {
+                        tracing::warn!(certificate = %arn, "its tags may not be read, so it counts as somebody else's: {error}");
+                    }
+                    denied = Some(error);
+                }
+                Err(error) => return Err(error),
             }
         }
-        let found = candidates.filter_map(|arn| Some((arn.clone(), known(arn)?))).collect();
-        self.state().certificates.tags.retain(|arn, _| listed.iter().any(|certificate| certificate.arn == *arn));
+        let found: Vec<(CertificateArn, Tags)> =
+            candidates.filter_map(|arn| Some((arn.clone(), known(arn)?))).collect();
+        let arns: BTreeSet<&CertificateArn> = listed.iter().map(|certificate| &certificate.arn).collect();
+        let mut state = self.state();
+        state.certificates.tags.retain(|arn, _| arns.contains(arn));
+        state.certificates.unreadable.retain(|arn| arns.contains(arn));
+        drop(state);
         *list = Some((listed, at, invalidations));
-        Ok(found)
+        // Where none may be read, the permission is missing, and the stack's own may be among them.
+        match denied {
+            Some(error) if found.is_empty() => Err(error),
+            _ => Ok(found),
+        }
     }
 
     /// Returns true if the tags of a certificate say, as ACM has them now, that it was requested for the stack.
@@ -231,7 +268,14 @@ impl Inventory {
 
     /// Forgets the certificates of a stack, since it is not known if ACM has one more. Everything else stays known.
     pub fn forget_certificates(&self, stack: &StackId) {
-        self.state().certificates.invalidate(stack);
+        let mut state = self.state();
+        state.certificates.known.remove(stack);
+        state.certificates.look_again(stack);
+    }
+
+    /// Forgets the certificates of a stack that has no resources any more.
+    pub fn release_certificates(&self, stack: &StackId) {
+        self.state().certificates.release(stack);
     }
 
     /// ACM has refused a request.
