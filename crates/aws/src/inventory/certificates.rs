@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Inventory, State};
 use crate::{AwsError, AwsReader, managed_certificates::AnyCertificate};
-use albatross_core::model::{CertificateArn, CertificateStatus, ObservedCertificate, StackId, Tags, tags};
+use albatross_core::model::{CertificateArn, CertificateStatus, ObservedCertificate, ResourceId, StackId, Tags, tags};
 
 /// The maximum age of a list that serves several stacks.
 const MAXIMUM_AGE_OF_LIST: Duration = Duration::from_secs(60);
@@ -21,8 +21,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(43_200);
 /// The same where a permission is missing, which may be given at any time, or where Route 53 refuses a record.
 const PAUSE_WITHOUT_PERMISSION: Duration = Duration::from_secs(60);
-/// The time after which another certificate is requested in place of one that is of no use.
+/// The time after which another certificate is requested in place of one that is of no use, and the longest one: each failure in a row
+/// doubles it.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(43_200);
+const LONGEST_GIVEN_UP_AFTER: Duration = Duration::from_secs(7 * 86_400);
 
 /// The known certificates of stacks.
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ pub(super) struct Certificates {
     refused: BTreeMap<(StackId, String), (Duration, Instant)>,
     /// The certificates that are of no use, each with the time when that was first seen.
     unusable: BTreeMap<CertificateArn, Instant>,
+    /// The time after which the next certificate of a resource is given up, where the ones before it were.
+    patience: BTreeMap<(StackId, ResourceId), Duration>,
     /// The stacks that had certificates, or may have got some, and were invalidated since.
     uncertain: BTreeSet<StackId>,
     /// Counts the times that certificates were invalidated.
@@ -78,6 +82,7 @@ impl Certificates {
         self.deleted.remove(stack);
         self.uncertain.remove(stack);
         self.refused.retain(|(of, _), _| of != stack);
+        self.patience.retain(|(of, _), _| of != stack);
     }
 
     /// Returns the certificates of a stack, with those whose records have yet to go.
@@ -100,8 +105,15 @@ impl Certificates {
     /// Returns the certificates in whose place others are requested.
     pub(super) fn given_up(&self, stack: &StackId) -> impl Iterator<Item = CertificateArn> {
         let known = self.known.get(stack).into_iter().flatten();
-        let is_old = |arn: &CertificateArn| self.unusable.get(arn).is_some_and(|at| at.elapsed() >= GIVEN_UP_AFTER);
-        known.map(|certificate| &certificate.arn).filter(move |arn| is_old(arn)).cloned()
+        let is_old = |certificate: &&ObservedCertificate| {
+            let patience = self.patience(stack, &certificate.resource);
+            self.unusable.get(&certificate.arn).is_some_and(|at| at.elapsed() >= patience)
+        };
+        known.filter(is_old).map(|certificate| certificate.arn.clone()).collect::<Vec<_>>().into_iter()
+    }
+
+    fn patience(&self, stack: &StackId, resource: &ResourceId) -> Duration {
+        self.patience.get(&(stack.clone(), resource.clone())).copied().unwrap_or(GIVEN_UP_AFTER)
     }
 
     fn set(&mut self, stack: &StackId, mut read: Vec<ObservedCertificate>) {
@@ -123,9 +135,26 @@ impl Certificates {
                 }
                 _ => drop(self.unusable.remove(&certificate.arn)),
             }
+            if certificate.is_issued() {
+                self.patience.remove(&(stack.clone(), certificate.resource.clone()));
+            }
         }
         self.uncertain.remove(stack);
         self.known.insert(stack.clone(), read);
+    }
+
+    fn requested(&mut self, stack: &StackId, certificate: ObservedCertificate) {
+        self.refused.retain(|(of, _), _| of != stack);
+        let Some(known) = self.known.get(stack) else { return };
+        // ACM counts the certificates of a year.
+        if known.iter().any(|other| other.resource == certificate.resource && self.unusable.contains_key(&other.arn)) {
+            let patience = (self.patience(stack, &certificate.resource) * 2).min(LONGEST_GIVEN_UP_AFTER);
+            self.patience.insert((stack.clone(), certificate.resource.clone()), patience);
+        }
+        if let Some(known) = self.known.get_mut(stack) {
+            known.retain(|other| other.arn != certificate.arn);
+            known.push(certificate);
+        }
     }
 
     fn certificate(&mut self, stack: &StackId, arn: &CertificateArn) -> Option<&mut ObservedCertificate> {
@@ -258,12 +287,7 @@ impl Inventory {
 
     /// A certificate was requested.
     pub fn record_certificate(&self, stack: &StackId, certificate: ObservedCertificate) {
-        let mut state = self.state();
-        state.certificates.refused.retain(|(of, _), _| of != stack);
-        if let Some(known) = state.certificates.known.get_mut(stack) {
-            known.retain(|other| other.arn != certificate.arn);
-            known.push(certificate);
-        }
+        self.state().certificates.requested(stack, certificate);
     }
 
     /// Forgets the certificates of a stack, since it is not known if ACM has one more. Everything else stays known.
@@ -340,5 +364,47 @@ impl Inventory {
         }
         deleted.retain(|_, all| !all.is_empty());
         unusable.remove(arn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use albatross_core::model::ObjectName;
+
+    fn certificate(number: usize, status: CertificateStatus) -> ObservedCertificate {
+        ObservedCertificate {
+            arn: CertificateArn::new(format!("arn:{number}")),
+            resource: ResourceId::of_tag("amazon_issued/a.example.com-00000000"),
+            hosts: BTreeSet::new(),
+            authority: None,
+            status,
+            records: Vec::new(),
+            validated: BTreeSet::new(),
+            created: BTreeSet::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_failure_in_a_row_doubles_the_time_until_the_next_request() {
+        let stack = StackId::Ingress(ObjectName::new("shop", "web"));
+        let mut all = Certificates::default();
+        all.set(&stack, Vec::new());
+        let failed = || CertificateStatus::Unusable("CAA_ERROR".to_owned());
+        for (number, hours) in [12, 24, 48, 96, 168, 168].into_iter().enumerate() {
+            all.requested(&stack, certificate(number, CertificateStatus::Pending));
+            // The one before is deleted once the next one is requested.
+            all.set(&stack, vec![certificate(number, failed())]);
+            tokio::time::advance(Duration::from_secs(hours * 3600 - 1)).await;
+            assert_eq!(all.given_up(&stack).count(), 0, "{number}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(all.given_up(&stack).count(), 1, "{number}");
+        }
+        // One that is issued makes an end of the row.
+        all.requested(&stack, certificate(6, CertificateStatus::Pending));
+        all.set(&stack, vec![certificate(6, CertificateStatus::Issued)]);
+        all.set(&stack, vec![certificate(6, failed())]);
+        tokio::time::advance(GIVEN_UP_AFTER).await;
+        assert_eq!(all.given_up(&stack).count(), 1);
     }
 }

@@ -435,7 +435,7 @@ fn a_certificate_of_no_use_is_replaced_when_it_is_given_up() {
     certificate.status = CertificateStatus::Unusable("CAA_ERROR".to_owned());
     let arn = certificate.arn.clone();
     let built = built_with(&manifest, &aws, |_| {});
-    insta::assert_snapshot!(built.diagnostics[0], @"alb.ingress.kubernetes.io/create-acm-cert: ACM has not issued the certificate arn:certificate/2, or it can no longer be used: CAA_ERROR; add a CAA record that allows `amazon.com` to the domain, or remove those that allow only other authorities; another one is requested after half a day, or minutes after this one is deleted in ACM");
+    insta::assert_snapshot!(built.diagnostics[0], @"alb.ingress.kubernetes.io/create-acm-cert: ACM has not issued the certificate arn:certificate/2, or it can no longer be used: CAA_ERROR; add a CAA record that allows `amazon.com` to the domain, or remove those that allow only other authorities; another one is requested after half a day, after twice the time with each failure, or minutes after this one is deleted in ACM");
     let stack = built.stack.unwrap();
     let plan = planned(&stack, &aws);
     assert!(plan.steps.is_empty() && plan.waits.len() == 1, "{plan:?}");

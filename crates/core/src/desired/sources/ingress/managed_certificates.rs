@@ -169,7 +169,7 @@ impl<'a> Builder<'a> {
         if let Some(ObservedCertificate { arn, status: CertificateStatus::Unusable(reason), .. }) = current {
             let message = format!("ACM has not issued the certificate {arn}, or it can no longer be used: {reason}");
             let fix = format!(
-                "{}; another one is requested after half a day, or minutes after this one is deleted in ACM",
+                "{}; another one is requested after half a day, after twice the time with each failure, or minutes after this one is deleted in ACM",
                 fix_of(reason)
             );
             self.wrong(member.ingress, Code::MissingCertificate, place, Severity::Warning, &message, &fix);
