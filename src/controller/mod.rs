@@ -41,7 +41,7 @@ use albatross_aws::{Inventory, Priority, WritePermit, current_priority, with_pri
 use albatross_core::dependents::{self, Key};
 use albatross_core::{
     desired::{self, BuildConfig},
-    facts::{FactQuery, Facts},
+    facts::{Fact, FactQuery, Facts},
     model::{ObjectKind, ObjectName, StackId},
     snapshot::Snapshot,
 };
@@ -321,8 +321,12 @@ impl Controller {
     /// Asks ACM, with one list for all, which certificates there are for the hosts of the stacks that rely on them.
     async fn look_at_certificates(&self) {
         for hosts in self.fact_subscribers.discovered_hosts() {
-            let (want, mut facts) = (FactQuery::Certificates(hosts), Facts::default());
+            let (want, mut facts) = (FactQuery::Certificates(hosts.clone()), Facts::default());
             self.facts.answer(&want, &mut facts).await;
+            // One list answers all, so that without it there is an answer for none; what has been said to stacks stays.
+            if matches!(facts.certificates(&hosts), None | Some(Fact::Unavailable(_))) {
+                return;
+            }
             let stacks = self.fact_subscribers.changed(&want, &facts);
             for stack in &stacks {
                 tracing::info!(group = %stack, "the certificates that ACM has for its hosts are others now");

@@ -281,7 +281,7 @@ impl AwsReader {
         self.read_of(operation, "", call).await
     }
 
-    /// As [`Self::read`], of an add-on of this load balancer.
+    /// As [`Self::read`], of an add-on of this load balancer, or of this certificate.
     pub(crate) async fn read_of<T, E, F>(
         &self,
         operation: &'static str,
@@ -322,7 +322,7 @@ impl AwsReader {
     }
 
     /// Returns the failure of a call a short time ago, which is not tried again yet. A denial counts only for its own load
-    /// balancer; that the service did not answer counts for all, without what was said about another one.
+    /// balancer or certificate; that the service did not answer counts for all, without what was said about another one.
     fn failure_of_late(&self, operation: &'static str, of: &str) -> Option<AwsError> {
         let all = self.failed_lately();
         let mut lately = all.iter().filter(|((name, _), (at, _))| *name == operation && at.elapsed() < FAILED_LATELY);

@@ -221,6 +221,10 @@ fn of_answer(operation: &str, code: &str, message: &str, status: u16) -> AwsErro
         {
             AwsErrorKind::Throttled { code, message }
         }
+        // ACM answers this while it changes the certificate, or something that uses it.
+        AwsErrorKind::Refused { code, message } if code == "ConflictException" && service_of(operation) == "acm" => {
+            AwsErrorKind::Dependency { code, message }
+        }
         kind => kind,
     }
 }

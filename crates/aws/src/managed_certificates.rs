@@ -65,7 +65,7 @@ impl AwsReader {
     /// Returns the tags of a certificate (ListTagsForCertificate); `None` for one that does not exist.
     pub(crate) async fn certificate_tags(&self, arn: &CertificateArn) -> Result<Option<Tags>, AwsError> {
         let call = self.acm.list_tags_for_certificate().certificate_arn(arn.as_str());
-        match self.read("ListTagsForCertificate", || call.clone().send()).await {
+        match self.read_of("ListTagsForCertificate", arn.as_str(), || call.clone().send()).await {
             Err(error) if error.code() == Some(NOT_FOUND) => Ok(None),
             answer => {
                 let tag = |tag: &acm::Tag| (tag.key().to_owned(), tag.value().unwrap_or_default().to_owned());
@@ -103,6 +103,7 @@ impl AwsReader {
             status: status(detail),
             records: detail.domain_validation_options().iter().filter_map(record).collect(),
             validated: std::collections::BTreeSet::new(),
+            created: std::collections::BTreeSet::new(),
         }))
     }
 
@@ -196,15 +197,16 @@ impl AwsWriter {
         }
     }
 
-    /// Creates the record that proves a host; one that exists is left as it is (ChangeResourceRecordSets).
+    /// Creates the record that proves a host; one that exists is left as it is (ChangeResourceRecordSets). Returns true if it was
+    /// created, and false if somebody else has made it, or this call with an answer that was lost.
     ///
     /// # Errors
     /// AWS's.
-    pub async fn create_record(&self, zone: &HostedZoneId, record: &ValidationRecord) -> Result<(), AwsError> {
+    pub async fn create_record(&self, zone: &HostedZoneId, record: &ValidationRecord) -> Result<bool, AwsError> {
         match self.change_record(zone, route53::ChangeAction::Create, record).await {
             // "Tried to create resource record set [...] but it already exists"
-            Err(error) if error.code() == Some(INVALID_CHANGE) && error.to_string().contains("exist") => Ok(()),
-            result => result,
+            Err(error) if error.code() == Some(INVALID_CHANGE) && error.to_string().contains("exist") => Ok(false),
+            result => result.map(|()| true),
         }
     }
 

@@ -143,6 +143,13 @@ fn a_change_before_in_a_hosted_zone_is_a_throttle() {
 }
 
 #[test]
+fn a_conflict_in_acm_waits() {
+    let kind = |operation| of_answer(operation, "ConflictException", "words", 400);
+    assert!(matches!(kind("DeleteCertificate"), AwsErrorKind::Dependency { .. }));
+    assert!(matches!(kind("CreateListener"), AwsErrorKind::Refused { .. }));
+}
+
+#[test]
 fn each_kind_reads_as_one_sentence() {
     let words = || "words".to_owned();
     let kinds = [

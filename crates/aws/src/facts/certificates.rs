@@ -106,7 +106,8 @@ impl CertificateStore {
         issued: &[Certificate],
         requested: &mut BTreeMap<CertificateArn, bool>,
     ) {
-        requested.retain(|arn, _| issued.iter().any(|certificate| certificate.arn == *arn));
+        let arns: BTreeSet<&CertificateArn> = issued.iter().map(|certificate| &certificate.arn).collect();
+        requested.retain(|arn, _| arns.contains(arn));
         let unknown = issued.iter().filter(|certificate| is_for(certificate, hosts));
         for certificate in unknown {
             if requested.contains_key(&certificate.arn) {

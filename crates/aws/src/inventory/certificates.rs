@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{Inventory, State};
 use crate::{AwsError, AwsReader, managed_certificates::AnyCertificate};
-use albatross_core::model::{CertificateArn, CertificateStatus, ObservedCertificate, StackId, Tags, tags};
+use albatross_core::model::{CertificateArn, CertificateStatus, ObservedCertificate, ResourceId, StackId, Tags, tags};
 
 /// The maximum age of a list that serves several stacks.
 const MAXIMUM_AGE_OF_LIST: Duration = Duration::from_secs(60);
@@ -21,8 +21,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(43_200);
 /// The same where a permission is missing, which may be given at any time, or where Route 53 refuses a record.
 const PAUSE_WITHOUT_PERMISSION: Duration = Duration::from_secs(60);
-/// The time after which another certificate is requested in place of one that is of no use.
+/// The time after which another certificate is requested in place of one that is of no use, and the longest one: each failure in a row
+/// doubles it.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(43_200);
+const LONGEST_GIVEN_UP_AFTER: Duration = Duration::from_secs(7 * 86_400);
 
 /// The known certificates of stacks.
 #[derive(Debug, Default)]
@@ -31,16 +33,22 @@ pub(super) struct Certificates {
     known: BTreeMap<StackId, Vec<ObservedCertificate>>,
     /// Those that the controller has deleted, and whose records have yet to go.
     deleted: BTreeMap<StackId, Vec<ObservedCertificate>>,
+    /// The names of the records in Route 53 whose creation AWS has confirmed to the controller. No other is deleted.
+    created: BTreeSet<String>,
     /// The tags of certificates, which ACM lists one by one. Nobody changes those that name the owner.
     tags: BTreeMap<CertificateArn, Tags>,
     /// The requests that AWS has refused, by token or name of the record: for how long they are not repeated, and since when.
     refused: BTreeMap<(StackId, String), (Duration, Instant)>,
     /// The certificates that are of no use, each with the time when that was first seen.
     unusable: BTreeMap<CertificateArn, Instant>,
-    /// The stacks whose certificates were known, and invalidated since.
+    /// The time after which the next certificate of a resource is given up, where the ones before it were.
+    patience: BTreeMap<(StackId, ResourceId), Duration>,
+    /// The stacks that had certificates, or may have got some, and were invalidated since.
     uncertain: BTreeSet<StackId>,
     /// Counts the times that certificates were invalidated.
     invalidations: u64,
+    /// The certificates whose tags may not be read, as has been said.
+    unreadable: BTreeSet<CertificateArn>,
 }
 
 /// The list of all certificates, with the time when it was read, and the invalidations until then.
@@ -50,16 +58,31 @@ impl Certificates {
     /// Takes over what a trusted record names.
     pub(super) fn load(&mut self, stack: &StackId, certificates: Vec<ObservedCertificate>) {
         if !certificates.is_empty() {
+            self.created.extend(certificates.iter().flat_map(|certificate| certificate.created.iter().cloned()));
             self.known.entry(stack.clone()).or_insert(certificates);
         }
     }
 
+    /// Forgets the certificates of a stack. One that had none has none, unless the answer to a request was lost.
     pub(super) fn invalidate(&mut self, stack: &StackId) {
-        if self.known.remove(stack).is_some() {
-            self.uncertain.insert(stack.clone());
+        if self.known.remove(stack).is_some_and(|known| !known.is_empty()) {
+            self.look_again(stack);
         }
-        // A lost answer may have made one that an older list lacks.
+    }
+
+    fn look_again(&mut self, stack: &StackId) {
+        self.uncertain.insert(stack.clone());
+        // An older list may lack one that was requested since.
         self.invalidations += 1;
+    }
+
+    /// Forgets a stack that has no resources any more.
+    fn release(&mut self, stack: &StackId) {
+        self.known.remove(stack);
+        self.deleted.remove(stack);
+        self.uncertain.remove(stack);
+        self.refused.retain(|(of, _), _| of != stack);
+        self.patience.retain(|(of, _), _| of != stack);
     }
 
     /// Returns the certificates of a stack, with those whose records have yet to go.
@@ -68,7 +91,7 @@ impl Certificates {
         Some(known.chain(self.deleted.get(stack).into_iter().flatten()).cloned().collect())
     }
 
-    /// Returns true if the certificates of a stack were known, and are not any more.
+    /// Returns true if a stack had certificates, or may have got some, and they are not known any more.
     pub(super) fn is_uncertain(&self, stack: &StackId) -> bool {
         self.uncertain.contains(stack)
     }
@@ -82,8 +105,15 @@ impl Certificates {
     /// Returns the certificates in whose place others are requested.
     pub(super) fn given_up(&self, stack: &StackId) -> impl Iterator<Item = CertificateArn> {
         let known = self.known.get(stack).into_iter().flatten();
-        let is_old = |arn: &CertificateArn| self.unusable.get(arn).is_some_and(|at| at.elapsed() >= GIVEN_UP_AFTER);
-        known.map(|certificate| &certificate.arn).filter(move |arn| is_old(arn)).cloned()
+        let is_old = |certificate: &&ObservedCertificate| {
+            let patience = self.patience(stack, &certificate.resource);
+            self.unusable.get(&certificate.arn).is_some_and(|at| at.elapsed() >= patience)
+        };
+        known.filter(is_old).map(|certificate| certificate.arn.clone()).collect::<Vec<_>>().into_iter()
+    }
+
+    fn patience(&self, stack: &StackId, resource: &ResourceId) -> Duration {
+        self.patience.get(&(stack.clone(), resource.clone())).copied().unwrap_or(GIVEN_UP_AFTER)
     }
 
     fn set(&mut self, stack: &StackId, mut read: Vec<ObservedCertificate>) {
@@ -91,20 +121,40 @@ impl Certificates {
         for certificate in &mut read {
             if let Some(known) = before.iter().find(|known| known.arn == certificate.arn) {
                 certificate.validated.clone_from(&known.validated);
+                certificate.created.clone_from(&known.created);
                 // Moments after the request, ACM may not show the names yet.
                 if certificate.hosts.is_empty() {
                     certificate.hosts.clone_from(&known.hosts);
                 }
             }
+            let records = certificate.records.iter().map(|record| &record.name);
+            certificate.created.extend(records.filter(|name| self.created.contains(*name)).cloned());
             match certificate.status {
                 CertificateStatus::Unusable(_) => {
                     let _ = self.unusable.entry(certificate.arn.clone()).or_insert_with(Instant::now);
                 }
                 _ => drop(self.unusable.remove(&certificate.arn)),
             }
+            if certificate.is_issued() {
+                self.patience.remove(&(stack.clone(), certificate.resource.clone()));
+            }
         }
         self.uncertain.remove(stack);
         self.known.insert(stack.clone(), read);
+    }
+
+    fn requested(&mut self, stack: &StackId, certificate: ObservedCertificate) {
+        self.refused.retain(|(of, _), _| of != stack);
+        let Some(known) = self.known.get(stack) else { return };
+        // ACM counts the certificates of a year.
+        if known.iter().any(|other| other.resource == certificate.resource && self.unusable.contains_key(&other.arn)) {
+            let patience = (self.patience(stack, &certificate.resource) * 2).min(LONGEST_GIVEN_UP_AFTER);
+            self.patience.insert((stack.clone(), certificate.resource.clone()), patience);
+        }
+        if let Some(known) = self.known.get_mut(stack) {
+            known.retain(|other| other.arn != certificate.arn);
+            known.push(certificate);
+        }
     }
 
     fn certificate(&mut self, stack: &StackId, arn: &CertificateArn) -> Option<&mut ObservedCertificate> {
@@ -171,18 +221,40 @@ impl Inventory {
         let unknown: Vec<CertificateArn> = candidates.clone().filter(|arn| known(arn).is_none()).cloned().collect();
         let aws: &AwsReader = &self.aws;
         let mut answers = stream::iter(unknown)
-            .map(async |arn| aws.certificate_tags(&arn).await.map(|tags| (arn, tags)))
+            .map(async |arn| {
+                let tags = aws.certificate_tags(&arn).await;
+                (arn, tags)
+            })
             .buffer_unordered(AT_ONCE);
+        let mut denied = None;
         // Answers received before a failure stay known.
-        while let Some((arn, tags)) = answers.try_next().await? {
-            if let Some(tags) = tags {
-                self.state().certificates.tags.insert(arn, tags);
+        while let Some((arn, answer)) = answers.next().await {
+            match answer {
+                Ok(Some(tags)) => drop(self.state().certificates.tags.insert(arn, tags)),
+                Ok(None) => {}
+                // A policy may allow only those with the cluster's tags.
+                Err(error) if error.is_denied() => {
+                    if self.state().certificates.unreadable.insert(arn.clone()) {
+                        tracing::warn!(certificate = %arn, "its tags may not be read, so it counts as somebody else's: {error}");
+                    }
+                    denied = Some(error);
+                }
+                Err(error) => return Err(error),
             }
         }
-        let found = candidates.filter_map(|arn| Some((arn.clone(), known(arn)?))).collect();
-        self.state().certificates.tags.retain(|arn, _| listed.iter().any(|certificate| certificate.arn == *arn));
+        let found: Vec<(CertificateArn, Tags)> =
+            candidates.filter_map(|arn| Some((arn.clone(), known(arn)?))).collect();
+        let arns: BTreeSet<&CertificateArn> = listed.iter().map(|certificate| &certificate.arn).collect();
+        let mut state = self.state();
+        state.certificates.tags.retain(|arn, _| arns.contains(arn));
+        state.certificates.unreadable.retain(|arn| arns.contains(arn));
+        drop(state);
         *list = Some((listed, at, invalidations));
-        Ok(found)
+        // Where none may be read, the permission is missing, and the stack's own may be among them.
+        match denied {
+            Some(error) if found.is_empty() => Err(error),
+            _ => Ok(found),
+        }
     }
 
     /// Returns true if the tags of a certificate say, as ACM has them now, that it was requested for the stack.
@@ -215,17 +287,19 @@ impl Inventory {
 
     /// A certificate was requested.
     pub fn record_certificate(&self, stack: &StackId, certificate: ObservedCertificate) {
-        let mut state = self.state();
-        state.certificates.refused.retain(|(of, _), _| of != stack);
-        if let Some(known) = state.certificates.known.get_mut(stack) {
-            known.retain(|other| other.arn != certificate.arn);
-            known.push(certificate);
-        }
+        self.state().certificates.requested(stack, certificate);
     }
 
     /// Forgets the certificates of a stack, since it is not known if ACM has one more. Everything else stays known.
     pub fn forget_certificates(&self, stack: &StackId) {
-        self.state().certificates.invalidate(stack);
+        let mut state = self.state();
+        state.certificates.known.remove(stack);
+        state.certificates.look_again(stack);
+    }
+
+    /// Forgets the certificates of a stack that has no resources any more.
+    pub fn release_certificates(&self, stack: &StackId) {
+        self.state().certificates.release(stack);
     }
 
     /// ACM has refused a request.
@@ -248,11 +322,24 @@ impl Inventory {
         refused.insert(key, (pause, Instant::now()));
     }
 
-    /// A record that proves a host exists.
-    pub fn record_validation(&self, stack: &StackId, arn: &CertificateArn, name: &str) {
-        if let Some(certificate) = self.state().certificates.certificate(stack, arn) {
-            certificate.validated.insert(name.to_owned());
+    /// A record that proves a host exists; `is_new` if this controller has created it.
+    pub fn record_validation(&self, stack: &StackId, arn: &CertificateArn, name: &str, is_new: bool) {
+        let mut state = self.state();
+        let all = &mut state.certificates;
+        if is_new {
+            all.created.insert(name.to_owned());
         }
+        // It may have been created for another certificate of the same host.
+        let is_ours = all.created.contains(name);
+        if let Some(certificate) = all.certificate(stack, arn) {
+            certificate.validated.insert(name.to_owned());
+            certificate.created.extend(is_ours.then(|| name.to_owned()));
+        }
+    }
+
+    /// A record that proved a host was deleted.
+    pub fn record_validation_deleted(&self, name: &str) {
+        self.state().certificates.created.remove(name);
     }
 
     /// A certificate was deleted; its records were not.
@@ -277,5 +364,47 @@ impl Inventory {
         }
         deleted.retain(|_, all| !all.is_empty());
         unusable.remove(arn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use albatross_core::model::ObjectName;
+
+    fn certificate(number: usize, status: CertificateStatus) -> ObservedCertificate {
+        ObservedCertificate {
+            arn: CertificateArn::new(format!("arn:{number}")),
+            resource: ResourceId::of_tag("amazon_issued/a.example.com-00000000"),
+            hosts: BTreeSet::new(),
+            authority: None,
+            status,
+            records: Vec::new(),
+            validated: BTreeSet::new(),
+            created: BTreeSet::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_failure_in_a_row_doubles_the_time_until_the_next_request() {
+        let stack = StackId::Ingress(ObjectName::new("shop", "web"));
+        let mut all = Certificates::default();
+        all.set(&stack, Vec::new());
+        let failed = || CertificateStatus::Unusable("CAA_ERROR".to_owned());
+        for (number, hours) in [12, 24, 48, 96, 168, 168].into_iter().enumerate() {
+            all.requested(&stack, certificate(number, CertificateStatus::Pending));
+            // The one before is deleted once the next one is requested.
+            all.set(&stack, vec![certificate(number, failed())]);
+            tokio::time::advance(Duration::from_secs(hours * 3600 - 1)).await;
+            assert_eq!(all.given_up(&stack).count(), 0, "{number}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(all.given_up(&stack).count(), 1, "{number}");
+        }
+        // One that is issued makes an end of the row.
+        all.requested(&stack, certificate(6, CertificateStatus::Pending));
+        all.set(&stack, vec![certificate(6, CertificateStatus::Issued)]);
+        all.set(&stack, vec![certificate(6, failed())]);
+        tokio::time::advance(GIVEN_UP_AFTER).await;
+        assert_eq!(all.given_up(&stack).count(), 1);
     }
 }

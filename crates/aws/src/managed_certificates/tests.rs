@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::testing::{at, writer};
-use albatross_core::model::{Cause, ObjectName, ObjectReference};
+use albatross_core::model::{Cause, ObjectName, ObjectReference, StackId, VpcId};
 use albatross_simulation::fake::{Call, Fake};
 
 const ARN: &str = "arn:aws:acm:us-west-2:111122223333:certificate/a";
@@ -83,6 +83,7 @@ async fn a_certificate_is_requested_read_and_deleted() {
         // ACM determines them one by one.
         records: vec![record()],
         validated: std::collections::BTreeSet::new(),
+        created: std::collections::BTreeSet::new(),
     };
     assert_eq!(aws.managed_certificate(&arn, resource).await, Ok(Some(expected)));
     // It is gone already.
@@ -139,8 +140,8 @@ async fn records_are_created_and_deleted_once() {
     })
     .await;
     let (aws, zone) = (writer(at(&fake.endpoint, None)), HostedZoneId::new("Z1"));
-    for _ in 0..2 {
-        assert_eq!(aws.create_record(&zone, &record()).await, Ok(()));
+    for is_new in [true, false] {
+        assert_eq!(aws.create_record(&zone, &record()).await, Ok(is_new));
     }
     for _ in 0..2 {
         assert_eq!(aws.delete_record(&zone, &record()).await, Ok(()));
@@ -201,4 +202,57 @@ async fn errors_have_their_fixes() {
             .await;
     let error = writer(at(&fake.endpoint, None)).create_record(&HostedZoneId::new("Z1"), &record()).await.unwrap_err();
     insta::assert_snapshot!(text(&error), @"AWS does not allow ChangeResourceRecordSets: User: x is not authorized to access this resource (AccessDenied); allow the action `route53:ChangeResourceRecordSets` in the IAM policy of the controller's role");
+}
+
+#[tokio::test]
+async fn certificates_whose_tags_may_not_be_read_are_skipped_unless_that_is_all_of_them() {
+    let stack = StackId::Ingress(ObjectName::new("shop", "web"));
+    for readable in [true, false] {
+        let fake = Fake::start(move |call: Call| async move {
+            let asked: Value = serde_json::from_str(&call.body).unwrap();
+            let is_own = asked["CertificateArn"] == json!(ARN);
+            match call.action.as_str() {
+                "ListCertificates" => {
+                    let listed = ["x", "a", "y"].map(|name| json!({"CertificateArn": format!("{}{name}", &ARN[..ARN.len() - 1])}));
+                    (200, json!({"CertificateSummaryList": listed}).to_string())
+                }
+                "ListTagsForCertificate" if is_own && readable => {
+                    let tags = [
+                        ("elbv2.k8s.aws/cluster", "demo"),
+                        ("ingress.k8s.aws/stack", "shop/web"),
+                        ("ingress.k8s.aws/resource", "amazon_issued/a.example.com-97375646"),
+                    ];
+                    let tags = tags.map(|(key, value)| json!({"Key": key, "Value": value}));
+                    (200, json!({"Tags": tags}).to_string())
+                }
+                "DescribeCertificate" if is_own => {
+                    let detail = json!({"CertificateArn": ARN, "Status": "ISSUED", "SubjectAlternativeNames": ["a.example.com"]});
+                    (200, json!({"Certificate": detail}).to_string())
+                }
+                _ => refusal("AccessDeniedException", "User: x is not authorized to perform this"),
+            }
+        })
+        .await;
+        let aws = std::sync::Arc::new(at(&fake.endpoint, None));
+        let inventory = crate::Inventory::new(aws, "demo", VpcId::new("vpc-1"));
+        let read = inventory.read_certificates(&stack).await;
+        let found = inventory.certificate(&stack, &CertificateArn::new(ARN));
+        assert_eq!((read.is_ok(), found.is_some()), (readable, readable), "{read:?}");
+        // The list serves others, and what is denied is not asked again at once.
+        fake.calls();
+        let other = StackId::Ingress(ObjectName::new("shop", "other"));
+        assert_eq!(inventory.read_certificates(&other).await.is_ok(), readable);
+        let expected: &[&str] = &[];
+        assert_eq!(fake.calls().into_iter().map(|call| call.action).collect::<Vec<_>>(), expected);
+        // Nor does ACM have to be listed again for a stack that has none; for one that has some, it does.
+        inventory.invalidate(&other);
+        let _ = inventory.read_certificates(&other).await;
+        assert_eq!(fake.calls().len(), 0);
+        inventory.invalidate(&stack);
+        let _ = inventory.read_certificates(&stack).await;
+        assert_eq!(fake.calls().iter().any(|call| call.action == "ListCertificates"), readable);
+        // A stack that is released has none that are known.
+        inventory.release_certificates(&stack);
+        assert_eq!(inventory.certificate(&stack, &CertificateArn::new(ARN)), None);
+    }
 }

@@ -99,6 +99,10 @@ pub struct ObservedCertificate {
     /// The names of the records that the controller knows to exist.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub validated: BTreeSet<String>,
+    /// The names of those that the controller has created. No other is deleted: the same record proves a host in every region and
+    /// account, and may be somebody else's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub created: BTreeSet<String>,
 }
 
 impl ObservedCertificate {
@@ -189,6 +193,7 @@ mod tests {
             status: CertificateStatus::Pending,
             records: vec![record("a.example.com", "_1"), record("*.a.example.com", "_1"), record("b.org", "_2")],
             validated: BTreeSet::new(),
+            created: BTreeSet::new(),
         }
     }
 

@@ -499,7 +499,8 @@ pub enum StepAction {
         /// The record.
         record: ValidationRecord,
     },
-    /// ACM DeleteCertificate, and Route 53 ChangeResourceRecordSets for the records that no other certificate needs.
+    /// ACM DeleteCertificate, and Route 53 ChangeResourceRecordSets for the records that the controller has created and that no
+    /// other certificate needs.
     DeleteCertificate {
         /// The certificate.
         arn: CertificateArn,

@@ -1,7 +1,7 @@
 //! The steps of requested certificates.
 
 use super::{Applier, StepError};
-use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_aws::AwsError;
 use albatross_core::{
     facts::hosted_zones::zone_of,
     model::{
@@ -34,6 +34,7 @@ impl Applier {
             status: CertificateStatus::Pending,
             records: Vec::new(),
             validated: std::collections::BTreeSet::new(),
+            created: std::collections::BTreeSet::new(),
         };
         self.inventory.record_certificate(stack, requested);
         Ok(())
@@ -47,36 +48,32 @@ impl Applier {
         zone: &HostedZoneId,
         record: &ValidationRecord,
     ) -> Result<(), StepError> {
-        self.aws.create_record(zone, record).await.map_err(|error| {
+        let is_new = self.aws.create_record(zone, record).await.map_err(|error| {
             if error.is_refused() || error.is_denied() {
                 self.inventory.record_denied(stack, &record.name);
             }
             StepError::Aws(error)
         })?;
-        self.inventory.record_validation(stack, arn, &record.name);
+        self.inventory.record_validation(stack, arn, &record.name, is_new);
         Ok(())
     }
 
-    /// Deletes a certificate that the controller has requested, and then the records that no other one needs. As long as something
-    /// uses it, its records stay, and it is renewed.
+    /// Deletes a certificate that the controller has requested, and then the records that the controller has created and that no other
+    /// one needs. As long as something uses it, its records stay, and it is renewed. Nothing else depends on this deletion, so whatever
+    /// AWS answers holds up nothing: it is tried again.
     pub(super) async fn delete_certificate(&self, stack: &StackId, arn: &CertificateArn) -> Result<(), StepError> {
         let (aws, inventory) = (&self.aws, &*self.inventory);
         let Some(known) = inventory.certificate(stack, arn) else { return Ok(()) };
         if known.status != CertificateStatus::Deleted {
-            if !inventory.is_certificate_of(stack, arn).await.map_err(StepError::Aws)? {
+            if !inventory.is_certificate_of(stack, arn).await.map_err(StepError::NotYet)? {
                 tracing::warn!(%stack, certificate = %arn, "it does not carry the stack's tags any more, so it stays");
                 inventory.record_certificate_gone(stack, arn);
                 return Ok(());
             }
-            match aws.delete_certificate(arn).await {
-                Err(error @ AwsError { kind: AwsErrorKind::Dependency { .. }, .. }) => {
-                    return Err(StepError::NotYet(error));
-                }
-                result => result.map_err(StepError::Aws)?,
-            }
+            aws.delete_certificate(arn).await.map_err(StepError::NotYet)?;
             inventory.record_certificate_deleted(stack, arn);
         }
-        self.delete_records(&known).await.map_err(StepError::Aws)?;
+        self.delete_records(&known).await.map_err(StepError::NotYet)?;
         inventory.record_certificate_gone(stack, arn);
         Ok(())
     }
@@ -86,16 +83,27 @@ impl Applier {
             return Ok(());
         }
         let others = self.inventory.names_of_other_certificates(&certificate.arn).await?;
-        let removable = removable_records(&certificate.records, &others);
-        if removable.is_empty() {
-            return Ok(());
-        }
-        let zones = self.aws.public_zones().await?;
-        for record in removable {
-            // Without a zone there is no record.
-            if let Some(zone) = zone_of(&record.name, &zones) {
-                self.aws.delete_record(zone, record).await?;
+        let (ours, unsure): (Vec<_>, Vec<_>) = removable_records(&certificate.records, &others)
+            .into_iter()
+            .partition(|record| certificate.created.contains(&record.name));
+        if !ours.is_empty() {
+            let zones = self.aws.public_zones().await?;
+            for record in ours {
+                // Without a zone there is no record.
+                if let Some(zone) = zone_of(&record.name, &zones) {
+                    self.aws.delete_record(zone, record).await?;
+                }
+                self.inventory.record_validation_deleted(&record.name);
             }
+        }
+        if !unsure.is_empty() {
+            let records: Vec<&str> = unsure.into_iter().map(|record| record.name.as_str()).collect();
+            tracing::warn!(
+                certificate = %certificate.arn,
+                "records in Route 53 that proved hosts of a deleted certificate stay, since it is not known that this controller has \
+                 created them: {}",
+                records.join(", ")
+            );
         }
         Ok(())
     }

@@ -38,7 +38,8 @@ pub(crate) enum StepError {
     /// AWS did not do it.
     #[error(transparent)]
     Aws(AwsError),
-    /// AWS cannot delete it yet, because another resource still uses it, or does not know it. No fix is needed.
+    /// AWS cannot delete it yet, because another resource still uses it, or does not know it; or it has not deleted a certificate,
+    /// for any reason.
     #[error(transparent)]
     NotYet(AwsError),
     /// A load balancer is protected from deletion, as its attributes, read since, say too. The next plan takes that into account.
@@ -139,7 +140,7 @@ impl ApplyError {
             StepError::ForeignTargetGroup(_) => {
                 Some("check the target group's ARN: it must be in the load balancer's account and region".to_owned())
             }
-            StepError::NotYet(error) => in_use_fix(error).map(str::to_owned),
+            StepError::NotYet(error) => in_use_fix(error).map(str::to_owned).or_else(|| error.fix()),
             StepError::ThereAlready { .. } | StepError::Unresolved(_) | StepError::NotLeader => None,
         }
     }
@@ -231,12 +232,13 @@ impl ApplyError {
     pub(crate) fn blocked_deletion(&self) -> Option<Duration> {
         let (StepError::Aws(error) | StepError::NotYet(error)) = &self.source else { return None };
         let refused = error.is_refused() || matches!(error.kind, AwsErrorKind::Dependency { .. });
-        if !error.operation.starts_with("Delete") {
+        // The records of a certificate go by another operation.
+        if !error.operation.starts_with("Delete") && !self.is_not_yet() {
             return None;
         }
         match error.operation {
             "DeleteLoadBalancer" if refused => Some(Duration::ZERO),
-            _ if error.is_refused() => Some(Duration::ZERO),
+            _ if error.is_refused() || self.is_not_yet() && error.is_denied() => Some(Duration::ZERO),
             _ => self.is_not_yet().then_some(RELEASE_TIME),
         }
     }

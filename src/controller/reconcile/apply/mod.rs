@@ -57,8 +57,8 @@ impl Applier {
         }
     }
 
-    /// Runs a plan's steps in order, up to the first that fails. A deletion that has to wait holds up no other step; it
-    /// is answered with [`StepError::NotYet`] when all others are done; where it is a load balancer, at once. The failure of
+    /// Runs a plan's steps in order, up to the first that fails. A deletion that has to wait, and any failure to delete a
+    /// certificate, holds up no other step; it is answered with [`StepError::NotYet`] when all others are done; where it is a load balancer, at once. The failure of
     /// an add-on holds up no other step either, and is part of the result.
     ///
     /// # Errors
@@ -92,7 +92,9 @@ impl Applier {
                 Ok(()) => carried_out.push(place),
                 Err(source @ StepError::NotYet(_)) => {
                     tracing::info!(group = %stack, step = %step.action, reason = %source, "not yet");
-                    if source.asks_to_read_again() {
+                    // A deletion of a certificate that was carried out, with its answer lost, can be repeated.
+                    let can_be_repeated = matches!(step.action, StepAction::DeleteCertificate { .. });
+                    if source.asks_to_read_again() && !can_be_repeated {
                         self.read_again(stack, &step.action, &source);
                     }
                     if step.action.add_on().is_some() {

@@ -300,6 +300,7 @@ impl Controller {
         self.records.remove(group);
         self.step_history.remove(group);
         self.inventory.remember_member_resources(group, Vec::new());
+        self.inventory.release_certificates(group);
         self.queue.add(Key::NodeRules);
         Ok(None)
     }

@@ -486,6 +486,7 @@ impl Aws {
                     status: CertificateStatus::Pending,
                     records: certificate.hosts.iter().map(record).collect(),
                     validated: BTreeSet::new(),
+                    created: BTreeSet::new(),
                 });
             }
             StepAction::CreateValidationRecord { arn, record, .. } => {

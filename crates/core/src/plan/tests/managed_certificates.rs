@@ -5,7 +5,7 @@ use crate::{
     desired::{Built, Membership, sources::ingress},
     facts::{ExistingLoadBalancer, Fact, FactQuery, Facts, hosted_zones::HostedZone},
     model::*,
-    plan::{Plan, Planned, Wait, plan, tag_keys},
+    plan::{Plan, Planned, Wait, member_resources, plan, tag_keys},
     testing::{build_config, discovered_subnets, snapshot},
 };
 
@@ -155,6 +155,128 @@ fn a_listener_follows_its_certificate() {
     ");
     insta::assert_snapshot!(run(&manifest, &mut aws), @"");
     assert_eq!(on_443(&aws).len(), 1);
+}
+
+/// Returns the listeners, each with its protocol and the number of its rules.
+fn listeners(aws: &Aws) -> String {
+    let listeners = aws.observed.load_balancers[0].known_listeners();
+    let shown =
+        listeners.map(|l| format!("{} {}: {} rules", l.protocol.unwrap(), l.port, l.rules.len())).collect::<Vec<_>>();
+    shown.join(", ")
+}
+
+#[test]
+fn what_serves_stays_until_the_listener_with_the_requested_certificate_is_there() {
+    let hosts = ["b.example.com"];
+    for (before, requested) in
+        [(&[][..], &[REQUESTED][..]), (&[], &[REQUESTED, ("listen-ports", r#"[{"HTTPS": 443}]"#), REDIRECTED])]
+    {
+        for is_recorded in [false, true] {
+            let mut aws = settled(&manifest(before, &hosts));
+            aws.observed.retains_listeners = true;
+            let first = built(&manifest(before, &hosts), &aws);
+            if is_recorded {
+                aws.observed.member_resources = member_resources(&first, &aws.observed, &Default::default());
+            }
+            let serving = (listeners(&aws), aws.observed.target_groups.clone(), aws.observed.security_groups.clone());
+            assert_eq!(serving.0, "HTTP 80: 1 rules");
+            let requested = manifest(requested, &hosts);
+            insta::allow_duplicates! {
+                insta::assert_snapshot!(run(&requested, &mut aws), @"
+                request certificate amazon_issued/b.example.com-97375646
+                waiting for ACM to issue the certificate amazon_issued/b.example.com-97375646
+                ");
+                insta::assert_snapshot!(run(&requested, &mut aws), @"
+                create record _b.example.com for b.example.com in hosted zone Z1
+                waiting for ACM to issue the certificate amazon_issued/b.example.com-97375646
+                ");
+                let now = (listeners(&aws), aws.observed.target_groups.clone(), aws.observed.security_groups.clone());
+                assert_eq!(now, serving);
+                insta::assert_snapshot!(run(&requested, &mut aws), @"
+                create listener HTTPS 443
+                waiting for clients to use the new listener before the one on port 80 goes
+                ");
+                assert_eq!(listeners(&aws), "HTTP 80: 1 rules, HTTPS 443: 1 rules");
+                insta::assert_snapshot!(run(&requested, &mut aws), @"delete listener 80 with its rules");
+            }
+        }
+    }
+}
+
+#[test]
+fn other_https_ports_stay_with_their_settings_until_the_certificate_is_issued() {
+    let named = "arn:aws:acm:eu-west-1:111122223333:certificate/a";
+    let before = manifest(
+        &[
+            ("certificate-arn", named),
+            ("ssl-policy", "ELBSecurityPolicy-TLS13-1-2-2021-06"),
+            ("listen-ports", r#"[{"HTTP": 443}, {"HTTPS": 8443}]"#),
+            ("mutual-authentication", r#"[{"port": 8443, "mode": "passthrough"}]"#),
+        ],
+        &["b.example.com"],
+    );
+    let mut aws = settled(&before);
+    let serving = aws.observed.load_balancers.clone();
+    let requested = manifest(&[REQUESTED], &["b.example.com"]);
+    run(&requested, &mut aws);
+    run(&requested, &mut aws);
+    assert_eq!(aws.observed.load_balancers, serving);
+    run(&requested, &mut aws);
+    while !run(&requested, &mut aws).is_empty() {}
+    assert_eq!(listeners(&aws), "HTTPS 443: 1 rules");
+}
+
+#[test]
+fn a_member_keeps_its_rules_on_a_port_of_others_and_a_new_one_gets_none_there() {
+    let group = |name: &str, requested: bool| {
+        let certificate = if requested { ", alb.ingress.kubernetes.io/create-acm-cert: 'true'" } else { "" };
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, namespace: shop, generation: 1, annotations: {{alb.ingress.kubernetes.io/target-type: ip, alb.ingress.kubernetes.io/group.name: g{certificate}}}}}\nspec:\n  ingressClassName: alb\n  rules: [{{host: {name}.example.com, http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}}}]\n"
+        )
+    };
+    let id = StackId::Group("g".to_owned());
+    let rules = |requested: bool, names: &[&str], observed: Option<&ObservedStack>| {
+        let mut text = SERVICE.to_owned();
+        names.iter().for_each(|name| text.push_str(&group(name, requested && *name == "a")));
+        let mut config = build_config();
+        config.manage_certificates = requested;
+        let facts = Facts {
+            subnets: discovered_subnets(&[SubnetId::new("subnet-a"), SubnetId::new("subnet-b")]),
+            backend_security_group: Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP))),
+            managed_certificates: Some(Fact::Known(Vec::new())),
+            hosted_zones: Some(Fact::Known(zones())),
+            existing: observed.map(|observed| ExistingLoadBalancer {
+                kind: observed.load_balancers[0].kind,
+                scheme: observed.load_balancers[0].scheme,
+                has_security_groups: true,
+                subnets: observed.load_balancers[0].subnets.clone(),
+                customer_owned_pool: None,
+            }),
+            current: observed.cloned().map(Box::new),
+            ..Facts::default()
+        };
+        let members = names.iter().map(|name| ObjectName::new("shop", *name)).collect();
+        let membership = Membership { members, ..Membership::default() };
+        let built = ingress::build(&snapshot(&text), &config, &facts, &id, &membership);
+        assert_eq!(built.diagnostics, []);
+        built.stack.unwrap()
+    };
+    let ports = |stack: &Stack| {
+        let of = |l: &Listener| (l.port, l.rules.iter().map(|r| r.cause.object.name.name.clone()).collect::<Vec<_>>());
+        stack.listeners.values().map(of).collect::<Vec<_>>()
+    };
+    let before = rules(false, &["a", "b"], None);
+    let mut aws = Aws::with(&before);
+    aws.observed.member_resources = member_resources(&before, &aws.observed, &Default::default());
+    let both = vec![(80, vec!["a".to_owned(), "b".to_owned()])];
+    assert_eq!(ports(&rules(true, &["a", "b"], Some(&aws.observed))), both);
+    // One that comes anew, with a record of the others or without any.
+    let before = rules(false, &["b"], None);
+    let mut aws = Aws::with(&before);
+    for _ in 0..2 {
+        assert_eq!(ports(&rules(true, &["a", "b"], Some(&aws.observed))), [(80, vec!["b".to_owned()])]);
+        aws.observed.member_resources = member_resources(&before, &aws.observed, &Default::default());
+    }
 }
 
 #[test]
@@ -313,7 +435,7 @@ fn a_certificate_of_no_use_is_replaced_when_it_is_given_up() {
     certificate.status = CertificateStatus::Unusable("CAA_ERROR".to_owned());
     let arn = certificate.arn.clone();
     let built = built_with(&manifest, &aws, |_| {});
-    insta::assert_snapshot!(built.diagnostics[0], @"alb.ingress.kubernetes.io/create-acm-cert: ACM has not issued the certificate arn:certificate/2, or it can no longer be used: CAA_ERROR; add a CAA record that allows `amazon.com` to the domain, or remove those that allow only other authorities; another one is requested after half a day, or minutes after this one is deleted in ACM");
+    insta::assert_snapshot!(built.diagnostics[0], @"alb.ingress.kubernetes.io/create-acm-cert: ACM has not issued the certificate arn:certificate/2, or it can no longer be used: CAA_ERROR; add a CAA record that allows `amazon.com` to the domain, or remove those that allow only other authorities; another one is requested after half a day, after twice the time with each failure, or minutes after this one is deleted in ACM");
     let stack = built.stack.unwrap();
     let plan = planned(&stack, &aws);
     assert!(plan.steps.is_empty() && plan.waits.len() == 1, "{plan:?}");
@@ -418,6 +540,9 @@ fn in_front_no_port_leads_to_a_listener_that_waits_for_its_certificate() {
     // The port that has no listener even then has no effect.
     insta::assert_snapshot!(told, @"alb.ingress.kubernetes.io/frontend-nlb-listener-port-mapping: `8443=8443` has no effect: the Ingress has no listener on port 8443; it has `80`; map to one of its listeners, or add the port to `listen-ports`");
     assert_eq!(in_front(&[BOTH, REQUESTED, front], &empty()), (vec![80], String::new()));
+    // What serves before stays in front, too.
+    let serving = settled(&manifest(&[], &hosts));
+    assert_eq!(in_front(&[REQUESTED, front], &serving), (vec![80], String::new()));
     let issued = settled(&manifest(&[BOTH, REQUESTED], &hosts));
     assert_eq!(in_front(&[BOTH, REQUESTED, front], &issued), (vec![80, 443], String::new()));
     assert_eq!(in_front(&[BOTH, REQUESTED, front, mapping], &issued).0, [80, 443]);

@@ -51,8 +51,8 @@ async fn a_certificate_is_issued_when_its_hosts_are_proved_and_goes_when_nothing
     assert_eq!(shown.missing_records().len(), 2);
     for record in shown.missing_records() {
         let zone = zone_of(&record.host, &zones).unwrap();
-        assert_eq!(world.aws.create_record(zone, record).await, Ok(()));
-        assert_eq!(world.aws.create_record(zone, record).await, Ok(()));
+        assert_eq!(world.aws.create_record(zone, record).await, Ok(true));
+        assert_eq!(world.aws.create_record(zone, record).await, Ok(false));
     }
     let wrong = HostedZoneId::new("Z2");
     assert_eq!(code(world.aws.create_record(&wrong, &shown.records[0]).await), "InvalidChangeBatch");
@@ -104,6 +104,7 @@ async fn what_is_known_is_not_read_and_what_is_refused_waits() {
         status: CertificateStatus::Pending,
         records: Vec::new(),
         validated: BTreeSet::new(),
+        created: BTreeSet::new(),
     };
     inventory.record_certificate(&stack(), certificate);
     calls();
@@ -118,7 +119,7 @@ async fn what_is_known_is_not_read_and_what_is_refused_waits() {
     let pending = inventory.certificate(&stack(), &arn).unwrap();
     for record in pending.missing_records() {
         world.aws.create_record(zone_of(&record.name, &zones).unwrap(), record).await.unwrap();
-        inventory.record_validation(&stack(), &arn, &record.name);
+        inventory.record_validation(&stack(), &arn, &record.name, true);
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     read().await;

@@ -68,6 +68,7 @@ fn certificate(records: Vec<ValidationRecord>) -> ObservedCertificate {
         status: CertificateStatus::Issued,
         records,
         validated: std::collections::BTreeSet::new(),
+        created: std::collections::BTreeSet::new(),
     }
 }
 
@@ -178,4 +179,83 @@ async fn a_request_without_a_clear_answer_makes_the_certificates_unknown() {
     assert_eq!((applied.left_out.len(), applied.carried_out.len()), (1, plan.steps().len() - 1));
     let observed = room.observe().await;
     assert!(observed.certificates.is_none() && observed.may_have_certificates);
+}
+
+fn route53_error(code: &str, message: &str) -> (u16, String) {
+    (400, format!("<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"))
+}
+
+#[tokio::test]
+async fn only_records_that_this_controller_has_created_are_deleted() {
+    for is_there in [true, false] {
+        let room = room(move |call| match call.action.as_str() {
+            action if is_there && action.starts_with("POST") && call.body.contains("<Action>CREATE</Action>") => {
+                let message = "[Tried to create resource record set [name='_1.a.example.com.', type='CNAME'] but it already exists]";
+                Some(route53_error("InvalidChangeBatch", message))
+            }
+            _ => acm(call),
+        })
+        .await;
+        room.inventory.read_certificates(&group()).await.unwrap();
+        room.inventory.record_certificate(&group(), certificate(vec![record()]));
+        let (arn, zone) = (CertificateArn::new(ARN), HostedZoneId::new("Z1"));
+        room.step(StepAction::CreateValidationRecord { arn, zone, record: record() }).await.unwrap();
+        let [known_one] = known(&room).await.try_into().unwrap();
+        assert_eq!((known_one.missing_records().len(), known_one.created.is_empty()), (0, is_there));
+        room.fake.calls();
+        room.step(delete()).await.unwrap();
+        let deleted = room.fake.calls().iter().any(|call| call.body.contains("<Action>DELETE</Action>"));
+        assert_eq!(deleted, !is_there);
+        assert_eq!(known(&room).await, []);
+    }
+    // One known from a record of an earlier release, or from ACM: nothing says who has created it.
+    let room = room(acm).await;
+    room.inventory.read_certificates(&group()).await.unwrap();
+    let validated = [record().name].into();
+    room.inventory.record_certificate(&group(), ObservedCertificate { validated, ..certificate(vec![record()]) });
+    room.step(delete()).await.unwrap();
+    assert!(room.fake.actions().iter().all(|action| !action.starts_with("POST")));
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_holds_up_nothing_and_is_tried_again() {
+    for (failing, expected) in [
+        ("DeleteCertificate", "AccessDeniedException"),
+        ("ListCertificates", "AccessDeniedException"),
+        ("ListTagsForCertificate", "AccessDeniedException"),
+        ("DeleteCertificate", "ConflictException"),
+        ("POST /2013-04-01/hostedzone/Z1/rrset", "AccessDenied"),
+    ] {
+        let fails = Arc::new(AtomicBool::new(false));
+        let is_on = Arc::clone(&fails);
+        let room = room(move |call| {
+            if call.action != failing || !is_on.load(Ordering::SeqCst) {
+                return acm(call);
+            }
+            Some(match failing.starts_with("POST") {
+                true => route53_error(expected, "User: x is not authorized to access this resource"),
+                false => json_error(expected, "words"),
+            })
+        })
+        .await;
+        room.inventory.read_certificates(&group()).await.unwrap();
+        let created = [record().name].into();
+        room.inventory.record_certificate(&group(), ObservedCertificate { created, ..certificate(vec![record()]) });
+        fails.store(true, Ordering::SeqCst);
+        let error = room.step(delete()).await.unwrap_err();
+        assert!(error.is_not_yet() && !error.is_attributable() && error.is_transient(), "{error}");
+        let told_at_once = error.blocked_deletion() == Some(Duration::ZERO);
+        assert_eq!(
+            (error.blocked_deletion().is_some(), told_at_once),
+            (true, expected != "ConflictException"),
+            "{error}"
+        );
+        assert!(error.fix().is_some(), "{error}");
+        assert_eq!(known(&room).await.len(), 1, "{failing}");
+        fails.store(false, Ordering::SeqCst);
+        if expected == "ConflictException" {
+            room.step(delete()).await.unwrap();
+            assert_eq!(known(&room).await, []);
+        }
+    }
 }

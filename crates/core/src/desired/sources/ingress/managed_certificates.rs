@@ -1,16 +1,18 @@
 //! The certificate that an Ingress has ACM issue for its hosts (reference: ingress §4.8). Until it is issued, a listener
-//! keeps the certificates that it has, and one that would have none is not made; everything else is served.
+//! keeps the certificates that it has, and one that would have none is not made; until it is, the ports that serve the
+//! Ingress stay, and everything else is served.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Builder, Failed, Member, cause, settings::FieldRef};
+use super::{Builder, Failed, Member, cause, member_spec::PortSpec, settings::FieldRef};
 use crate::{
     api::annotations::registry::ingress as keys,
     diagnostics::{Code, Severity},
     facts::{Fact, FactQuery, hosted_zones},
     model::{
-        CertificateArn, CertificateAuthorityArn, CertificateStatus, HostedZoneId, InvalidCertificateAuthorityArn,
-        ManagedCertificate, ObservedCertificate, ResourceId, Tags,
+        Attributes, CertificateArn, CertificateAuthorityArn, CertificateStatus, HostedZoneId,
+        InvalidCertificateAuthorityArn, ListenerProtocol, ManagedCertificate, ObservedCertificate, ObservedListener,
+        ObservedStack, ResourceId, Tags, Value,
         managed_certificate::{LONGEST_DOMAIN, MOST_HOSTS, on_listener},
     },
 };
@@ -167,7 +169,7 @@ impl<'a> Builder<'a> {
         if let Some(ObservedCertificate { arn, status: CertificateStatus::Unusable(reason), .. }) = current {
             let message = format!("ACM has not issued the certificate {arn}, or it can no longer be used: {reason}");
             let fix = format!(
-                "{}; another one is requested after half a day, or minutes after this one is deleted in ACM",
+                "{}; another one is requested after half a day, after twice the time with each failure, or minutes after this one is deleted in ACM",
                 fix_of(reason)
             );
             self.wrong(member.ingress, Code::MissingCertificate, place, Severity::Warning, &message, &fix);
@@ -222,21 +224,52 @@ impl<'a> Builder<'a> {
     ) -> Result<BTreeMap<u16, Vec<CertificateArn>>, Failed> {
         let current = self.current().map_err(|_| Failed)?;
         let on_port = |port: u16| {
-            let mut found: Vec<CertificateArn> = Vec::new();
-            if let Some(observed) = current
-                && let Some(listener) = observed.load_balancers.first().and_then(|balancer| balancer.listener(port))
-            {
-                let mut its =
-                    observed.member_resources.iter().filter(|its| its.member.as_ingress() == Some(member.name()));
-                // If no resources are recorded for any member, it may have all of them.
-                let held = its.find_map(|its| its.ports.get(&port)).map(|held| &held.certificates);
-                let is_unknown = observed.member_resources.is_empty();
-                let is_its = |arn: &&CertificateArn| is_unknown || held.is_some_and(|held| held.contains(*arn));
-                found.extend(on_listener(listener).filter(is_its).cloned());
-            }
-            if found.is_empty() { usable.to_vec() } else { found }
+            let balancer = current.and_then(|observed| Some((observed, observed.load_balancers.first()?)));
+            let listener = balancer.and_then(|(observed, balancer)| Some((observed, balancer.listener(port)?)));
+            let found = listener.map(|(observed, listener)| held_certificates(observed, member, listener));
+            found.filter(|found| !found.is_empty()).unwrap_or_else(|| usable.to_vec())
         };
         let ports = secure.iter().map(|port| (*port, on_port(*port)));
         Ok(ports.filter(|(_, certificates)| !certificates.is_empty()).collect())
     }
+
+    /// Returns the ports on which the load balancer serves a member now, as they are. They stay until the listeners that wait for
+    /// its certificate are there, whether it requests them or not: nothing else serves it.
+    pub(super) fn ports_meanwhile(&mut self, member: Member<'a>) -> Result<BTreeMap<u16, PortSpec>, Failed> {
+        let Some(observed) = self.current().map_err(|_| Failed)? else { return Ok(BTreeMap::new()) };
+        let held = observed.member_resources.iter().find(|its| its.member.as_ingress() == Some(member.name()));
+        // Without a record, a member that is new to the group is not to be served where it does not ask for it.
+        let may_be_its = || !self.group.is_shared() || self.is_served_here(member.ingress);
+        let has_all = observed.member_resources.is_empty() && may_be_its();
+        let is_its = |port: u16| has_all || held.is_some_and(|held| held.ports.contains_key(&port));
+        let listeners = observed.load_balancers.first().into_iter().flat_map(|balancer| balancer.known_listeners());
+        let staying = listeners.filter(|listener| is_its(listener.port)).filter_map(|listener| {
+            let protocol = listener.protocol?;
+            let is_secure = protocol == ListenerProtocol::Https;
+            let its = held_certificates(observed, member, listener);
+            let all = || on_listener(listener).cloned().collect();
+            let clients = listener.mutual_authentication.as_ref().filter(|clients| clients.mode() != "off");
+            let spec = PortSpec {
+                protocol,
+                certificates: if its.is_empty() { all() } else { its },
+                certificates_after_apply: None,
+                mutual_authentication: clients
+                    .and_then(|clients| clients.try_map(|store| Ok::<_, Failed>(Value::Known(store.clone()))).ok()),
+                ssl_policy: listener.ssl_policy.clone().filter(|_| is_secure),
+                sources: None,
+                attributes: Attributes::new(),
+            };
+            Some((listener.port, spec))
+        });
+        Ok(staying.collect())
+    }
+}
+
+/// Returns the certificates that a listener has for a member. If no resources are recorded for any member, it may have all of them.
+fn held_certificates(observed: &ObservedStack, member: Member<'_>, listener: &ObservedListener) -> Vec<CertificateArn> {
+    let mut its = observed.member_resources.iter().filter(|its| its.member.as_ingress() == Some(member.name()));
+    let held = its.find_map(|its| its.ports.get(&listener.port)).map(|held| &held.certificates);
+    let is_unknown = observed.member_resources.is_empty();
+    let is_its = |arn: &&CertificateArn| is_unknown || held.is_some_and(|held| held.contains(*arn));
+    on_listener(listener).filter(is_its).cloned().collect()
 }

@@ -52,7 +52,7 @@ pub(super) struct MemberSpec<'a> {
     pub(super) frontend: FrontendSpec,
     /// The certificate that it has ACM issue.
     pub(super) certificate: Option<MemberCertificate>,
-    /// The HTTPS ports that are left out until that certificate is issued.
+    /// The HTTPS ports that are left out until that certificate is issued. Until then the ports that serve it now stay.
     pub(super) withheld: BTreeSet<u16>,
 }
 
@@ -145,7 +145,7 @@ impl<'a> Builder<'a> {
                     Value::Known(certificates) => part.certificates.extend(certificates.iter().cloned()),
                     Value::AfterApply(why) => part.certificates_after_apply = Some(*why),
                 }
-                part.ssl_policy.clone_from(&ssl_policy);
+                part.ssl_policy = part.ssl_policy.take().or_else(|| ssl_policy.clone());
             }
             let name = format!("{}-{port}", part.protocol);
             part.attributes = self
@@ -259,7 +259,13 @@ impl<'a> Builder<'a> {
             let certificates = meanwhile.remove(&port).unwrap_or_default();
             (port, PortSpec { mutual_authentication, ..part(protocol, certificates) })
         });
-        Ok(RequestedPorts { ports: ports.collect(), certificates, ssl_policy, certificate, withheld })
+        let mut ports: BTreeMap<u16, PortSpec> = ports.collect();
+        if !withheld.is_empty() {
+            for (port, staying) in self.ports_meanwhile(member)? {
+                ports.entry(port).or_insert(staying);
+            }
+        }
+        Ok(RequestedPorts { ports, certificates, ssl_policy, certificate, withheld })
     }
 
     /// Returns the tags that users request: the tags of the class take precedence over the Service's, and these over the
