@@ -543,11 +543,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let registered = owners.len() - missing.len() - plan.left_out.len();
         let mut departing = plan.replaced.len();
         let kept = self.deregister(bound, batches(plan.replaced.clone()), present, outcome).await?;
-        let not_replaced = if kept.is_some() { plan.replaced.len() - outcome.deregistered.len() } else { 0 };
+        let desired = missing.len();
         if kept.is_some() {
             let is_kept = |missing: &Target| {
-                let is_it = |written: &&Target| target(&written.id, written.port) == *missing;
-                plan.replaced.iter().filter(is_it).any(|written| !outcome.deregistered.contains(written))
+                let id = owners.get(missing).and_then(TargetOwner::quic_server_id);
+                let has_id =
+                    |written: &Target| id.is_some() && present.get(written).is_some_and(|h| h.quic_server_id == id);
+                let is_in_the_way =
+                    |written: &&Target| target(&written.id, written.port) == *missing || has_id(written);
+                plan.replaced.iter().filter(is_in_the_way).any(|written| !outcome.deregistered.contains(written))
             };
             missing.retain(|target| !is_kept(target));
         }
@@ -566,6 +570,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if let Some(error) = self.deregister(bound, gone, present, outcome).await? {
             failure.get_or_insert(error);
         }
+        let not_replaced = desired - missing.len();
         if outcome.deregistered.len() == departing && pending == 0 {
             let mut memory = self.memory();
             let memory = memory.entry(binding.name.clone()).or_default();
