@@ -249,8 +249,10 @@ impl Choice {
             }
         }
         if self.pods && self.access == AccessChoice::None {
-            let is_quic = |port: &PortChoice| port.quic && port.protocol != PortProtocol::Tcp;
-            let quic = self.ports.iter().filter(|(_, port)| is_quic(port)).map(|(number, _)| number.to_string());
+            // AWS allows one such listener, none beside UDP, and none with IPv6.
+            let mut udp = self.ports.iter().filter(|(_, port)| port.protocol != PortProtocol::Tcp);
+            let only = udp.next().filter(|_| udp.next().is_none() && matches!(self.addresses, AddressChoice::Ipv4));
+            let quic = only.filter(|(_, port)| port.quic).map(|(number, _)| number.to_string());
             annotate("aws-load-balancer-quic-enabled-ports", joined(quic));
         }
         if let Some(cross_zone) = self.cross_zone {
