@@ -38,6 +38,13 @@ pub(super) fn authenticates(listener: &ObservedListener) -> bool {
     })
 }
 
+/// Returns true if AWS does not allow a wanted listener beside an existing one on another port: a load balancer has one listener of
+/// QUIC or TCP_QUIC, and none beside those of UDP or TCP_UDP.
+pub(super) fn excludes(wanted: &Listener, existing: &ObservedListener) -> bool {
+    let Some(protocol) = existing.protocol.filter(|_| existing.port != wanted.port) else { return false };
+    wanted.protocol.is_quic() && protocol.has_udp() || wanted.protocol.has_udp() && protocol.is_quic()
+}
+
 /// Returns changes of listeners, each with what there is, in an order in which one that will redirect to another comes after
 /// it, and one that redirects to another until now comes before it. Where both cannot be, by port.
 pub(super) fn of_changes<'a>(

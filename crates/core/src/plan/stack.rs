@@ -187,7 +187,7 @@ impl<'a> Planner<'a> {
             new.sort_by_key(|listener| (!order::redirects(listener).is_empty(), !led_to.contains(&listener.port)));
             let mut without_room = Vec::new();
             for listener in new {
-                match self.make_room_for_listener(&wanted.cause, false) {
+                match !self.is_excluded(listener) && self.make_room_for_listener(&wanted.cause, false) {
                     true => self.new_listener(listener, balancer),
                     false => without_room.push(listener),
                 }
@@ -226,8 +226,11 @@ impl<'a> Planner<'a> {
                 false => self.plan.steps.extend(unpark),
             }
             let changed = changed.into_iter().filter_map(|wanted| Some((wanted, existing(wanted)?))).collect();
-            for (wanted, existing) in order::of_changes(changed) {
-                self.listener(wanted, existing);
+            let changes = order::of_changes(changed).into_iter();
+            let (allowed, excluded): (Vec<_>, Vec<_>) = changes.partition(|(wanted, _)| !self.is_excluded(wanted));
+            for (listener, existing) in allowed.into_iter().chain(excluded) {
+                self.make_way(listener, &wanted.cause);
+                self.listener(listener, existing);
             }
             for existing in balancer.iter().flat_map(|b| b.known_listeners()) {
                 if !stack.listeners.contains_key(&existing.port) && self.frozen_resources.listener(existing.port) {
@@ -235,6 +238,7 @@ impl<'a> Planner<'a> {
                 }
             }
             for listener in without_room {
+                self.make_way(listener, &wanted.cause);
                 self.make_room_for_listener(&wanted.cause, true);
                 self.new_listener(listener, balancer);
             }

@@ -795,6 +795,84 @@ fn who_arrives_behind_a_network_load_balancer_waits_for_as_many_healthy_targets_
 }
 
 #[test]
+fn a_listener_goes_before_what_aws_does_not_allow_beside_it() {
+    use PortProtocol::{Both, Tcp, Udp};
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
+    let choice = |ports: &[(u16, PortProtocol, bool)]| Choice {
+        ports: ports
+            .iter()
+            .map(|(number, protocol, quic)| {
+                let port = one_port(false).ports.remove(&443).unwrap();
+                (*number, PortChoice { protocol: *protocol, quic: *quic, idle_timeout: None, ..port })
+            })
+            .collect(),
+        ..one_port(false)
+    };
+    let ways: [&[(u16, PortProtocol, bool)]; 8] = [
+        &[(443, Udp, true)],
+        // To another port, and back with TCP.
+        &[(444, Udp, true)],
+        &[(443, Both, true), (444, Tcp, false)],
+        // From QUIC to UDP on two ports, and to QUIC on one of them.
+        &[(53, Udp, false), (443, Udp, false)],
+        &[(53, Tcp, false), (443, Udp, true)],
+        &[(53, Udp, true), (443, Tcp, false)],
+        // To one that is new, and away from it.
+        &[(80, Both, true)],
+        &[(53, Udp, false), (81, Both, false)],
+    ];
+    let [first, others @ ..] = ways;
+    let mut aws = Aws::with(&built(&choice(first).manifest(place), &ObservedStack::default()).unwrap());
+    aws.observed.retains_listeners = true;
+    let mut rounds = Vec::new();
+    for ports in others {
+        let stack = built(&choice(ports).manifest(place), &aws.observed).unwrap();
+        let plan = plan(&stack, &aws.observed);
+        let steps = plan.steps.iter().map(|step| step.action.to_string());
+        let steps = steps.filter(|step| step.contains(" listener ")).chain(plan.waits.iter().map(ToString::to_string));
+        rounds.push(steps.collect::<Vec<_>>().join("\n"));
+        aws.run(&stack, &plan);
+        aws.observed.retains_listeners = false;
+        aws.settle(&stack, 2);
+        aws.observed.retains_listeners = true;
+    }
+    insta::assert_snapshot!(rounds.join("\n--\n"), @"
+    delete listener 443 with its rules
+    create listener QUIC 444
+    waiting for TargetGroupBinding shop/k8s-shop-web-01012bc214 to be gone
+    --
+    change listener 444: protocol TCP, default forward to shop/web:444
+    create listener TCP_QUIC 443
+    waiting for TargetGroupBinding shop/k8s-shop-web-0b99f95d67 to be gone
+    --
+    change listener 443: protocol UDP, default forward to shop/web:443
+    create listener UDP 53
+    waiting for TargetGroupBinding shop/k8s-shop-web-196aa5669a to be gone
+    waiting for clients to use the new listener before the one on port 444 goes
+    --
+    change listener 53: protocol TCP, default forward to shop/web:53
+    change listener 443: protocol QUIC, default forward to shop/web:443
+    waiting for TargetGroupBinding shop/k8s-shop-web-1b91872507 to be gone
+    waiting for TargetGroupBinding shop/k8s-shop-web-85c6f8a309 to be gone
+    --
+    change listener 443: protocol TCP, default forward to shop/web:443
+    change listener 53: protocol QUIC, default forward to shop/web:53
+    waiting for TargetGroupBinding shop/k8s-shop-web-01012bc214 to be gone
+    waiting for TargetGroupBinding shop/k8s-shop-web-304e24232c to be gone
+    --
+    delete listener 53 with its rules
+    create listener TCP_QUIC 80
+    waiting for TargetGroupBinding shop/k8s-shop-web-9bb8506213 to be gone
+    waiting for clients to use the new listener before the one on port 443 goes
+    --
+    delete listener 80 with its rules
+    create listener UDP 53
+    create listener TCP_UDP 81
+    waiting for TargetGroupBinding shop/k8s-shop-web-2588f4e03f to be gone
+    ");
+}
+
+#[test]
 fn address_families_and_source_nat_change_in_the_order_that_aws_takes() {
     let place = Placement { scheme: Scheme::Internal, addressed: false };
     let port = |protocol| PortChoice { protocol, ..one_port(false).ports.remove(&443).unwrap() };
