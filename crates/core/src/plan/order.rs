@@ -45,6 +45,11 @@ pub(super) fn excludes(wanted: &Listener, existing: &ObservedListener) -> bool {
     wanted.protocol.is_quic() && protocol.has_udp() || wanted.protocol.has_udp() && protocol.is_quic()
 }
 
+/// Returns true if a listener becomes one of QUIC or stops to be one. Its target group changes with it then.
+pub(super) fn changes_to_or_from_quic(wanted: &Listener, existing: &ObservedListener) -> bool {
+    existing.protocol.is_some_and(|before| before != wanted.protocol && (before.is_quic() || wanted.protocol.is_quic()))
+}
+
 /// Returns changes of listeners, each with what there is, in an order in which one that will redirect to another comes after
 /// it, and one that redirects to another until now comes before it. Where both cannot be, by port.
 pub(super) fn of_changes<'a>(

@@ -83,6 +83,20 @@ impl<'a> Planner<'a> {
         there.into_iter().any(|existing| order::excludes(wanted, existing))
     }
 
+    /// Returns true if that other one is to change, and waits for targets.
+    pub(super) fn is_barred(&self, wanted: &Listener) -> bool {
+        let there = self.balancer().into_iter().flat_map(ObservedLoadBalancer::known_listeners);
+        let waits = |existing: &ObservedListener| {
+            self.stack.listeners.get(&existing.port).is_some_and(|wanted| self.awaits_quic(wanted, existing))
+        };
+        there.into_iter().any(|existing| order::excludes(wanted, existing) && waits(existing))
+    }
+
+    /// Returns true if a listener is to become one of QUIC, or to stop to be one, and waits for targets.
+    pub(super) fn awaits_quic(&self, wanted: &Listener, existing: &ObservedListener) -> bool {
+        self.pending.holds_default(wanted.port) && order::changes_to_or_from_quic(wanted, existing)
+    }
+
     /// Deletes the listeners that no member requests and beside which AWS does not allow a wanted one.
     pub(super) fn make_way(&mut self, wanted: &Listener, cause: &Cause) {
         for (existing, _) in self.listeners_to_delete() {

@@ -872,6 +872,79 @@ fn a_listener_goes_before_what_aws_does_not_allow_beside_it() {
     ");
 }
 
+/// Returns a Service with one UDP port, which becomes QUIC or does not.
+fn udp(quic: bool) -> Choice {
+    let port = one_port(false).ports.remove(&443).unwrap();
+    let port = PortChoice { protocol: PortProtocol::Udp, quic, idle_timeout: None, ..port };
+    Choice { ports: [(443, port)].into(), ..one_port(false) }
+}
+
+#[test]
+fn a_listener_becomes_quic_and_udp_again_when_its_targets_are_registered() {
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
+    for (from, to, protocol) in [(false, true, "QUIC"), (true, false, "UDP")] {
+        let before = built(&udp(from).manifest(place), &ObservedStack::default()).unwrap();
+        let mut aws = made(&before);
+        aws.observed.awaits_health = true;
+        aws.observed.bindings.iter_mut().for_each(|b| (b.registered, b.allows_sources) = (Some(3), true));
+        let stack = built(&udp(to).manifest(place), &aws.observed).unwrap();
+        let id = stack.target_groups[0].resource.clone();
+        let old = aws.observed.target_groups[0].arn.clone();
+        let first = plan(&stack, &aws.observed);
+        let is_about_listener = |step: &crate::plan::Step| step.action.to_string().contains(" listener ");
+        assert!(first.waits.contains(&Wait::Ready(id.clone())) && !first.steps.iter().any(is_about_listener));
+        aws.run(&stack, &first);
+        let new = aws.observed.target_groups.iter().find(|group| group.arn != old).unwrap().arn.clone();
+        aws.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = true);
+        let next = |registered: Option<usize>, healthy_before: usize, overdue: bool| {
+            let mut observed = aws.observed.clone();
+            let of_new = observed.bindings.iter_mut().filter(|binding| binding.target_group == new);
+            of_new.for_each(|binding| binding.registered = registered);
+            observed.healthy = BTreeMap::from([(old.clone(), Some(healthy_before))]);
+            observed.health_overdue.extend(overdue.then(|| id.clone()));
+            plan(&stack, &observed)
+        };
+        let waits = Plan { waits: [Wait::Ready(id.clone())].into(), ..Plan::empty() };
+        let steps = |plan: &Plan| plan.steps.iter().map(|step| step.action.to_string()).collect::<Vec<_>>();
+        let changes = format!("change listener 443: protocol {protocol}, default forward to shop/web:443");
+        for (registered, before, overdue, changed) in [
+            (None, 3, false, false),
+            (Some(3), 3, false, true),
+            (Some(1), 3, false, true),
+            // Nothing is a target, where something answered.
+            (Some(0), 1, false, false),
+            (Some(0), 0, false, true),
+            (Some(0), 1, true, true),
+            (None, 3, true, true),
+        ] {
+            let plan = next(registered, before, overdue);
+            let case = format!("{protocol} {registered:?} {before} {overdue}: {plan:?}");
+            match changed {
+                true => assert_eq!(steps(&plan).first(), Some(&changes), "{case}"),
+                false => assert_eq!((&plan.waits, steps(&plan)), (&waits.waits, vec![]), "{case}"),
+            }
+        }
+        // What AWS does not allow beside it waits, too.
+        let mut more = udp(to);
+        let other = PortChoice { protocol: PortProtocol::Tcp, quic: false, ..more.ports[&443].clone() };
+        more.ports.insert(80, other);
+        let more = built(&more.manifest(place), &aws.observed).unwrap();
+        let created = plan(&more, &aws.observed);
+        assert!(steps(&created).contains(&"create listener TCP 80".to_owned()), "{created:?}");
+        if !to {
+            let mut more = udp(to);
+            more.ports.insert(53, more.ports[&443].clone());
+            let more = built(&more.manifest(place), &aws.observed).unwrap();
+            let steps = steps(&plan(&more, &aws.observed));
+            assert!(!steps.iter().any(|step| step.contains(" listener ")), "{steps:?}");
+        }
+        let arrived = next(Some(3), 3, false);
+        aws.run(&stack, &arrived);
+        aws.settle(&stack, 2);
+        assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn address_families_and_source_nat_change_in_the_order_that_aws_takes() {
     let place = Placement { scheme: Scheme::Internal, addressed: false };
