@@ -224,7 +224,7 @@ Helm's own notation (1.2e+11). AWS has it so, and another spelling would rewrite
 
 {{/* Feature gates of aws-load-balancer-controller that are taken and that do nothing yet. */}}
 {{- define "albatross.gatesWithoutEffect" -}}
-ALBGatewayAPI ALBTargetControlAgent EnableRGTAPI EndpointsFailOpen EnhancedDefaultBehavior GatewayListenerSet GlobalAcceleratorController IngressPlanAnnotation NLBGatewayAPI NLBHealthCheckAdvancedConfig
+ALBGatewayAPI ALBTargetControlAgent EnableRGTAPI GatewayListenerSet GlobalAcceleratorController NLBGatewayAPI
 {{- end -}}
 
 {{/* Every value that there is. */}}

@@ -430,6 +430,17 @@ mod tests {
     }
 
     #[test]
+    fn the_chart_names_the_gates_without_effect() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/albatross/templates/_helpers.tpl");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, from) = text.split_once(r#"{{- define "albatross.gatesWithoutEffect" -}}"#).unwrap();
+        let (named, _) = from.split_once("{{- end -}}").unwrap();
+        let without = build::GATES.iter().filter(|gate| matches!(gate.effect, build::Effect::No(_)));
+        let without: Vec<&str> = without.map(|gate| gate.name).collect();
+        assert_eq!(named.split_whitespace().collect::<Vec<_>>(), without);
+    }
+
+    #[test]
     fn a_flag_that_only_webhooks_read_is_named_without_them() {
         let given = ["--kube-ca-pem-filepath=/ca.pem", "--webhook-cert-dir=/certificates"];
         assert_eq!(

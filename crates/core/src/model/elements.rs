@@ -156,6 +156,18 @@ impl ListenerProtocol {
     pub fn is_secure(self) -> bool {
         matches!(self, Self::Https | Self::Tls)
     }
+
+    /// Returns true if packets of UDP are taken.
+    #[must_use]
+    pub fn has_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::TcpUdp | Self::Quic | Self::TcpQuic)
+    }
+
+    /// Returns true if it is QUIC, of which a load balancer has one listener and none of UDP beside it.
+    #[must_use]
+    pub fn is_quic(self) -> bool {
+        matches!(self, Self::Quic | Self::TcpQuic)
+    }
 }
 
 impl TargetGroupProtocol {

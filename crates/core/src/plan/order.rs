@@ -38,6 +38,18 @@ pub(super) fn authenticates(listener: &ObservedListener) -> bool {
     })
 }
 
+/// Returns true if AWS does not allow a wanted listener beside an existing one on another port: a load balancer has one listener of
+/// QUIC or TCP_QUIC, and none beside those of UDP or TCP_UDP.
+pub(super) fn excludes(wanted: &Listener, existing: &ObservedListener) -> bool {
+    let Some(protocol) = existing.protocol.filter(|_| existing.port != wanted.port) else { return false };
+    wanted.protocol.is_quic() && protocol.has_udp() || wanted.protocol.has_udp() && protocol.is_quic()
+}
+
+/// Returns true if a listener becomes one of QUIC or stops to be one. Its target group changes with it then.
+pub(super) fn changes_to_or_from_quic(wanted: &Listener, existing: &ObservedListener) -> bool {
+    existing.protocol.is_some_and(|before| before != wanted.protocol && (before.is_quic() || wanted.protocol.is_quic()))
+}
+
 /// Returns changes of listeners, each with what there is, in an order in which one that will redirect to another comes after
 /// it, and one that redirects to another until now comes before it. Where both cannot be, by port.
 pub(super) fn of_changes<'a>(

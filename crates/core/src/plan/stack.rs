@@ -185,9 +185,10 @@ impl<'a> Planner<'a> {
             // The target of a redirect is created before it.
             let led_to: BTreeSet<u16> = stack.listeners.values().flat_map(order::redirects).collect();
             new.sort_by_key(|listener| (!order::redirects(listener).is_empty(), !led_to.contains(&listener.port)));
+            let barred: BTreeSet<u16> = new.iter().filter(|new| self.is_barred(new)).map(|new| new.port).collect();
             let mut without_room = Vec::new();
             for listener in new {
-                match self.make_room_for_listener(&wanted.cause, false) {
+                match !self.is_excluded(listener) && self.make_room_for_listener(&wanted.cause, false) {
                     true => self.new_listener(listener, balancer),
                     false => without_room.push(listener),
                 }
@@ -226,15 +227,21 @@ impl<'a> Planner<'a> {
                 false => self.plan.steps.extend(unpark),
             }
             let changed = changed.into_iter().filter_map(|wanted| Some((wanted, existing(wanted)?))).collect();
-            for (wanted, existing) in order::of_changes(changed) {
-                self.listener(wanted, existing);
+            let changes = order::of_changes(changed).into_iter();
+            let (allowed, excluded): (Vec<_>, Vec<_>) = changes.partition(|(wanted, _)| !self.is_excluded(wanted));
+            for (listener, existing) in allowed.into_iter().chain(excluded) {
+                if !self.awaits_quic(listener, existing) {
+                    self.make_way(listener, &wanted.cause);
+                }
+                self.listener(listener, existing);
             }
             for existing in balancer.iter().flat_map(|b| b.known_listeners()) {
                 if !stack.listeners.contains_key(&existing.port) && self.frozen_resources.listener(existing.port) {
                     self.frozen_listener(existing, &wanted.cause);
                 }
             }
-            for listener in without_room {
+            for listener in without_room.into_iter().filter(|listener| !barred.contains(&listener.port)) {
+                self.make_way(listener, &wanted.cause);
                 self.make_room_for_listener(&wanted.cause, true);
                 self.new_listener(listener, balancer);
             }

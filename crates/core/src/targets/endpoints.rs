@@ -127,6 +127,8 @@ pub enum Resolution {
         skipped: Vec<Skipped>,
         /// The pods that are none because they have no QUIC server id, which the target group needs.
         without_server_id: BTreeSet<ObjectName>,
+        /// The pods that are none because a pod among the targets has their QUIC server id, with that pod.
+        with_taken_server_id: BTreeMap<ObjectName, ObjectName>,
     },
     /// The Service, or its port, does not exist: nothing is registered.
     BackendMissing {
@@ -400,7 +402,26 @@ fn pods(
             }
         }
     }
-    Resolution::Targets { targets: silent.targets(targets, perhaps), skipped, without_server_id }
+    let mut targets = silent.targets(targets, perhaps);
+    let with_taken_server_id = remove_duplicates(&mut targets);
+    Resolution::Targets { targets, skipped, without_server_id, with_taken_server_id }
+}
+
+/// Removes the targets that have the QUIC server id of another one before them. AWS takes each id only once, and might keep out
+/// others of the same call. Returns their pods, each with the pod that has its id.
+fn remove_duplicates(targets: &mut BTreeMap<Target, TargetOwner>) -> BTreeMap<ObjectName, ObjectName> {
+    let mut holders: BTreeMap<QuicServerId, ObjectName> = BTreeMap::new();
+    let mut removed = BTreeMap::new();
+    targets.retain(|_, owner| {
+        let TargetOwner::Pod { name, quic_server_id: Some(id), .. } = owner else { return true };
+        let Some(holder) = holders.get(id) else {
+            holders.insert(*id, name.clone());
+            return true;
+        };
+        removed.insert(name.clone(), holder.clone());
+        false
+    });
+    removed
 }
 
 fn nodes(
@@ -442,7 +463,8 @@ fn nodes(
         }
     }
     let targets = silent.targets(targets, perhaps);
-    Ok(Resolution::Targets { targets, skipped, without_server_id: BTreeSet::new() })
+    let (without_server_id, with_taken_server_id) = Default::default();
+    Ok(Resolution::Targets { targets, skipped, without_server_id, with_taken_server_id })
 }
 
 /// Returns true if a node may be a target.

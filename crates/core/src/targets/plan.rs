@@ -13,8 +13,9 @@ pub const MAX_PER_CALL: usize = 200;
 /// desired, so that a rolling update never leaves the group with less than it had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetPlan {
-    /// The targets that are registered with another QUIC server id than the desired one: a successor has the address of a pod. AWS
-    /// changes no id, so they are deregistered first; they are among those to register.
+    /// The targets that are registered with another QUIC server id than the desired one, as a successor has the address of a pod; and
+    /// those that are not desired and have the id of one to register, as a pod has come to serve at another port. AWS changes no id and
+    /// takes each only once, so they are deregistered first.
     pub replaced: Vec<Target>,
     /// The targets to register, one call each.
     pub register: Vec<Vec<Target>>,
@@ -119,19 +120,19 @@ pub fn plan(
     };
     let of_predecessors =
         registered.iter().filter(|(target, (_, health))| wanted.contains(*target) && has_other_id(target, health));
-    let (mut register, replaced): (Vec<Target>, Vec<Target>) =
+    let (mut register, mut replaced): (Vec<Target>, Vec<Target>) =
         of_predecessors.map(|(target, (written, _))| (target.clone(), (*written).clone())).unzip();
     register.extend(wanted.iter().filter(|target| !registered.contains_key(*target)).cloned());
     let kept = wanted.len() - register.len();
     let room = most.map_or(usize::MAX, |most| most.saturating_sub(kept));
     let left_out = register.split_off(room.min(register.len()));
-    let surplus = registered.iter().filter(|(target, _)| !wanted.contains(*target));
-    TargetPlan {
-        replaced,
-        register: batches(register),
-        surplus: surplus.map(|(_, (written, _))| (*written).clone()).collect(),
-        left_out,
-    }
+    let claimed: BTreeSet<QuicServerId> = register.iter().filter_map(&server_id).collect();
+    let is_claimed = |health: &TargetHealth| health.quic_server_id.is_some_and(|id| claimed.contains(&id));
+    let surplus = registered.iter().filter(|(target, _)| !wanted.contains(*target)).map(|(_, found)| *found);
+    let (in_the_way, surplus): (Vec<_>, Vec<_>) = surplus.partition(|(_, health)| is_claimed(health));
+    let written = |found: Vec<(&Target, _)>| found.into_iter().map(|(written, _)| written.clone()).collect::<Vec<_>>();
+    replaced.extend(written(in_the_way));
+    TargetPlan { replaced, register: batches(register), surplus: written(surplus), left_out }
 }
 
 #[cfg(test)]
@@ -231,6 +232,25 @@ mod tests {
             assert_eq!(plan.replaced, if replaced { vec![written] } else { vec![] }, "{case}");
             assert_eq!(plan.register, if registers { vec![targets(&["fd00::1"])] } else { vec![] }, "{case}");
             assert_eq!((plan.surplus, plan.left_out), (vec![], vec![]), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_server_id_is_free_before_another_target_is_registered_with_it() {
+        let id = |number: u64| Some(QuicServerId::new(number));
+        for (case, state, has, most, replaced, surplus) in [
+            ("another port of the pod", "healthy", id(1), None, true, false),
+            ("another pod", "healthy", id(2), None, false, true),
+            ("AWS reports none", "healthy", None, None, false, true),
+            ("it drains", "draining", id(1), None, false, false),
+            ("no room for the new one", "healthy", id(1), Some(0), false, true),
+        ] {
+            let mut present = present(&[("FD00:0::1", state)]);
+            present.values_mut().for_each(|health| health.quic_server_id = has);
+            let plan = plan(&[target("fd00::1", 81)].into(), |_| id(1), &present, most);
+            let written = |is_one: bool| if is_one { present.keys().cloned().collect() } else { vec![] };
+            assert_eq!((plan.replaced, plan.surplus), (written(replaced), written(surplus)), "{case}");
+            assert_eq!(plan.register.concat().len() + plan.left_out.len(), 1, "{case}");
         }
     }
 

@@ -148,7 +148,7 @@ impl Session<'_> {
         if listeners.len() >= self.account.limits.listeners {
             return Err(refusal("TooManyListeners", "The maximum number of listeners has been reached"));
         }
-        self.may_listen(balancer, &listener.protocol)?;
+        self.may_listen(balancer, &listener)?;
         self.may_act(balancer, &listener.protocol, &listener.default_action)?;
         listener.arn = format!("{above}/{}", self.account.id());
         let answer = members("Listeners", [listener.xml()]);
@@ -157,9 +157,20 @@ impl Session<'_> {
         Ok(answer)
     }
 
-    /// Refuses UDP on a dualstack load balancer without source NAT, and QUIC on one in security groups.
-    fn may_listen(&mut self, balancer: &str, protocol: &str) -> Result<(), Refusal> {
+    /// Refuses UDP on a dualstack load balancer without source NAT, and QUIC on one in security groups or with IPv6, beside UDP and a
+    /// second time.
+    fn may_listen(&mut self, balancer: &str, listener: &Listener) -> Result<(), Refusal> {
         let balancer = self.balancer(balancer)?;
+        let protocol = listener.protocol.as_str();
+        let mut others = balancer.listeners.values().filter(|other| other.arn != listener.arn).map(|l| &l.protocol);
+        if others.any(|other| is_udp(other) && is_quic(protocol) || is_quic(other) && is_udp(protocol)) {
+            let message = "A load balancer has one QUIC or TCP_QUIC listener, and none beside UDP or TCP_UDP listeners";
+            return Err(refusal("InvalidConfigurationRequest", message));
+        }
+        if is_quic(protocol) && balancer.has_ipv6() {
+            let message = format!("{protocol} listeners are not supported on dualstack load balancers");
+            return Err(refusal("InvalidConfigurationRequest", message));
+        }
         if is_udp(protocol) && balancer.has_ipv6() && !balancer.source_nat {
             let message = "UDP listeners of a dualstack load balancer require EnablePrefixForIpv6SourceNat";
             return Err(refusal("InvalidConfigurationRequest", message));
@@ -203,7 +214,7 @@ impl Session<'_> {
             let message = format!("A listener already exists on port {} for this load balancer", new.port);
             return Err(refusal("DuplicateListener", message));
         }
-        self.may_listen(&balancer, &new.protocol)?;
+        self.may_listen(&balancer, &new)?;
         self.may_act(&balancer, &new.protocol, &new.default_action)?;
         let answer = members("Listeners", [new.xml()]);
         self.note_use(&new.default_action);

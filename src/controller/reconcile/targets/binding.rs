@@ -71,6 +71,8 @@ pub struct BindingOutcome {
     pub became_ready: Vec<Duration>,
     /// The number of pods that are no targets because they have no QUIC server id.
     pub without_server_id: usize,
+    /// The number of pods that are no targets because another one has their QUIC server id.
+    pub with_taken_server_id: usize,
 }
 
 /// The maximum number of pods that are read to prove that a Service has no endpoint.
@@ -173,8 +175,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let memory = memory.entry(name.clone()).or_default();
             memory.registered = registered;
             if let Ok(outcome) = &result {
-                // Only now is the notice about them in an outcome.
+                // Only now are the notices about them in an outcome.
                 memory.without_server_id = (outcome.without_server_id > 0).then(|| binding.uid.clone());
+                memory.with_taken_server_id = (outcome.with_taken_server_id > 0).then(|| binding.uid.clone());
             }
             if is_over {
                 memory.look = None;
@@ -307,7 +310,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             Resolution::Targets { targets, .. } => Some(digest(binding, arn, identities(targets))),
             Resolution::BackendMissing { .. } => None,
         };
-        let lacking = self.without_server_id(binding, resolution);
+        let lacking = self.lacking_server_ids(binding, resolution);
         let checkpoint = self.checkpoint(binding);
         let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
         let counts = digest.as_ref().is_some_and(|digest| self.counts(checkpoint.as_deref(), digest));
@@ -340,16 +343,28 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.change_targets(resolved, Registered { present, own }, digest, checkpoint, lacking).await
     }
 
-    /// Returns the outcome of a pass that has done nothing yet: with the pods that are no targets because they have no QUIC server id,
-    /// and the notice about them, once until all have one.
-    fn without_server_id(&self, binding: &TargetGroupBinding, resolution: &Resolution) -> BindingOutcome {
-        let Resolution::Targets { without_server_id: pods, .. } = resolution else { return BindingOutcome::default() };
-        let notified = self.memory().get(&binding.name).and_then(|memory| memory.without_server_id.clone());
-        let is_new = notified.as_ref() != Some(&binding.uid);
-        let notice = pods.first().filter(|_| is_new).map(|first| without_server_id(first, pods.len()));
+    /// Returns the outcome of a pass that has done nothing yet: with the pods that are no targets because they have no QUIC server id
+    /// of their own, and the notices about them, once until all have one.
+    fn lacking_server_ids(&self, binding: &TargetGroupBinding, resolution: &Resolution) -> BindingOutcome {
+        let Resolution::Targets { without_server_id: without, with_taken_server_id: taken, .. } = resolution else {
+            return BindingOutcome::default();
+        };
+        let (of_without, of_taken) = {
+            let memory = self.memory();
+            let memory = memory.get(&binding.name);
+            let is_new = |notified: Option<&String>| notified != Some(&binding.uid);
+            (
+                is_new(memory.and_then(|memory| memory.without_server_id.as_ref())),
+                is_new(memory.and_then(|memory| memory.with_taken_server_id.as_ref())),
+            )
+        };
+        let of_without = without.first().filter(|_| of_without).map(|first| without_server_id(first, without.len()));
+        let of_taken = taken.first_key_value().filter(|_| of_taken);
+        let of_taken = of_taken.map(|(first, holder)| with_taken_server_id(first, holder, taken.len()));
         BindingOutcome {
-            without_server_id: pods.len(),
-            notices: notice.into_iter().collect(),
+            without_server_id: without.len(),
+            with_taken_server_id: taken.len(),
+            notices: of_without.into_iter().chain(of_taken).collect(),
             ..BindingOutcome::default()
         }
     }
@@ -543,14 +558,19 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let registered = owners.len() - missing.len() - plan.left_out.len();
         let mut departing = plan.replaced.len();
         let kept = self.deregister(bound, batches(plan.replaced.clone()), present, outcome).await?;
-        let not_replaced = if kept.is_some() { plan.replaced.len() - outcome.deregistered.len() } else { 0 };
+        let desired = missing.len();
         if kept.is_some() {
             let is_kept = |missing: &Target| {
-                let is_it = |written: &&Target| target(&written.id, written.port) == *missing;
-                plan.replaced.iter().filter(is_it).any(|written| !outcome.deregistered.contains(written))
+                let id = owners.get(missing).and_then(TargetOwner::quic_server_id);
+                let has_id =
+                    |written: &Target| id.is_some() && present.get(written).is_some_and(|h| h.quic_server_id == id);
+                let is_in_the_way =
+                    |written: &&Target| target(&written.id, written.port) == *missing || has_id(written);
+                plan.replaced.iter().filter(is_in_the_way).any(|written| !outcome.deregistered.contains(written))
             };
             missing.retain(|target| !is_kept(target));
         }
+        let not_replaced = desired - missing.len();
         let Registering { refused, mut failure, mut unregistered } = self.register(bound, missing, outcome).await?;
         unregistered.pending += not_replaced;
         failure = kept.or(failure);
@@ -700,7 +720,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 /// Returns the targets that a binding desires, and the report on a backend that does not exist.
 fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Target, TargetOwner>, Option<Report>) {
     match resolution {
-        Resolution::Targets { targets, skipped, without_server_id: _ } => {
+        Resolution::Targets { targets, skipped, without_server_id: _, with_taken_server_id: _ } => {
             for skipped in skipped {
                 tracing::debug!(%binding, what = skipped.what, why = skipped.why, "no target");
             }
@@ -727,6 +747,20 @@ fn without_server_id(first: &ObjectName, count: usize) -> Notice {
         quic::CONTAINERS
     );
     Notice { reason: "QuicServerIdMissing", message }
+}
+
+/// Returns the notice about pods that are no targets because another one has their QUIC server id.
+fn with_taken_server_id(first: &ObjectName, holder: &ObjectName, count: usize) -> Notice {
+    let which = match count {
+        1 => format!("Pod {first} has that of Pod {holder}, so it is not registered"),
+        _ => format!(
+            "{count} pods have that of another, for example Pod {first} that of Pod {holder}, so they are not registered"
+        ),
+    };
+    let message = format!(
+        "AWS takes each QUIC server id for one target only: {which}; remove the variable of the server id from the pods' template, where each pod gets its own when it is created, and create the pods again"
+    );
+    Notice { reason: "QuicServerIdDuplicate", message }
 }
 
 /// Returns the desired targets.

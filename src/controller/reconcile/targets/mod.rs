@@ -103,6 +103,8 @@ struct Memory {
     waits: BTreeMap<ObjectName, (String, tokio::time::Instant)>,
     /// The UID, while pods that have no QUIC server id are known to their author.
     without_server_id: Option<String>,
+    /// The UID, while pods that have the QUIC server id of another one are known to their author.
+    with_taken_server_id: Option<String>,
     /// The written conditions of pods that the watch does not show yet, by the pod's UID and the condition.
     conditions: BTreeMap<(String, String), GateState>,
     /// The writes of the target type.

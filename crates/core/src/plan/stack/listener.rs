@@ -114,6 +114,11 @@ impl Planner<'_> {
         let resource = TaggedResource::Elb(existing.arn.to_string());
         self.shared_tags(resource, name, self.listener_id(wanted.port), (&wanted.tags, &existing.tags), &wanted.cause);
 
+        if self.awaits_quic(wanted, existing) || self.is_barred(wanted) {
+            let kept = existing.default_actions.iter().flat_map(|action| action.target_groups().cloned());
+            self.frozen_target_groups.extend(kept);
+            return;
+        }
         // Certificates: add, change the default, remove.
         let is_same_protocol = existing.protocol == Some(wanted.protocol);
         let missing = missing_certificates(wanted, existing);

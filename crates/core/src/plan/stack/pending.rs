@@ -4,7 +4,8 @@
 //! whose targets are not healthy answers nothing well. So before a rule of a listener that serves leads to another target
 //! group, that group is *parked*: named by a rule at the bottom that no request matches. The rules of the Ingress that leads
 //! there, and its default action, stay as they are until the group is ready, as those of a frozen member do; those of others
-//! go on. A Network Load Balancer has no rules: there the targets are only awaited to be registered.
+//! go on. A Network Load Balancer has no rules: there the targets are only awaited to be registered. A listener that becomes one of QUIC,
+//! or stops to be one, keeps its protocol with its action until then.
 //!
 //! A listener that comes to redirect to a new one stays as it is, with all that the group has on it, until the new one has
 //! had the time to be on all nodes of the load balancer and its target groups are ready: a client may be sent to any node.
@@ -358,9 +359,11 @@ impl<'a> Search<'a> {
         let serving = self.serving(|_| true);
         let mut candidates: BTreeMap<&'a ResourceId, Vec<Candidate<'a>>> = BTreeMap::new();
         for listener in self.stack.listeners.values() {
-            // With another protocol, the action may have to change in the same call.
-            let same = |existing: &&ObservedListener| existing.protocol == Some(listener.protocol);
-            let existing = self.balancer.listener(listener.port).filter(same);
+            // With another protocol, the action may have to change in the same call. To QUIC and back, both wait together.
+            let waits = |existing: &&ObservedListener| {
+                existing.protocol == Some(listener.protocol) || order::changes_to_or_from_quic(listener, existing)
+            };
+            let existing = self.balancer.listener(listener.port).filter(waits);
             let of_rules = listener.rules.iter().map(|rule| (Some(rule), &rule.action));
             for (rule, action) in of_rules.chain([(None, &listener.default_action)]) {
                 let cause = rule.map_or_else(|| self.cause_of_default(listener), |rule| &rule.cause);
@@ -403,7 +406,13 @@ impl<'a> Search<'a> {
         let arrives = |place: &Candidate<'_>| self.observed.arriving.contains(&place.cause.object);
         let arrives = places.iter().any(arrives);
         let is_named = self.balancer.target_groups().any(|named| *named == group.arn);
-        if !by_health || is_network && !(arrives && is_named) {
+        // Pods may have no server ids, without which none is a target of QUIC.
+        let empties = |place: &Candidate<'_>| {
+            let existing = self.balancer.listener(place.listener.port);
+            existing.is_some_and(|existing| order::changes_to_or_from_quic(place.listener, existing))
+        };
+        let empties = desired == 0 && !is_named && places.iter().any(empties);
+        if !by_health || is_network && !(arrives && is_named || empties) {
             return true;
         }
         if desired > 0 && !is_named {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{KnownLimits, ObservedLoadBalancer, ObservedStack, Stack};
+use crate::model::{KnownLimits, ObservedListener, ObservedLoadBalancer, ObservedStack, Stack};
 use crate::plan::{frozen::FrozenResources, order};
 
 /// The listeners that nobody asks for any more and that stay for now.
@@ -40,7 +40,9 @@ pub(in crate::plan) fn of(stack: &Stack, observed: &ObservedStack) -> Retained {
     }
     // Its time counts from when the other listener is there.
     let is_running = |port: &u16| observed.retained_ports.get(port).is_some_and(|is_over| !is_over);
-    let ports = unasked.into_iter().map(|listener| listener.port);
+    // What AWS does not allow beside a wanted listener cannot stay.
+    let may_stay = |listener: &&ObservedListener| !stack.listeners.values().any(|l| order::excludes(l, listener));
+    let ports = unasked.into_iter().filter(may_stay).map(|listener| listener.port);
     let ports = ports.filter(|port| gets_another || is_running(port) || led_to.contains(port)).collect();
     Retained { ports, led_to }
 }

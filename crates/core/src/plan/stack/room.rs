@@ -77,6 +77,35 @@ impl<'a> Planner<'a> {
         self.make_what_fits();
     }
 
+    /// Returns true if AWS does not allow a wanted listener beside one that is there on another port.
+    pub(super) fn is_excluded(&self, wanted: &Listener) -> bool {
+        let there = self.balancer().into_iter().flat_map(ObservedLoadBalancer::known_listeners);
+        there.into_iter().any(|existing| order::excludes(wanted, existing))
+    }
+
+    /// Returns true if that other one is to change, and waits for targets.
+    pub(super) fn is_barred(&self, wanted: &Listener) -> bool {
+        let there = self.balancer().into_iter().flat_map(ObservedLoadBalancer::known_listeners);
+        let waits = |existing: &ObservedListener| {
+            self.stack.listeners.get(&existing.port).is_some_and(|wanted| self.awaits_quic(wanted, existing))
+        };
+        there.into_iter().any(|existing| order::excludes(wanted, existing) && waits(existing))
+    }
+
+    /// Returns true if a listener is to become one of QUIC, or to stop to be one, and waits for targets.
+    pub(super) fn awaits_quic(&self, wanted: &Listener, existing: &ObservedListener) -> bool {
+        self.pending.holds_default(wanted.port) && order::changes_to_or_from_quic(wanted, existing)
+    }
+
+    /// Deletes the listeners that no member requests and beside which AWS does not allow a wanted one.
+    pub(super) fn make_way(&mut self, wanted: &Listener, cause: &Cause) {
+        for (existing, _) in self.listeners_to_delete() {
+            if order::excludes(wanted, existing) {
+                self.delete_listener(existing, cause);
+            }
+        }
+    }
+
     /// Deletes a listener to make room, if AWS has reported that no more fit. Returns false if every listener to delete
     /// is one that another redirects to, and `may_be_led_to` is false.
     pub(super) fn make_room_for_listener(&mut self, cause: &Cause, may_be_led_to: bool) -> bool {

@@ -295,6 +295,16 @@ impl Aws {
         Ok(())
     }
 
+    /// Refuses a second listener of QUIC, and one beside those of UDP.
+    fn beside_others(&mut self, port: u16, protocol: Option<ListenerProtocol>) -> Outcome {
+        let Some(protocol) = protocol else { return Ok(()) };
+        let others = self.balancer()?.listeners.iter().flatten().filter(|(other, _)| **other != port);
+        let mut others = others.filter_map(|(_, listener)| listener.protocol);
+        let excluded =
+            others.any(|other| other.is_quic() && protocol.has_udp() || other.has_udp() && protocol.is_quic());
+        refuse(excluded, || format!("InvalidConfigurationRequest: {protocol:?} beside QUIC or UDP"))
+    }
+
     /// Refuses a target group that serves another load balancer.
     fn alone(&self, arn: &TargetGroupArn) -> Outcome {
         let ours = self.observed.target_groups.iter().any(|group| group.arn == *arn);
@@ -761,6 +771,7 @@ impl Aws {
                 let default_actions =
                     self.action(stack, listener.default_authentication.as_ref(), &listener.default_action)?;
                 self.leading(Some(listener.protocol), &default_actions)?;
+                self.beside_others(listener.port, Some(listener.protocol))?;
                 let created = self.created_balancer;
                 let balancer = self.balancer()?;
                 refuse(load_balancer.as_ref().map_or(!created, |arn| balancer.arn != *arn), || {
@@ -842,6 +853,7 @@ impl Aws {
                     "UnsupportedProtocol".to_owned()
                 })?;
                 self.leading(after.protocol, &after.default_actions)?;
+                self.beside_others(after.port, after.protocol)?;
             }
             StepAction::DeleteListener { arn, .. } => {
                 let port = self.listener(&ListenerReference::Existing(arn.clone()))?.port;

@@ -59,7 +59,13 @@ fn snapshot(service: Service) -> Snapshot {
 
 fn found(targets: &[(&str, u16, TargetOwner)]) -> Resolution {
     let targets = targets.iter().map(|(id, port, owner)| (target(id, *port), owner.clone())).collect();
-    Resolution::Targets { targets, skipped: vec![], without_server_id: BTreeSet::new() }
+    resolution(targets, vec![])
+}
+
+/// Returns targets that have all the server ids that they need.
+fn resolution(targets: BTreeMap<Target, TargetOwner>, skipped: Vec<Skipped>) -> Resolution {
+    let (without_server_id, with_taken_server_id) = Default::default();
+    Resolution::Targets { targets, skipped, without_server_id, with_taken_server_id }
 }
 
 fn of_pod(name: &str) -> TargetOwner {
@@ -222,15 +228,8 @@ fn endpoints_without_a_known_pod_are_passed_over_and_told() {
     all.apply(slice("cart-1", AddressFamily::Ipv4, &[("", 8080)], endpoints));
     let skipped = [("192.0.2.1", "this endpoint has no pod"), ("10.0.0.1", "its pod is not known (yet)")]
         .map(|(what, why)| Skipped { what: what.to_owned(), why });
-    let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Ip), SilentNodes::InNeed);
-    assert_eq!(
-        resolution,
-        Ok(Resolution::Targets {
-            targets: BTreeMap::new(),
-            skipped: skipped.into(),
-            without_server_id: BTreeSet::new()
-        })
-    );
+    let resolved = resolve(&all, &binding(IntOrString::Int(80), TargetType::Ip), SilentNodes::InNeed);
+    assert_eq!(resolved, Ok(resolution(BTreeMap::new(), skipped.into())));
 }
 
 #[test]
@@ -306,11 +305,7 @@ fn a_node_without_an_instance_harms_no_other() {
     let why = "its spec.providerID names no EC2 instance (yet)";
     assert_eq!(
         resolve(&all, &binding(IntOrString::Int(80), TargetType::Instance), SilentNodes::InNeed),
-        Ok(Resolution::Targets {
-            targets: [(target("i-n1", 30_080), of_node("n1"))].into(),
-            skipped: vec![Skipped { what: "n4".into(), why }],
-            without_server_id: BTreeSet::new(),
-        })
+        Ok(resolution([(target("i-n1", 30_080), of_node("n1"))].into(), vec![Skipped { what: "n4".into(), why }],))
     );
 }
 
@@ -385,8 +380,8 @@ fn the_port_of_the_target_groups_protocol_is_meant() {
         let mut binding = binding(reference.clone(), TargetType::Instance);
         binding.spec.target_group_protocol = protocol;
         let targets = BTreeMap::from([(target("i-n1", number), TargetOwner::Node("n1".into()))]);
-        let resolution = Resolution::Targets { targets, skipped: vec![], without_server_id: BTreeSet::new() };
-        assert_eq!(resolve(&snapshot, &binding, SilentNodes::InNeed), Ok(resolution), "{reference:?} {protocol:?}");
+        let expected = resolution(targets, vec![]);
+        assert_eq!(resolve(&snapshot, &binding, SilentNodes::InNeed), Ok(expected), "{reference:?} {protocol:?}");
     }
 }
 
@@ -428,7 +423,12 @@ fn targets_of_quic_have_server_ids() {
         bound.spec.target_group_protocol = Some(protocol);
         let targets: BTreeMap<_, _> =
             targets.into_iter().map(|(name, id)| (target(&format!("10.0.0.{name}"), 443), owner(name, id))).collect();
-        let expected = Resolution::Targets { targets, skipped: vec![], without_server_id: names(&without) };
+        let expected = Resolution::Targets {
+            targets,
+            skipped: vec![],
+            without_server_id: names(&without),
+            with_taken_server_id: BTreeMap::new(),
+        };
         assert_eq!(resolve(&all, &bound, SilentNodes::InNeed), Ok(expected), "{protocol:?}");
         // The absence of the others is explained, and needs no proof.
         let service = all.services.get(&ObjectName::new("shop", "cart")).unwrap();
@@ -448,6 +448,33 @@ fn targets_of_quic_have_server_ids() {
     };
     let error = resolve(&all, &nodes, SilentNodes::InNeed).unwrap_err();
     insta::assert_snapshot!(format!("{error}; {}", error.fix()), @"the target group is of QUIC, which takes its targets only with a server id each, and instances have none; use a target group of the target type ip, whose pods have server ids");
+}
+
+#[test]
+fn of_pods_with_one_server_id_the_first_address_is_a_target() {
+    use crate::api::crd::target_group_binding::TargetGroupProtocol as Protocol;
+    let mut all = snapshot(service("ClusterIP", vec![ServicePort { protocol: "UDP".into(), ..port("h3", 443, None) }]));
+    for (name, id) in [("a", 2), ("b", 1), ("c", 1), ("d", 1), ("e", 3)] {
+        all.apply(server(name, "AWS_LBC_QUIC_SERVER_ID", id));
+    }
+    // The order of the slices and of their endpoints does not count.
+    let endpoints = |names: &[&str]| names.iter().map(|n| endpoint(&format!("fd00::{n}"), n, Some(true))).collect();
+    for (name, of) in [("cart-1", ["d", "c"].as_slice()), ("cart-2", &["e", "b", "a"])] {
+        all.apply(slice(name, AddressFamily::Ipv6, &[("h3", 443)], endpoints(of)));
+    }
+    let mut bound = binding(IntOrString::Int(443), TargetType::Ip);
+    bound.spec.ip_address_type = Some(IpAddressType::Ipv6);
+    for (protocol, expected, taken) in [
+        (Protocol::Quic, vec!["fd00::a", "fd00::b", "fd00::e"], vec![("c", "b"), ("d", "b")]),
+        (Protocol::Udp, vec!["fd00::a", "fd00::b", "fd00::c", "fd00::d", "fd00::e"], vec![]),
+    ] {
+        bound.spec.target_group_protocol = Some(protocol);
+        let resolved = resolve(&all, &bound, SilentNodes::InNeed).unwrap();
+        let Resolution::Targets { targets, with_taken_server_id, .. } = resolved else { panic!("{resolved:?}") };
+        assert_eq!(targets.keys().map(|target| target.id.as_str()).collect::<Vec<_>>(), expected);
+        let names = |(pod, holder)| (ObjectName::new("shop", pod), ObjectName::new("shop", holder));
+        assert_eq!(with_taken_server_id, taken.into_iter().map(names).collect());
+    }
 }
 
 #[test]

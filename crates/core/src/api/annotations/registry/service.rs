@@ -95,7 +95,7 @@ annotations! {
             "Whether a TCP and a UDP port of the same number become one listener.";
             @example = "true";
         QUIC_ENABLED_PORTS = "aws-load-balancer-quic-enabled-ports", StringList, SERVICE, NotApplicable, Built, "none",
-            "The UDP ports that become QUIC listeners, by name or number; a TCP and UDP listener of one port becomes TCP and QUIC. The targets are pods with a QUIC server id, which the webhook for pods gives them, and AWS has QUIC only on a load balancer in no security group (`aws-load-balancer-disable-nlb-sg`).";
+            "The UDP ports that become QUIC listeners, by name or number; a TCP and UDP listener of one port becomes TCP and QUIC, and has the name of the first of its ports. The targets are pods with a QUIC server id, which the webhook for pods gives them, and AWS has QUIC only on a load balancer in no security group (`aws-load-balancer-disable-nlb-sg`) and without IPv6, on one listener, and beside none of UDP.";
             @example = "443";
         ACTIONS = "actions".NetworkListener, Json(NetworkAction), SERVICE, NotApplicable, Built, "none: the Service's own targets",
             "The weighted target groups of the listener with this protocol and port: the Service's own, ports of other Services in the namespace, and existing target groups.";

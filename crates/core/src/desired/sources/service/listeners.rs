@@ -8,8 +8,8 @@ use crate::{
     desired::{diagnostic_sink::Failed, shared::certificates},
     diagnostics::Code,
     model::{
-        Action, Attributes, CertificateArn, Listener, ListenerProtocol, ResourceId, Scheme, Tags, TargetGroupProtocol,
-        TargetGroupReference, TargetType,
+        Action, Attributes, CertificateArn, IpAddressType, Listener, ListenerProtocol, ResourceId, Scheme, Tags,
+        TargetGroupProtocol, TargetGroupReference, TargetType,
     },
     snapshot::ServicePort,
 };
@@ -181,8 +181,18 @@ impl<'a> Builder<'a> {
     ) -> Result<(ListenerProtocol, TargetGroupProtocol), Failed> {
         let (listener, _) = protocols;
         let joined = listener == ListenerProtocol::TcpUdp;
-        let mut ports = same.iter().take(if joined { same.len() } else { 1 }).map(|(_, port)| *port);
-        let Some(port) = ports.find(|port| quic_ports.iter().any(|written| is_named(port, written))) else {
+        // The first of two joined ports names their listener, as it names its target group.
+        let is_written = |port: &&ServicePort| quic_ports.iter().any(|written| is_named(port, written));
+        let mut ports = same.iter().map(|(_, port)| *port);
+        let Some(port) = ports.next().filter(is_written) else {
+            if let Some(second) = ports.find(is_written).filter(|_| joined) {
+                let message = format!(
+                    "port {} is the second one of its number, whose listener is named after the first, so that its name has no effect",
+                    described(second)
+                );
+                let fix = format!("write the number, `{}`", second.port);
+                self.warning(Code::NoEffect, &key(QUIC_PORTS), &message, &fix);
+            }
             return Ok(protocols);
         };
         let upgraded = match listener {
@@ -210,17 +220,53 @@ impl<'a> Builder<'a> {
         Ok(upgraded)
     }
 
-    /// Warns of QUIC on a load balancer that is, or will be, in security groups.
+    /// Refuses QUIC beside what AWS does not allow with it on one load balancer: another QUIC listener, one of UDP, and IPv6
+    /// addresses. Warns of it on a load balancer that is, or will be, in security groups.
     pub(super) fn check_quic(
         &mut self,
         listener_ports: &[ListenerPort<'_>],
         access: Option<&Access>,
-        scheme: Option<Scheme>,
-    ) {
-        let Some(quic) = listener_ports.iter().find(|port| port.target_group.is_quic()) else { return };
-        if access.is_none_or(|access| access.security_groups.is_empty()) {
-            return;
+        (scheme, address_type): (Option<Scheme>, Option<IpAddressType>),
+    ) -> Result<(), Failed> {
+        let (quic, others): (Vec<&ListenerPort<'_>>, Vec<_>) =
+            listener_ports.iter().partition(|port| port.target_group.is_quic());
+        let Some(first) = quic.first() else { return Ok(()) };
+        let number = first.port.port;
+        let numbers = |ports: &[&ListenerPort<'_>]| {
+            ports.iter().map(|port| port.port.port.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        let mut outcome = Ok(());
+        if quic.len() > 1 {
+            let message = format!(
+                "the ports {} become QUIC, and AWS allows one listener of QUIC or TCP_QUIC on a load balancer",
+                numbers(&quic)
+            );
+            let fix = "name one port, and serve the others by Services of their own";
+            outcome = Err(self.error(Code::Unsupported, &key(QUIC_PORTS), &message, fix));
         }
+        let udp: Vec<&ListenerPort<'_>> = others.into_iter().filter(|port| port.target_group.has_udp()).collect();
+        if !udp.is_empty() {
+            let message = format!(
+                "port {number} becomes QUIC, and AWS allows no listener of QUIC or TCP_QUIC beside those of UDP or TCP_UDP, which the Service gets on {}",
+                numbers(&udp)
+            );
+            let fix = format!("move port {number} to another Service, or remove it from the annotation");
+            outcome = Err(self.error(Code::Unsupported, &key(QUIC_PORTS), &message, &fix));
+        }
+        if address_type.is_some_and(IpAddressType::has_ipv6) {
+            let message =
+                format!("port {number} becomes QUIC, and AWS allows that only on a load balancer without IPv6");
+            let address_type = key(keys::IP_ADDRESS_TYPE);
+            let fix = format!("write `ipv4` in `{address_type}`, or remove the port from the annotation");
+            outcome = Err(self.error(Code::Unsupported, &key(QUIC_PORTS), &message, &fix));
+        }
+        if access.is_some_and(|access| !access.security_groups.is_empty()) {
+            self.warn_of_groups_with_quic(first, scheme);
+        }
+        outcome
+    }
+
+    fn warn_of_groups_with_quic(&mut self, quic: &ListenerPort<'_>, scheme: Option<Scheme>) {
         let message = format!(
             "AWS has QUIC, as port {} requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener",
             quic.port.port

@@ -92,7 +92,8 @@ impl Builder<'_> {
         placement: Option<&Placement>,
     ) -> Result<(), Failed> {
         let Some(placement) = placement.filter(|placement| placement.address_type.has_ipv6()) else { return Ok(()) };
-        let udp = listener_ports.iter().find(|port| port.target_group.has_udp());
+        // QUIC is refused with any addresses of IPv6.
+        let udp = listener_ports.iter().find(|port| port.target_group.has_udp() && !port.target_group.is_quic());
         let Some(udp) = udp.filter(|_| !placement.ipv6_source_nat) else { return Ok(()) };
         let message = format!(
             "a dualstack load balancer takes UDP, as port {} requests, only with IPv6 source translation",

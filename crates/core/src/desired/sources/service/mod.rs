@@ -239,7 +239,7 @@ impl<'a> Builder<'a> {
             _ => Err(Failed),
         };
         let (listener_ports, complete) = self.listener_ports();
-        self.check_quic(&listener_ports, access.as_ref().ok(), known_scheme);
+        let quic = self.check_quic(&listener_ports, access.as_ref().ok(), (known_scheme, addresses));
         let translated = self.check_source_nat(&listener_ports, placement.as_ref().ok());
         let forwards = self.forwards(
             &listener_ports,
@@ -254,6 +254,7 @@ impl<'a> Builder<'a> {
         let (load_balancer, security_group, listeners) = (load_balancer?, security_group?, listeners?);
         complete?;
         translated?;
+        quic?;
         let target_groups = target_groups.ok_or(Failed)?;
         let load_balancer = Some(load_balancer);
         let external_tags = self.config.external_managed_tags.clone();

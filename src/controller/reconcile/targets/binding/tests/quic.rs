@@ -101,6 +101,34 @@ async fn pods_without_an_id_are_reported_once_and_leave_no_other_out() {
 }
 
 #[tokio::test]
+async fn a_server_id_is_free_before_another_target_is_registered_with_it() {
+    let lab = quic(&[("10.0.0.1", Some(1)), ("10.0.0.2", Some(2))]);
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.log();
+    let third = "10.0.0.3:8080 as 0x0000000000000001";
+    serve(&lab, &[("10.0.0.3", Some(1)), ("10.0.0.2", Some(2))]);
+    // Where AWS keeps the old one, the new one is not tried.
+    lab.refuse("DeregisterTargets", "OperationNotPermitted");
+    reconcile(&lab, "tgb").await.unwrap_err();
+    assert!(!lab.log().concat().contains(third));
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log()[..2], [format!("deregister {FIRST}"), format!("register {third}")]);
+}
+
+#[tokio::test]
+async fn a_pod_with_the_id_of_another_is_reported_once_and_leaves_no_other_out() {
+    let lab = quic(&[("10.0.0.1", Some(1)), ("10.0.0.2", Some(1)), ("10.0.0.3", Some(3))]);
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.registered(), [FIRST, "10.0.0.3:8080 as 0x0000000000000003"]);
+    let notices: Vec<_> =
+        outcome.notices.iter().map(|notice| format!("{}: {}", notice.reason, notice.message)).collect();
+    insta::assert_snapshot!(notices.join("\n"), @"QuicServerIdDuplicate: AWS takes each QUIC server id for one target only: Pod shop/10.0.0.2 has that of Pod shop/10.0.0.1, so it is not registered; remove the variable of the server id from the pods' template, where each pod gets its own when it is created, and create the pods again");
+    let again = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!((again.notices, again.with_taken_server_id, again.without_server_id), (vec![], 1, 0));
+}
+
+#[tokio::test]
 async fn the_last_targets_go_where_all_pods_have_lost_their_ids() {
     let lab = quic(&[("10.0.0.1", Some(1))]);
     reconcile(&lab, "tgb").await.unwrap();

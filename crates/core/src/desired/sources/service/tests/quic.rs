@@ -4,7 +4,7 @@ use super::*;
 
 const NONE: (&str, &str) = ("aws-load-balancer-disable-nlb-sg", "true");
 const BOTH: (&str, &str) = ("aws-load-balancer-enable-tcp-udp-listener", "true");
-const PORTS: &str = "  ports:\n  - {name: dns, port: 53, targetPort: 5353, protocol: UDP}\n  - {name: h3, port: 443, targetPort: 8443, protocol: UDP}\n";
+const PORTS: &str = "  ports:\n  - {name: http, port: 80, targetPort: 8080}\n  - {name: h3, port: 443, targetPort: 8443, protocol: UDP}\n";
 const WEB: &str = "  ports:\n  - {name: https, port: 443, targetPort: 8443}\n  - {name: h3, port: 443, targetPort: 8443, protocol: UDP}\n  - {name: http, port: 80, targetPort: 8080}\n";
 
 fn quic(ports: &str) -> (&'static str, &str) {
@@ -18,19 +18,18 @@ fn a_udp_port_becomes_quic() {
       subnet-a
       subnet-b
       attributes
-    target group shop/web:53 k8s-shop-web-7eb6b7e269 ip UDP 5353
+    target group shop/web:80 k8s-shop-web-5be514aeea ip TCP 8080
       checked TCP traffic-port - every 10 in 10, 3/3, -
       attributes proxy_protocol_v2.enabled=false
-      bound to web 53
-      reached from 10.0.0.0/16 on udp 5353
-      reached from 10.0.0.0/24, 10.0.1.0/24 on tcp 5353
+      bound to web 80
+      reached from 10.0.0.0/24, 10.0.1.0/24 on tcp 8080
     target group shop/web:443 k8s-shop-web-01012bc214 ip QUIC 8443
       checked TCP traffic-port - every 10 in 10, 3/3, -
       attributes proxy_protocol_v2.enabled=false
       bound to web 443
       reached from 10.0.0.0/16 on udp 8443
       reached from 10.0.0.0/24, 10.0.1.0/24 on tcp 8443
-    listener UDP 53 to Own(ResourceId("shop/web:53"))
+    listener TCP 80 to Own(ResourceId("shop/web:80"))
     listener QUIC 443 to Own(ResourceId("shop/web:443"))
     "#);
     assert_eq!(stack(&[IP, NONE, quic("443")], PORTS), stack(&[IP, NONE, quic("h3")], PORTS));
@@ -57,10 +56,12 @@ fn tcp_and_udp_of_one_port_become_tcp_and_quic() {
     listener TCP 80 to Own(ResourceId("shop/web:80"))
     listener TCP_QUIC 443 to Own(ResourceId("shop/web:443"))
     "#);
-    // Either name of the two ports means their listener.
-    for name in ["https", "h3"] {
-        assert_eq!(stack(&[IP, NONE, BOTH, quic(name)], WEB), stack(&[IP, NONE, BOTH, quic("443")], WEB), "{name}");
-    }
+    // Of the two ports' names, the first one is that of the listener.
+    assert_eq!(stack(&[IP, NONE, BOTH, quic("https")], WEB), stack(&[IP, NONE, BOTH, quic("443")], WEB));
+    assert_eq!(stack(&[IP, NONE, BOTH, quic("h3,https")], WEB), stack(&[IP, NONE, BOTH, quic("443")], WEB));
+    let second = build_with(&service(&[IP, NONE, BOTH, quic("h3")], &format!("{CLASS}{WEB}")), &config(), &facts());
+    assert_eq!(second.stack, Some(stack(&[IP, NONE, BOTH], WEB)));
+    insta::assert_snapshot!(messages(&second), @"Warning no-effect on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `h3` (UDP/443) is the second one of its number, whose listener is named after the first, so that its name has no effect; write the number, `443`");
 }
 
 #[test]
@@ -84,14 +85,14 @@ fn health_checks_of_quic_reach_the_targets() {
         };
         rules.map(rule).collect::<Vec<_>>().join("; ")
     };
-    let checked = ("aws-load-balancer-healthcheck-port", "8080");
+    let checked = ("aws-load-balancer-healthcheck-port", "8181");
     let ranges = ("load-balancer-source-ranges", "192.0.2.0/24");
     for (annotations, expected) in [
         (vec![], "group: udp 8443 tcp 8443"),
-        (vec![checked], "group: udp 8443 tcp 8080"),
+        (vec![checked], "group: udp 8443 tcp 8181"),
         (vec![NONE], "10.0.0.0/16: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8443"),
         (vec![NONE, ranges], "192.0.2.0/24: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8443"),
-        (vec![NONE, checked], "10.0.0.0/16: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8080"),
+        (vec![NONE, checked], "10.0.0.0/16: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8181"),
     ] {
         assert_eq!(reached(&annotations), expected, "{annotations:?}");
     }
@@ -99,7 +100,7 @@ fn health_checks_of_quic_reach_the_targets() {
 
 #[test]
 fn messages_about_quic() {
-    insta::assert_snapshot!(reported(&[IP, NONE, quic("h3,h4,80")], PORTS), @"Warning missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: `h4`, `80` is not a port of the Service and has no effect; it has `dns` (UDP/53), `h3` (UDP/443); name its UDP ports by name or number");
+    insta::assert_snapshot!(reported(&[IP, NONE, quic("h3,h4,81")], PORTS), @"Warning missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: `h4`, `81` is not a port of the Service and has no effect; it has `http` (TCP/80), `h3` (UDP/443); name its UDP ports by name or number");
     // Only what exists gets into a listener.
     insta::assert_snapshot!(reported(&[IP, NONE, quic("http")], WEB), @r#"
     Warning unsupported on Service shop/web: spec.ports[1]: the ports `https` (TCP/443) and `h3` (UDP/443) have the same number; only the first gets a listener, and the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port
@@ -110,7 +111,7 @@ fn messages_about_quic() {
     Warning unsupported on Service shop/web: spec.ports[1]: the ports `https` (TCP/443) and `h3` (UDP/443) have the same number; only the first gets a listener, and the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port
     Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `https` (TCP/443) gets a TCP listener, and only UDP can become QUIC; name only UDP ports; for TCP and QUIC on one port, give the Service a UDP port of the same number too and write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"`
     "#);
-    insta::assert_snapshot!(reported(&[NONE, quic("h3")], &PORTS.replace("protocol: UDP", "nodePort: 30053, protocol: UDP")), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `h3` (UDP/443) becomes QUIC, and AWS takes its targets only with a QUIC server id each, which pods can have and instances cannot; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or remove the port from the annotation");
+    insta::assert_snapshot!(reported(&[NONE, quic("h3")], &PORTS.replace("port:", "nodePort: 30053, port:")), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `h3` (UDP/443) becomes QUIC, and AWS takes its targets only with a QUIC server id each, which pods can have and instances cannot; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or remove the port from the annotation");
     insta::assert_snapshot!(reported(&[IP, quic("h3")], PORTS), @r#"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: AWS has QUIC, as port 443 requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener; write `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"`, or start the controller with `--feature-gates=NLBSecurityGroup=false`"#);
     let built = build_with(
         &service(&[IP, quic("h3")], &format!("{CLASS}{PORTS}")),
@@ -132,6 +133,16 @@ fn messages_about_quic() {
     Warning unsupported on Service shop/web: spec.ports[1]: the ports `https` (TCP/443) and `h3` (UDP/443) have the same number; only the first gets a listener, and the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port
     Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `http` (TCP/80) gets a TLS listener, and only UDP can become QUIC; name only UDP ports; for TCP and QUIC on one port, give the Service a UDP port of the same number too and write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"`
     "#);
+}
+
+#[test]
+fn what_aws_does_not_allow_with_quic_is_refused() {
+    let udp = "  ports:\n  - {name: dns, port: 53, targetPort: 5353, protocol: UDP}\n  - {name: h3, port: 443, targetPort: 8443, protocol: UDP}\n";
+    insta::assert_snapshot!(reported(&[IP, NONE, quic("h3")], udp), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port 443 becomes QUIC, and AWS allows no listener of QUIC or TCP_QUIC beside those of UDP or TCP_UDP, which the Service gets on 53; move port 443 to another Service, or remove it from the annotation");
+    insta::assert_snapshot!(reported(&[IP, NONE, quic("53,h3")], udp), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: the ports 53, 443 become QUIC, and AWS allows one listener of QUIC or TCP_QUIC on a load balancer; name one port, and serve the others by Services of their own");
+    let joined = format!("{WEB}  - {{name: dns, port: 53, protocol: UDP}}\n  - {{name: dns-tcp, port: 53}}\n");
+    insta::assert_snapshot!(reported(&[IP, NONE, BOTH, quic("https")], &joined), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port 443 becomes QUIC, and AWS allows no listener of QUIC or TCP_QUIC beside those of UDP or TCP_UDP, which the Service gets on 53; move port 443 to another Service, or remove it from the annotation");
+    assert_eq!(reported(&[IP, NONE, BOTH, quic("https")], WEB), "");
     let dual = [IP, NONE, quic("h3"), ("aws-load-balancer-ip-address-type", "dualstack")];
-    insta::assert_snapshot!(reported(&dual, PORTS), @"Error unsupported on Service shop/web: spec.ports[0].protocol: a dualstack load balancer takes UDP, as port 53 requests, only with IPv6 source translation; write `on` in `service.beta.kubernetes.io/aws-load-balancer-enable-prefix-for-ipv6-source-nat`, or `ipv4` in `service.beta.kubernetes.io/aws-load-balancer-ip-address-type`");
+    insta::assert_snapshot!(reported(&dual, PORTS), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port 443 becomes QUIC, and AWS allows that only on a load balancer without IPv6; write `ipv4` in `service.beta.kubernetes.io/aws-load-balancer-ip-address-type`, or remove the port from the annotation");
 }
