@@ -109,7 +109,7 @@ pub(super) struct PlanStep {
     pub(super) action: String,
 }
 
-/// An AWS call or request and its result, as [`CallObserver`] reports it; the error code is empty on success.
+/// An AWS call or request and its result, as [`albatross_aws::CallObserver`] reports it; the error code is empty on success.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct AwsCall {
     pub(super) service: String,
