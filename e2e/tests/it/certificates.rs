@@ -171,8 +171,9 @@ fn a_takeover_and_a_restart_write_nothing() {
         ensure!(serves(&stage, namespace, "web", &["takeover.example.com"]).await? == arn, "another certificate");
         stage.cluster.delete("networking.k8s.io/v1", "Ingress", Some(namespace), "web").await?;
         gone(&stage, "networking.k8s.io/v1", "Ingress", Some(namespace), "web").await?;
+        // Nothing says any more who created the record in Route 53, which certificates of other regions may rely on. So it stays.
         let left = (requested(&stage, namespace, "web").await?, records(&stage, "takeover.example.com").await?);
-        ensure!(left.0.is_empty() && left.1.is_empty(), "the Ingress is gone, and there is {left:?}");
+        ensure!(left.0.is_empty() && left.1.len() == 1, "the Ingress is gone, and there is {left:?}");
         finish(stage, namespace).await
     });
 }
