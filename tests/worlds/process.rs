@@ -81,7 +81,10 @@ impl HttpConnector for Mortal<SharedHttpConnector> {
             let target = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
             let is_read = match target {
                 Some(operation) => ["Describe", "Get", "List"].iter().any(|word| operation.starts_with(word)),
-                None => body.contains("Action=Describe"),
+                None => {
+                    let reads = ["Action=Describe", "Action=AssumeRole"];
+                    request.method() == "GET" || reads.iter().any(|word| body.contains(word))
+                }
             };
             if !is_read {
                 cluster.0.judge(&life, &body);
