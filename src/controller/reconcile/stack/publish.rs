@@ -216,7 +216,12 @@ impl Controller {
             self.inventory.remember_member_resources(group, observed.member_resources.clone());
         }
         let left_out = &change.observed.left_out;
-        if !membership.members.is_empty() && complete && left_out.is_empty() {
+        // A record without them would say that there are none.
+        let certificates = &stack.certificates;
+        let may_have_some =
+            !certificates.wanted.is_empty() || !certificates.unread.is_empty() || observed.may_have_certificates;
+        let are_unknown = certificates.enabled && observed.certificates.is_none() && may_have_some;
+        if !membership.members.is_empty() && complete && left_out.is_empty() && !are_unknown {
             let tag_keys = plan::tag_keys(stack, &observed);
             self.records.mark_clean(group, &observed, tag_keys);
         }
@@ -244,6 +249,10 @@ impl Controller {
             // What is left of certificates is not known; the pass reports that, and comes again.
             if observed.certificates.is_none() && observed.left_out.contains(&AddOn::Certificates) {
                 return Ok(Outcome::Done);
+            }
+            // A failure in this pass has made them unknown: the next one reads them.
+            if stack.certificates.enabled && observed.certificates.is_none() && observed.may_have_certificates {
+                return Ok(Outcome::Again(Duration::from_secs(1)));
             }
             let has_certificates = observed.certificates.as_ref().is_some_and(|all| !all.is_empty());
             if !observed.is_empty() || has_certificates && stack.certificates.enabled {
