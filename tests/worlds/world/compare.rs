@@ -33,6 +33,9 @@ pub(crate) fn names(state: &State) -> Names {
     names
 }
 
+/// The beginning of the name of the security group that load balancers share.
+const SHARED: &str = "k8s-traffic-";
+
 fn renamed(value: Value, names: &Names) -> Value {
     let rename = |name: String| names.get(&name).cloned().unwrap_or(name);
     match value {
@@ -48,9 +51,17 @@ fn renamed(value: Value, names: &Names) -> Value {
     }
 }
 
-/// Returns the state of AWS, as text.
+/// Returns the state of AWS, as text. The security group that load balancers share stays as long as one of them could be in it, as
+/// that of aws-load-balancer-controller does. So whether it is there while none is in it depends on the past.
 pub(crate) fn text_of(state: &State) -> String {
-    text(renamed(serde_json::to_value(state).unwrap(), &names(state)))
+    let mut state = state.clone();
+    let is_used = |group: &str| state.load_balancers.values().any(|it| it.security_groups.iter().any(|id| id == group));
+    let unused: Vec<String> =
+        state.security_groups.keys().filter(|name| name.starts_with(SHARED) && !is_used(name)).cloned().collect();
+    if !state.load_balancers.is_empty() {
+        unused.iter().for_each(|name| drop(state.security_groups.remove(name)));
+    }
+    text(renamed(serde_json::to_value(&state).unwrap(), &names(&state)))
 }
 
 fn text(value: Value) -> String {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use albatross_core::model::QuicServerId;
 use albatross_simulation::{aws::SimulatedAws, cluster::SimulatedCluster, random::Random};
 
 pub(crate) const NAMESPACE: &str = "shop";
@@ -234,6 +235,19 @@ pub(crate) fn backend_service(number: usize) -> Value {
     })
 }
 
+/// The annotation of a Service whose first listener is of QUIC.
+const QUIC: &str = "quic-enabled-ports";
+
+/// Makes the UDP listener of a Service one of QUIC, or the other way round.
+fn edit_quic(object: &mut Value) -> String {
+    let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+    if annotations.remove(&nlb(QUIC)).is_some() {
+        return "QUIC becomes UDP".to_owned();
+    }
+    annotations.insert(nlb(QUIC), json!("80"));
+    "UDP becomes QUIC".to_owned()
+}
+
 /// The annotation with the forward of a Service's first listener.
 const FORWARD: &str = "service.beta.kubernetes.io/actions.TCP-80";
 
@@ -282,7 +296,20 @@ pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random, b
     if of_forwards.chance(0.35) {
         annotations[FORWARD] = json!(forward(&mut of_forwards, backends));
     }
-    let ports = (0..1 + random.below(2)).map(|port| service_port(number, port)).collect::<Vec<_>>();
+    let mut ports = (0..1 + random.below(2)).map(|port| service_port(number, port)).collect::<Vec<_>>();
+    let mut of_quic = random.fork(41);
+    if annotations[nlb("nlb-target-type")] == "ip" && of_quic.chance(0.35) {
+        let annotations = annotations.as_object_mut().unwrap();
+        // AWS has QUIC in no security group, and UDP on dualstack only with another setting.
+        annotations.insert(nlb("disable-nlb-sg"), json!("true"));
+        for gone in [nlb("ip-address-type"), nlb("inbound-sg-rules-on-private-link-traffic"), FORWARD.to_owned()] {
+            annotations.remove(&gone);
+        }
+        if of_quic.chance(0.6) {
+            annotations.insert(nlb(QUIC), json!("80"));
+        }
+        ports[0]["protocol"] = json!("UDP");
+    }
     json!({
         "kind": "Service",
         "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations },
@@ -352,11 +379,13 @@ impl Pods {
         let address = self.address(pod);
         aws.add_pod_address(&address, pod % 3);
         self.pods.push((pod, true));
+        let id = QuicServerId::new((self.number as u64) << 32 | pod as u64).to_base64();
+        let server_id = json!({ "name": "AWS_LBC_QUIC_SERVER_ID", "value": id });
         cluster
             .create(json!({
                 "kind": "Pod",
                 "metadata": { "name": self.pod_name(pod), "namespace": NAMESPACE },
-                "spec": { "nodeName": format!("node-{}", pod % 3), "containers": [{ "ports": [] }] },
+                "spec": { "nodeName": format!("node-{}", pod % 3), "containers": [{ "ports": [], "env": [server_id] }] },
             }))
             .unwrap();
         let name = self.pod_name(pod);
@@ -530,8 +559,12 @@ fn without_tags(annotations: &mut serde_json::Map<String, Value>, key: &str) -> 
 
 /// The same for a Service with a load balancer.
 pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Random, backends: usize) -> String {
+    let is_udp = object["spec"]["ports"][0]["protocol"] == "UDP";
+    if is_udp && random.fork(41).chance(0.4) {
+        return edit_quic(object);
+    }
     let mut of_forwards = random.fork(33);
-    if of_forwards.chance(0.3) {
+    if !is_udp && of_forwards.chance(0.3) {
         let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
         if of_forwards.chance(0.2) {
             annotations.remove(FORWARD);
