@@ -444,7 +444,7 @@ const SERVED_BY_OLDEST: [&str; 15] = [
     "v1 ServiceAccount",
 ];
 
-/// What the oldest version of Kubernetes that the chart accepts is given, and that it is the oldest.
+/// The oldest version of Kubernetes that the chart accepts is given what it serves.
 #[test]
 fn the_oldest_kubernetes_is_given_what_it_serves() {
     run(async {

@@ -1,18 +1,18 @@
 //! The resources in AWS of a member that leaves its group: until none is left, its Ingress keeps the group's finalizer.
 
 use super::{
-    stack::is_parking,
+    stack::{certificates_are_unknown, is_parking},
     step::{Plan, StepAction, Wait},
 };
 use crate::model::{
-    AddOn, CertificateArn, MemberResources, ObjectName, ObjectReference, ObservedStack, RuleArn, TargetGroupArn,
+    CertificateArn, MemberResources, ObjectName, ObjectReference, ObservedStack, RuleArn, Stack, TargetGroupArn,
 };
 
 /// Returns true if the plan still has to remove a resource that is the member's own: a rule, a certificate, a listener that it asks
 /// for, a target group or its binding. A resource recorded as another member's, or as all members', delays no release; one that
 /// is recorded for no member may be this member's.
 #[must_use]
-pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectReference) -> bool {
+pub fn delays_release(plan: &Plan, stack: &Stack, observed: &ObservedStack, member: &ObjectReference) -> bool {
     let own = MemberOwned { observed, member };
     let waits = plan.waits.iter().any(|wait| match wait {
         Wait::BindingGone(name) => own.binding(name),
@@ -23,8 +23,7 @@ pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectRefe
         _ => false,
     });
     // What is not known may be the member's.
-    let is_unread = observed.certificates.is_none() && observed.left_out.contains(&AddOn::Certificates);
-    waits || is_unread || plan.steps.iter().any(|step| own.taken_by(&step.action))
+    waits || certificates_are_unknown(stack, observed) || plan.steps.iter().any(|step| own.taken_by(&step.action))
 }
 
 struct MemberOwned<'a> {

@@ -22,7 +22,7 @@ mod tests;
 pub use authentication::{AssumedSecret, assumed_secrets};
 pub use leaving::delays_release;
 pub use render::{render, summary, waits_text};
-pub use stack::{member_resources, plan};
+pub use stack::{certificates_are_unknown, member_resources, plan};
 pub use step::{
     AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, RuleReference, SecurityGroupTarget, Step,
     StepAction, TaggedResource, Wait,

@@ -216,12 +216,9 @@ impl Controller {
             self.inventory.remember_member_resources(group, observed.member_resources.clone());
         }
         let left_out = &change.observed.left_out;
-        // A record without them would say that there are none.
-        let certificates = &stack.certificates;
-        let may_have_some =
-            !certificates.wanted.is_empty() || !certificates.unread.is_empty() || observed.may_have_certificates;
-        let are_unknown = certificates.enabled && observed.certificates.is_none() && may_have_some;
-        if !membership.members.is_empty() && complete && left_out.is_empty() && !are_unknown {
+        // A record without certificates says that there are none.
+        let unknown = plan::certificates_are_unknown(stack, &observed);
+        if !membership.members.is_empty() && complete && left_out.is_empty() && !unknown {
             let tag_keys = plan::tag_keys(stack, &observed);
             self.records.mark_clean(group, &observed, tag_keys);
         }
@@ -246,13 +243,11 @@ impl Controller {
         if !membership.leaving.is_empty() && !membership.members.is_empty() {
             self.release(group, membership, stack, &observed).await?;
         } else if !membership.leaving.is_empty() {
-            // What is left of certificates is not known; the pass reports that, and comes again.
-            if observed.certificates.is_none() && observed.left_out.contains(&AddOn::Certificates) {
-                return Ok(Outcome::Done);
-            }
-            // A failure in this pass has made them unknown: the next one reads them.
-            if stack.certificates.enabled && observed.certificates.is_none() && observed.may_have_certificates {
-                return Ok(Outcome::Again(Duration::from_secs(1)));
+            if unknown {
+                // The pass reports what it could not read, and comes again. If a failure in it has made them unknown, the next one
+                // reads them.
+                let is_reported = observed.left_out.contains(&AddOn::Certificates);
+                return Ok(if is_reported { Outcome::Done } else { Outcome::Again(Duration::from_secs(1)) });
             }
             let has_certificates = observed.certificates.as_ref().is_some_and(|all| !all.is_empty());
             if !observed.is_empty() || has_certificates && stack.certificates.enabled {
@@ -327,8 +322,8 @@ impl Controller {
             return Ok(());
         }
         let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
-        for name in membership.leaving.iter().filter(|name| !plan::delays_release(&left, observed, &group.member(name)))
-        {
+        let is_held = |name: &&ObjectName| plan::delays_release(&left, stack, observed, &group.member(name));
+        for name in membership.leaving.iter().filter(|name| !is_held(name)) {
             self.kubernetes.remove_finalizer(&group.member(name), &group.finalizer()).await?;
         }
         Ok(())

@@ -12,19 +12,24 @@ use crate::model::{
 };
 use crate::plan::step::{StepAction, Wait};
 
-/// Returns true if the requested certificates of a stack have to be read before it can be planned: it requests some, or may have
-/// requested some.
-pub(super) fn are_needed(stack: &Stack, observed: &ObservedStack) -> bool {
-    let is_known = observed.certificates.is_some() || observed.left_out.contains(&AddOn::Certificates);
-    // They could not be read a moment ago.
-    let is_known = is_known || !stack.certificates.unread.is_empty();
+/// Returns true if it is not known which certificates were requested for a stack, and there may be some: it requests some, or may
+/// have requested some.
+#[must_use]
+pub fn certificates_are_unknown(stack: &Stack, observed: &ObservedStack) -> bool {
+    let requests = &stack.certificates;
     let had_some = || match &observed.tag_keys {
         Some(keys) => keys.names_certificates(),
         // It was never in its desired state, and nothing else tells of what is left when all of it goes, or a member.
         None => stack.load_balancer.is_none() || stack.id.is_shared(),
     };
     let had_some = || observed.may_have_certificates || had_some();
-    stack.certificates.enabled && !is_known && (!stack.certificates.wanted.is_empty() || had_some())
+    requests.enabled && observed.certificates.is_none() && (!requests.is_empty() || had_some())
+}
+
+/// Returns true if the requested certificates of a stack have to be read before it can be planned.
+pub(super) fn are_needed(stack: &Stack, observed: &ObservedStack) -> bool {
+    let could_not_be_read = observed.left_out.contains(&AddOn::Certificates) || !stack.certificates.unread.is_empty();
+    !could_not_be_read && certificates_are_unknown(stack, observed)
 }
 
 impl<'a> Planner<'a> {
