@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     account::{ACCOUNT, Account, Balancer, Check, Listener, REGION, SecurityGroup, TargetGroup, VPC},
     attributes,
+    listeners::is_quic,
 };
 use albatross_core::model::{
     Action, DELETION_PROTECTION, SecurityGroupRule, Source, Tags,
@@ -207,7 +208,13 @@ impl Account {
                 edits.push((
                     format!("registers target: 10.0.250.250:9 of {name}"),
                     Box::new(move |account| {
-                        account.target_groups.get_mut(&arn).map(|group| group.targets.insert(target, Instant::now()));
+                        if let Some(group) = account.target_groups.get_mut(&arn) {
+                            // AWS takes none of QUIC without a server id.
+                            if is_quic(&group.protocol) {
+                                group.server_ids.insert(target.clone(), "0x00000000fafafafa".to_owned());
+                            }
+                            group.targets.insert(target, Instant::now());
+                        }
                     }),
                 ));
             }
