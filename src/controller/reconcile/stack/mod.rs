@@ -242,15 +242,16 @@ impl Controller {
         let (frozen, absent) = (&built.frozen, &built.absent);
         let whereabouts = &whereabouts;
         let change = Change { membership, stack, frozen, absent, observed: &observed, whereabouts, plan: &plan };
-        // What AWS refuses is part of what is requested.
-        if refused.is_empty() {
-            Box::pin(self.write_plan_annotation(stack, membership)).await;
-        }
         if self.waits.begin(group, &plan, !observed.arriving.is_empty()) {
             self.queue.add(Key::NodeRules);
         }
         self.records.note_waits(group, &self.waits.ages(group));
-        let left_out = match pass::carry_out(self, &change).await? {
+        let carried_out = pass::carry_out(self, &change).await;
+        // What AWS refuses is part of what is requested. The annotation holds up no change, and a failed change not the annotation.
+        if refused.is_empty() {
+            Box::pin(self.write_plan_annotation(stack, membership)).await;
+        }
+        let left_out = match carried_out? {
             // The watch lags behind and will queue the stack again; this retry is only a safeguard.
             CarriedOut::Unproved => return Ok(Outcome::Again(Duration::from_secs(1))),
             CarriedOut::Applied(left_out) => {

@@ -22,25 +22,34 @@ const LAG: Duration = Duration::from_secs(60);
 /// The pause after a first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// The known Ingresses that are kept beside two for each that there is.
+const SPARE: usize = 64;
 
-/// The annotations that the controller has written.
+/// The annotations that the controller has written, or has failed to write.
 #[derive(Debug, Default)]
 pub(crate) struct PlanAnnotations {
     /// The feature gate `IngressPlanAnnotation`.
     enabled: bool,
-    last: Mutex<BTreeMap<ObjectName, LastWrite>>,
-    /// The failures in a row.
-    failures: Mutex<BTreeMap<ObjectName, u32>>,
+    tried: Mutex<BTreeMap<ObjectName, Tried>>,
 }
 
-/// The last write to an Ingress.
+/// The attempts to write to an Ingress.
 #[derive(Clone, Debug)]
-struct LastWrite {
+struct Tried {
     uid: String,
-    /// The annotation as the watch showed it before.
-    before: Option<WrittenPlan>,
-    written: Option<WrittenPlan>,
+    last: Attempt,
     at: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Attempt {
+    Written {
+        /// The annotation as the watch showed it before.
+        before: Option<WrittenPlan>,
+        written: Option<WrittenPlan>,
+    },
+    /// The pause until the next attempt.
+    Failed(Duration),
 }
 
 impl PlanAnnotations {
@@ -50,41 +59,49 @@ impl PlanAnnotations {
         Self { enabled, ..Self::default() }
     }
 
-    fn last(&self) -> MutexGuard<'_, BTreeMap<ObjectName, LastWrite>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tried(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Tried>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns true if a write is due. Without the gate each Ingress is written to once: what removes an old annotation is not
-    /// to contend with whoever writes it again.
+    /// to contend with others that write it again.
     fn is_due(&self, write: &PlanWrite, now: Instant) -> bool {
-        let last = self.last();
-        let Some(last) = last.get(&write.name).filter(|last| last.uid == write.uid) else { return true };
-        let lags = last.written == wanted(write) && last.before == write.shown && now < last.at + LAG;
-        self.enabled && !lags
+        let tried = self.tried();
+        let Some(tried) = tried.get(&write.name).filter(|tried| tried.uid == write.uid) else { return true };
+        match tried.last {
+            Attempt::Written { before, written } => {
+                let lags = written == wanted(write) && before == write.shown && now < tried.at + LAG;
+                self.enabled && !lags
+            }
+            Attempt::Failed(pause) => now >= tried.at + pause,
+        }
+    }
+
+    fn note(&self, write: &PlanWrite, last: Attempt, at: Instant) {
+        self.tried().insert(write.name.clone(), Tried { uid: write.uid.clone(), last, at });
     }
 
     fn written(&self, write: &PlanWrite, now: Instant) {
-        let last = LastWrite { uid: write.uid.clone(), before: write.shown, written: wanted(write), at: now };
-        self.last().insert(write.name.clone(), last);
-        self.failures().remove(&write.name);
+        self.note(write, Attempt::Written { before: write.shown, written: wanted(write) }, now);
     }
 
-    fn failures(&self) -> MutexGuard<'_, BTreeMap<ObjectName, u32>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts a failure, and returns the time until the next attempt.
-    fn failed(&self, name: &ObjectName) -> Duration {
-        let mut failures = self.failures();
-        let count = failures.entry(name.clone()).or_default();
-        let pause = FIRST_PAUSE.saturating_mul(1 << (*count).min(6)).min(LONGEST_PAUSE);
-        *count += 1;
+    /// Notes a failure, and returns the time until the next attempt.
+    fn failed(&self, write: &PlanWrite, now: Instant) -> Duration {
+        let before = self.tried().get(&write.name).map(|tried| tried.last);
+        let pause = match before {
+            Some(Attempt::Failed(pause)) => pause.saturating_mul(2).min(LONGEST_PAUSE),
+            Some(Attempt::Written { .. }) | None => FIRST_PAUSE,
+        };
+        self.note(write, Attempt::Failed(pause), now);
         pause
     }
 
-    fn forget_all_but(&self, exists: impl Fn(&ObjectName) -> bool) {
-        self.last().retain(|name, _| exists(name));
-        self.failures().retain(|name, _| exists(name));
+    /// Forgets Ingresses that are no more, once they may be most of what is known.
+    fn forget_all_but(&self, existing: usize, exists: impl Fn(&ObjectName) -> bool) {
+        let mut tried = self.tried();
+        if tried.len() > 2 * existing + SPARE {
+            tried.retain(|name, _| exists(name));
+        }
     }
 }
 
@@ -95,25 +112,29 @@ fn wanted(write: &PlanWrite) -> Option<WrittenPlan> {
 impl Controller {
     /// Brings the annotation of a group's members up to date.
     pub(super) async fn write_plan_annotation(&self, stack: &Stack, membership: &Membership) {
-        let found = self.with_snapshot(|snapshot| {
-            self.plan_annotations.forget_all_but(|name| snapshot.ingresses.contains_key(name));
-            dry_run_plan::writes(self.plan_annotations.enabled, stack, membership, snapshot)
-        });
+        let enabled = self.plan_annotations.enabled;
+        let found = self.with_snapshot(|snapshot| dry_run_plan::writes(enabled, stack, membership, snapshot));
         if let Some(diagnostic) = &found.too_large {
             self.report(diagnostic);
         }
-        for write in &found.writes {
-            if !self.plan_annotations.is_due(write, Instant::now()) {
-                continue;
-            }
+        let now = Instant::now();
+        let due: Vec<&PlanWrite> =
+            found.writes.iter().filter(|write| self.plan_annotations.is_due(write, now)).collect();
+        for write in &due {
             match self.kubernetes.write_plan(&write.name, &write.uid, write.text.as_deref()).await {
                 Ok(()) => self.plan_annotations.written(write, Instant::now()),
                 Err(error) => {
-                    let pause = self.plan_annotations.failed(&write.name);
+                    let pause = self.plan_annotations.failed(write, Instant::now());
                     tracing::warn!(group = %stack.id, "{error}; trying again in {} s", pause.as_secs());
                     self.queue.run_within(&Key::Stack(stack.id.clone()), pause);
                 }
             }
+        }
+        if !due.is_empty() {
+            self.with_snapshot(|snapshot| {
+                let ingresses = &snapshot.ingresses;
+                self.plan_annotations.forget_all_but(ingresses.len(), |name| ingresses.contains_key(name));
+            });
         }
     }
 }
@@ -132,13 +153,35 @@ mod tests {
     }
 
     #[test]
-    fn pauses_after_failures_become_longer_until_a_write_succeeds() {
+    fn pauses_after_failures_are_kept_and_become_longer_until_a_write_succeeds() {
         let annotations = PlanAnnotations::new(true);
-        let web = ObjectName::new("shop", "web");
-        let pauses: Vec<u64> = (0..8).map(|_| annotations.failed(&web).as_secs()).collect();
+        let (write, mut now) = (write(None, Some("a")), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            assert!(annotations.is_due(&write, now));
+            let pause = annotations.failed(&write, now);
+            pauses.push(pause.as_secs());
+            // Passes that come for other reasons do not try again.
+            assert!(!annotations.is_due(&write, now + pause - Duration::from_secs(1)));
+            now += pause;
+        }
         assert_eq!(pauses, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
-        annotations.written(&write(None, Some("a")), Instant::now());
-        assert_eq!(annotations.failed(&web).as_secs(), 60);
+        annotations.written(&write, now);
+        assert_eq!(annotations.failed(&write, now).as_secs(), 60);
+    }
+
+    #[test]
+    fn ingresses_that_are_no_more_do_not_add_up() {
+        let annotations = PlanAnnotations::new(true);
+        let most = (0..1000)
+            .map(|number| {
+                let name = ObjectName::new("shop", format!("web-{number}"));
+                annotations.written(&PlanWrite { name: name.clone(), ..write(None, Some("a")) }, Instant::now());
+                annotations.forget_all_but(1, |other| *other == name);
+                annotations.tried().len()
+            })
+            .max();
+        assert!(most.is_some_and(|most| most <= SPARE + 2), "{most:?}");
     }
 
     #[test]
