@@ -36,7 +36,10 @@ impl World {
     }
 
     fn create_service(&mut self, at: usize) {
-        let object = balanced_service(&self.services[at].clone(), at, &mut self.random, self.shape.backends);
+        // Without security groups the rules on nodes name each subnet: so many do not fit in tight limits.
+        let may_be_quic = Self::limits(self.seed).is_none();
+        let name = self.services[at].clone();
+        let object = balanced_service(&name, at, &mut self.random, self.shape.backends, may_be_quic);
         self.create(object);
         self.pods[self.shape.backends + at].write(&self.cluster);
     }

@@ -276,7 +276,13 @@ pub(crate) fn forwards_to(service: &Value, backend: &str) -> bool {
 }
 
 /// Returns a Service that requests its own load balancer; its pods are in the EndpointSlice of its name.
-pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random, backends: usize) -> Value {
+pub(crate) fn balanced_service(
+    name: &str,
+    number: usize,
+    random: &mut Random,
+    backends: usize,
+    may_be_quic: bool,
+) -> Value {
     let mut annotations = json!({
         nlb("scheme"): if random.chance(0.5) { "internal" } else { "internet-facing" },
         nlb("nlb-target-type"): if random.chance(0.6) { "ip" } else { "instance" },
@@ -298,7 +304,7 @@ pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random, b
     }
     let mut ports = (0..1 + random.below(2)).map(|port| service_port(number, port)).collect::<Vec<_>>();
     let mut of_quic = random.fork(41);
-    if annotations[nlb("nlb-target-type")] == "ip" && of_quic.chance(0.35) {
+    if may_be_quic && annotations[nlb("nlb-target-type")] == "ip" && of_quic.chance(0.35) {
         let annotations = annotations.as_object_mut().unwrap();
         // AWS has QUIC in no security group, and UDP on dualstack only with another setting.
         annotations.insert(nlb("disable-nlb-sg"), json!("true"));
