@@ -132,6 +132,8 @@ pub(super) static ALL: &[Scenario] = &[
         nlb::backend_swapped
     ),
     scenario!("nlb-scheme", "a Service becomes internal; clients follow DNS", nlb::scheme),
+    scenario!("nlb-dualstack", "a Service becomes dualstack, then IPv4 again", nlb::dualstack),
+    scenario!("nlb-shared", "another cluster feeds the target group, and this one comes to have no pods", nlb::shared),
     scenario!("rollout", "a Deployment of 20 rolls over", rollouts::plain),
     scenario!("rollout-single", "a Deployment of one rolls over", rollouts::single),
     scenario!("rollout-gated", "a Deployment of 20 rolls over, with readiness gates", rollouts::gated),

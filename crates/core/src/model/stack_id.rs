@@ -151,6 +151,13 @@ impl StackId {
         self.binding_labels().iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 
+    /// Returns true if these are the labels of a TargetGroupBinding that some stack made.
+    #[must_use]
+    pub fn name_some(labels: &BTreeMap<String, String>) -> bool {
+        let kinds: [&[&str]; 3] = [&[tags::INGRESS_STACK], &INGRESS_LABELS, &SERVICE_LABELS];
+        kinds.iter().any(|keys| keys.iter().all(|key| labels.contains_key(*key)))
+    }
+
     /// Returns all tags of a resource: tracking tags win over default tags, and default tags over the user's (`user` is
     /// already merged).
     #[must_use]

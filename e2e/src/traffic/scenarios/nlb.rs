@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use albatross_fabric::account::TargetType;
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_ec2::types::{IpPermission, IpRange};
+use aws_sdk_elasticloadbalancingv2::types::{IpAddressType, TargetDescription};
 
 use super::tls::import;
+use crate::lab::cluster::text;
 use crate::traffic::client::{Client, Expect, SILENT, pods};
-use crate::traffic::manifests::Balanced;
+use crate::traffic::manifests::{App, Balanced};
 use crate::traffic::stage::Stage;
 
 const IMPATIENT: Duration = Duration::from_secs(1);
@@ -108,4 +111,49 @@ pub(super) async fn backend_swapped(stage: &Stage) -> Result<()> {
     stage.apply(&[forwarding(0, &[("blue", 1)]).object()]).await?;
     stage.start(vec![client().then(pods(&["blue"])).then(pods(&["green"]))]).await?;
     stage.change(async || stage.apply(&[forwarding(0, &[("green", 1)]).object()]).await).await
+}
+
+/// Another cluster feeds the target group, and then this one has no pods any more.
+pub(super) async fn shared(stage: &Stage) -> Result<()> {
+    let app = stage.app("web", 2);
+    stage.apps(&[app.clone(), stage.app("green", 2)]).await?;
+    stage.apply(&[service().port(7000, "TCP").with("multi-cluster-target-group", "true").object()]).await?;
+    let client = client().then(pods(&["web"])).then(pods(&["web", "green"])).then(pods(&["green"]));
+    stage.start(vec![client]).await?;
+    stage.change(async || register(stage, "green").await).await?;
+    stage.change(async || stage.apply(&[App { replicas: 0, ..app }.deployment()]).await).await
+}
+
+/// Lets the load balancer reach the pods of an app and registers them behind the scenario, as the controller of another cluster
+/// does.
+async fn register(stage: &Stage, app: &str) -> Result<()> {
+    let from = IpRange::builder().cidr_ip("10.0.0.0/16").description("another cluster's").build();
+    let opened = IpPermission::builder().ip_protocol("tcp").from_port(8080).to_port(8080).ip_ranges(from).build();
+    let nodes = &stage.lab.world.node_security_group;
+    stage.lab.aws.ec2.authorize_security_group_ingress().group_id(nodes).ip_permissions(opened).send().await?;
+    let behind = stage.behind()?;
+    let arn = behind.groups.keys().next().context("there is no target group")?;
+    let pods = stage.pods().await?;
+    let of_app = pods.iter().filter(|pod| text(pod, "/metadata/labels/app") == app);
+    let target = |pod| TargetDescription::builder().id(text(pod, "/status/podIP")).port(8080).build();
+    let targets: Vec<TargetDescription> = of_app.map(target).collect();
+    ensure!(!targets.is_empty(), "{app} has no pod");
+    stage.lab.aws.elb.register_targets().target_group_arn(arn).set_targets(Some(targets)).send().await?;
+    Ok(())
+}
+
+pub(super) async fn dualstack(stage: &Stage) -> Result<()> {
+    stage.apps(&[stage.app("web", 3)]).await?;
+    let with = |kind: &str| service().port(7000, "TCP").with("ip-address-type", kind).object();
+    stage.apply(&[with("ipv4")]).await?;
+    stage.start(vec![Client::tcp("direct", 7000).each_new().then(Expect::Echo)]).await?;
+    for kind in [IpAddressType::Dualstack, IpAddressType::Ipv4] {
+        let is_so = async || {
+            let arns = stage.behind()?.balancers.into_keys().collect();
+            let found = stage.lab.aws.elb.describe_load_balancers().set_load_balancer_arns(Some(arns)).send().await?;
+            Ok(found.load_balancers().iter().all(|balancer| balancer.ip_address_type() == Some(&kind)))
+        };
+        stage.change_until(async || stage.apply(&[with(kind.as_str())]).await, is_so).await?;
+    }
+    Ok(())
 }

@@ -374,6 +374,7 @@ impl Lab {
             max_targets: None,
             gate_pause: super::GATE_PAUSE,
             silent_nodes: SilentNodes::InNeed,
+            propagation: Duration::ZERO,
         };
         let targets = Targets::with(cloud.clone(), cluster.clone(), permit(&leads), cluster.snapshot.clone(), settings);
         Self { aws, cloud, cluster, targets, log, leads }

@@ -59,6 +59,8 @@ pub struct Settings {
     pub gate_pause: Duration,
     /// The feature gate `EndpointsFailOpen`.
     pub silent_nodes: SilentNodes,
+    /// `--propagation-time`
+    pub propagation: Duration,
 }
 
 /// A planned query for the health of targets.
@@ -163,6 +165,7 @@ impl Targets {
             max_targets: None,
             gate_pause: GATE_PAUSE,
             silent_nodes: SilentNodes::InNeed,
+            propagation: Duration::ZERO,
         };
         let permit = aws.permit().clone();
         Self::with(LiveCloud::new(aws, inventory), LiveCluster::new(client), permit, snapshot, settings)
@@ -172,6 +175,13 @@ impl Targets {
     #[must_use]
     pub fn with_gate_pause(mut self, pause: Duration) -> Self {
         self.settings.gate_pause = pause;
+        self
+    }
+
+    /// Sets `--propagation-time`.
+    #[must_use]
+    pub fn with_propagation(mut self, propagation: Duration) -> Self {
+        self.settings.propagation = propagation;
         self
     }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::Ordering,
+    time::Duration,
 };
 
 use futures::future::join_all;
@@ -17,6 +18,7 @@ use albatross_core::{
     snapshot::{PodPort, Snapshot, TargetGroupBinding},
 };
 
+use self::shared::SharedBindings;
 use super::{
     Cloud, Cluster, Problem, Stage, Subject, Targets, TargetsError,
     network_interfaces::{InterfaceLookup, KnownGroups, Located, NetworkInterfaces, interface_lookup, read_groups},
@@ -44,6 +46,7 @@ pub(crate) struct State {
     swept: bool,
     /// The rules that each binding requested when it was last valid: they stay while the binding is not valid.
     understood: BTreeMap<ObjectName, RulesByGroup>,
+    shared: SharedBindings,
 }
 
 /// The result of reconciling the node rules.
@@ -53,6 +56,8 @@ pub struct NodeRulesOutcome {
     pub authorized: Vec<(SecurityGroupId, SecurityGroupRule)>,
     /// The rules removed in this pass.
     pub revoked: Vec<(SecurityGroupId, SecurityGroupRule)>,
+    /// The time until rules may go that stay for targets that have just gone.
+    pub again: Option<Duration>,
 }
 
 /// A target of a binding: its network interface, its named ports and its owner.
@@ -149,8 +154,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// rules of bindings stay known.
     pub async fn invalidate_node_rules(&self) {
         let mut state = self.node_rules.lock().await;
-        let understood = std::mem::take(&mut state.understood);
-        *state = State { understood, ..State::default() };
+        let (understood, shared) = (std::mem::take(&mut state.understood), std::mem::take(&mut state.shared));
+        *state = State { understood, shared, ..State::default() };
         drop(state);
         self.node_rules_due.store(true, Ordering::Release);
     }
@@ -173,9 +178,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let all = clear.iter().chain(&obscure).chain(&refused);
         let wanted: BTreeSet<InterfaceLookup> =
             all.flat_map(|demand| demand.target_locations.iter().map(|(place, ..)| place.clone())).collect();
-        let State { interfaces, groups, seen, understood, .. } = state;
+        let State { interfaces, groups, seen, understood, shared, .. } = state;
         let tags = &self.settings.endpoint_group_tags;
         let located = interfaces.locate(&self.cloud, groups, &wanted, &self.settings.cluster, tags).await?;
+        let filled = clear.iter().map(|demand| &demand.binding);
+        shared.note(&self.snapshot(), filled, empty.iter().map(|(binding, _)| binding));
         let mut rules: BTreeMap<ObjectName, RulesByGroup> = BTreeMap::new();
         for demand in clear {
             let before = problems.len();
@@ -224,8 +231,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let surplus = changes(wanted.get(&group.id).unwrap_or(&none), &group.ingress).revoke;
             surplus.iter().any(|rule| !keeps(&failed, &group.id, rule))
         });
+        let rest = shared.rest(self.settings.propagation);
         if revokes {
-            failed.extend(self.prove_unasked(empty, problems).await);
+            outcome.again = rest.left;
+            failed.extend(rest.sources.into_iter().map(Some).map(Pin::everywhere));
+            let due = empty.into_iter().filter(|(binding, _)| !rest.bindings.contains(&binding.name)).collect();
+            failed.extend(self.prove_unasked(due, problems).await);
         }
         for pass in [Pass::Authorize, Pass::Revoke] {
             for id in &*seen {
@@ -612,5 +623,6 @@ fn fail(
     problems.extend(concerned.into_iter().map(error));
 }
 
+mod shared;
 #[cfg(test)]
 mod tests;

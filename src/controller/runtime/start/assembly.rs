@@ -174,7 +174,8 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         )
         .with_max_targets(settings.max_targets)
         .with_gate_pause(settings.gate_pause)
-        .with_silent_nodes(settings.silent_nodes),
+        .with_silent_nodes(settings.silent_nodes)
+        .with_propagation(settings.holds.propagation),
         facts: FactStore::new(aws, config.cluster.clone(), vpc)
             .with_gates(config.subnets)
             .with_certificate_authorities(settings.certificate_authorities.clone())

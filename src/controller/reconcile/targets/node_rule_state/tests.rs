@@ -6,7 +6,7 @@ use crate::controller::reconcile::targets::fake::{
 };
 use albatross_core::{
     api::crd::target_group_binding::{Networking, NetworkingIngressRule, NetworkingPort, Peer, SecurityGroup},
-    model::{Source, names::NODE_RULE_DESCRIPTION},
+    model::{Source, StackId, names::NODE_RULE_DESCRIPTION},
     snapshot::TargetGroupBinding,
 };
 use albatross_simulation::aws::GivenTargetGroup;
@@ -241,6 +241,63 @@ async fn a_binding_without_targets_is_proved_before_its_rules_go() {
     // AWS is not called if no rule would be removed.
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), NOTHING);
+}
+
+/// The target group is asked on, since others feed it.
+#[tokio::test(start_paused = true)]
+async fn the_rules_for_targets_of_a_shared_group_outlast_them() {
+    let shared = |called: &str| {
+        let mut binding = binding(called, "sg-lb", 8080);
+        binding.spec.multi_cluster_target_group = Some(called == "shared");
+        binding
+    };
+    for (called, expected) in [("shared", vec![]), ("own", vec!["revoke sg-n [tcp 8080 from sg-lb]"])] {
+        let mut lab = lab(&[], vec![shared(called)]);
+        lab.targets.settings.propagation = Duration::from_secs(15);
+        reconcile(&lab).await;
+        lab.serve(&[]);
+        lab.log();
+        let outcome = lab.targets.reconcile_node_rules().await.unwrap();
+        assert_eq!(outcome.again, expected.is_empty().then_some(Duration::from_secs(15)));
+        assert_eq!(lab.log(), expected);
+        // One that comes back in between needs nothing.
+        tokio::time::advance(Duration::from_secs(10)).await;
+        lab.serve(&["10.0.0.1"]);
+        reconcile(&lab).await;
+        lab.serve(&[]);
+        lab.log();
+        for (passed, left) in [(0, Some(15)), (14, Some(1)), (1, None)] {
+            tokio::time::advance(Duration::from_secs(passed)).await;
+            let outcome = lab.targets.reconcile_node_rules().await.unwrap();
+            let left = left.filter(|_| expected.is_empty());
+            assert_eq!(outcome.again, left.map(Duration::from_secs), "{called}");
+        }
+        assert_eq!(lab.log(), ["revoke sg-n [tcp 8080 from sg-lb]"]);
+    }
+}
+
+/// A load balancer that others feed goes on without the binding, one of a stack goes with it.
+#[tokio::test(start_paused = true)]
+async fn the_rules_of_a_shared_binding_outlast_it() {
+    for (is_of_stack, expected) in [(false, vec![]), (true, vec!["revoke sg-n [tcp 8080 from sg-lb]"])] {
+        let mut binding = binding("shared", "sg-lb", 8080);
+        binding.spec.multi_cluster_target_group = Some(true);
+        let labels = StackId::Service(name("web")).binding_labels();
+        binding.labels.extend(is_of_stack.then_some(labels).into_iter().flatten());
+        let mut lab = lab(&[], vec![binding]);
+        lab.targets.settings.propagation = Duration::from_secs(15);
+        reconcile(&lab).await;
+        lab.log();
+        // The API server knows of other bindings.
+        lab.cluster.others.lock().unwrap().1 = false;
+        lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("shared"))));
+        let read = "read a TargetGroupBinding";
+        reconcile(&lab).await;
+        assert_eq!(lab.log(), [&[read][..], &expected].concat());
+        tokio::time::advance(Duration::from_secs(15)).await;
+        reconcile(&lab).await;
+        assert_eq!(lab.log().len(), if is_of_stack { 0 } else { 2 });
+    }
 }
 
 #[tokio::test]
