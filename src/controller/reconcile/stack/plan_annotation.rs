@@ -63,17 +63,19 @@ impl PlanAnnotations {
         self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns true if a write is due. Without the gate each Ingress is written to once: what removes an old annotation is not
-    /// to contend with others that write it again.
-    fn is_due(&self, write: &PlanWrite, now: Instant) -> bool {
+    /// Returns the time until a write is due, zero if it is, `None` if it is not to be made. Without the gate each Ingress is
+    /// written to once: what removes an old annotation is not to contend with others that write it again.
+    fn due_in(&self, write: &PlanWrite, now: Instant) -> Option<Duration> {
         let tried = self.tried();
-        let Some(tried) = tried.get(&write.name).filter(|tried| tried.uid == write.uid) else { return true };
+        let Some(tried) = tried.get(&write.name).filter(|tried| tried.uid == write.uid) else {
+            return Some(Duration::ZERO);
+        };
         match tried.last {
             Attempt::Written { before, written } => {
                 let lags = written == wanted(write) && before == write.shown && now < tried.at + LAG;
-                self.enabled && !lags
+                (self.enabled && !lags).then_some(Duration::ZERO)
             }
-            Attempt::Failed(pause) => now >= tried.at + pause,
+            Attempt::Failed(pause) => Some((tried.at + pause).saturating_duration_since(now)),
         }
     }
 
@@ -117,20 +119,26 @@ impl Controller {
         if let Some(diagnostic) = &found.too_large {
             self.report(diagnostic);
         }
-        let now = Instant::now();
-        let due: Vec<&PlanWrite> =
-            found.writes.iter().filter(|write| self.plan_annotations.is_due(write, now)).collect();
-        for write in &due {
+        let (now, again) = (Instant::now(), Key::Stack(stack.id.clone()));
+        let mut tries = false;
+        for write in &found.writes {
+            let Some(left) = self.plan_annotations.due_in(write, now) else { continue };
+            if !left.is_zero() {
+                // This pass came for another reason, and in place of the one that was to try again.
+                self.queue.run_within(&again, left);
+                continue;
+            }
+            tries = true;
             match self.kubernetes.write_plan(&write.name, &write.uid, write.text.as_deref()).await {
                 Ok(()) => self.plan_annotations.written(write, Instant::now()),
                 Err(error) => {
                     let pause = self.plan_annotations.failed(write, Instant::now());
                     tracing::warn!(group = %stack.id, "{error}; trying again in {} s", pause.as_secs());
-                    self.queue.run_within(&Key::Stack(stack.id.clone()), pause);
+                    self.queue.run_within(&again, pause);
                 }
             }
         }
-        if !due.is_empty() {
+        if tries {
             self.with_snapshot(|snapshot| {
                 let ingresses = &snapshot.ingresses;
                 self.plan_annotations.forget_all_but(ingresses.len(), |name| ingresses.contains_key(name));
@@ -158,11 +166,12 @@ mod tests {
         let (write, mut now) = (write(None, Some("a")), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            assert!(annotations.is_due(&write, now));
+            assert_eq!(annotations.due_in(&write, now), Some(Duration::ZERO));
             let pause = annotations.failed(&write, now);
             pauses.push(pause.as_secs());
-            // Passes that come for other reasons do not try again.
-            assert!(!annotations.is_due(&write, now + pause - Duration::from_secs(1)));
+            // Passes that come for other reasons do not try again, and do not forget to.
+            let second = Duration::from_secs(1);
+            assert_eq!(annotations.due_in(&write, now + pause - second), Some(second));
             now += pause;
         }
         assert_eq!(pauses, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
@@ -198,12 +207,13 @@ mod tests {
         ] {
             let annotations = PlanAnnotations::new(enabled);
             let first = if enabled { write(None, Some("a")) } else { write(Some("a"), None) };
-            assert!(annotations.is_due(&first, now), "{case}");
+            let is_due = |write, at| annotations.due_in(write, at).is_some_and(|left| left.is_zero());
+            assert!(is_due(&first, now), "{case}");
             annotations.written(&first, now);
             let next = write(shown, text);
-            assert_eq!(annotations.is_due(&next, at), expected, "{case}");
+            assert_eq!(is_due(&next, at), expected, "{case}");
             let recreated = PlanWrite { uid: "v".to_owned(), ..next };
-            assert!(annotations.is_due(&recreated, at), "{case}");
+            assert!(is_due(&recreated, at), "{case}");
         }
     }
 }
