@@ -84,6 +84,11 @@ impl Pauses {
     pub(super) fn len(&self) -> usize {
         self.0.lock().unwrap().0.len()
     }
+
+    #[cfg(test)]
+    pub(super) fn lengthen(&self, by: Duration) {
+        self.0.lock().unwrap().0.values_mut().for_each(|failure| failure.until += by);
+    }
 }
 
 /// The words by which STS says that no policy of the caller's own identity allows the call (the IAM user guide, "Troubleshoot
