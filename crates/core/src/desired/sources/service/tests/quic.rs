@@ -74,7 +74,7 @@ fn health_checks_of_quic_reach_the_targets() {
         let rules = group.binding.networking.iter().flatten();
         let from = |peer: &NetworkingPeer| match peer {
             NetworkingPeer::Cidr(block) => block.clone(),
-            NetworkingPeer::SecurityGroup(_) => "group".to_owned(),
+            NetworkingPeer::SecurityGroup(_) => unreachable!("the load balancer is in none"),
         };
         let ports =
             |port: &NetworkingPort| format!("{} {}", if port.udp { "udp" } else { "tcp" }, port.port.as_ref().unwrap());
@@ -88,8 +88,6 @@ fn health_checks_of_quic_reach_the_targets() {
     let checked = ("aws-load-balancer-healthcheck-port", "8181");
     let ranges = ("load-balancer-source-ranges", "192.0.2.0/24");
     for (annotations, expected) in [
-        (vec![], "group: udp 8443 tcp 8443"),
-        (vec![checked], "group: udp 8443 tcp 8181"),
         (vec![NONE], "10.0.0.0/16: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8443"),
         (vec![NONE, ranges], "192.0.2.0/24: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8443"),
         (vec![NONE, checked], "10.0.0.0/16: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8181"),
@@ -112,14 +110,14 @@ fn messages_about_quic() {
     Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `https` (TCP/443) gets a TCP listener, and only UDP can become QUIC; name only UDP ports; for TCP and QUIC on one port, give the Service a UDP port of the same number too and write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"`
     "#);
     insta::assert_snapshot!(reported(&[NONE, quic("h3")], &PORTS.replace("port:", "nodePort: 30053, port:")), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `h3` (UDP/443) becomes QUIC, and AWS takes its targets only with a QUIC server id each, which pods can have and instances cannot; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or remove the port from the annotation");
-    insta::assert_snapshot!(reported(&[IP, quic("h3")], PORTS), @r#"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: AWS has QUIC, as port 443 requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener; write `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"`, or start the controller with `--feature-gates=NLBSecurityGroup=false`"#);
+    insta::assert_snapshot!(reported(&[IP, quic("h3")], PORTS), @r#"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port 443 becomes QUIC, and AWS allows that only on a Network Load Balancer in no security group, while this one is in some; write `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"`, or start the controller with `--feature-gates=NLBSecurityGroup=false`"#);
     let built = build_with(
         &service(&[IP, quic("h3")], &format!("{CLASS}{PORTS}")),
         &config(),
         &existing(Scheme::Internal, true),
     );
-    insta::assert_snapshot!(messages(&built), @r#"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: AWS has QUIC, as port 443 requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener; make a second Service with `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"` and delete this one when clients have moved; AWS cannot take a load balancer out of all security groups"#);
-    assert!(built.stack.is_some());
+    insta::assert_snapshot!(messages(&built), @r#"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port 443 becomes QUIC, and AWS allows that only on a Network Load Balancer in no security group, while this one is in some; make a second Service with `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"` and delete this one when clients have moved; AWS cannot take a load balancer out of all security groups"#);
+    assert!(built.stack.is_none());
     let built = build_with(
         &service(&[IP, quic("h3")], &format!("{CLASS}{PORTS}")),
         &config(),
