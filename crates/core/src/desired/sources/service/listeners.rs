@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Builder, TARGET_TYPE, key, security_group::Access};
 use crate::{
     api::annotations::{Key, registry::service as keys},
-    desired::{diagnostic_sink::Failed, shared::certificates},
+    desired::{
+        diagnostic_sink::Failed,
+        shared::{certificates, subnets},
+    },
     diagnostics::Code,
     model::{
         Action, Attributes, CertificateArn, IpAddressType, Listener, ListenerProtocol, ResourceId, Scheme, Tags,
@@ -218,6 +221,23 @@ impl<'a> Builder<'a> {
             return Err(self.error(Code::Unsupported, &key(QUIC_PORTS), &message, &fix));
         }
         Ok(upgraded)
+    }
+
+    /// Makes listeners UDP that are to become QUIC, as long as the load balancer still has IPv6 addresses, which AWS does not allow
+    /// beside QUIC. They become QUIC when those are gone.
+    pub(super) fn hold_back_quic(&mut self, listener_ports: &mut [ListenerPort<'_>], scheme: Option<Scheme>) {
+        let existing = scheme.and_then(|scheme| subnets::existing_of_scheme(self.facts, scheme));
+        if !existing.is_some_and(|existing| existing.has_ipv6) {
+            return;
+        }
+        for port in listener_ports {
+            (port.listener, port.target_group) = match port.listener {
+                ListenerProtocol::Quic => (ListenerProtocol::Udp, TargetGroupProtocol::Udp),
+                ListenerProtocol::TcpQuic => (ListenerProtocol::TcpUdp, TargetGroupProtocol::TcpUdp),
+                _ => continue,
+            };
+            self.interim = true;
+        }
     }
 
     /// Refuses QUIC beside what AWS does not allow with it on one load balancer: another QUIC listener, one of UDP, IPv6 addresses,

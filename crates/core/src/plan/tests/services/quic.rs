@@ -2,6 +2,131 @@
 
 use super::*;
 
+/// Returns Services in no security group whose targets are pods, so that UDP can become QUIC where AWS allows it beside the rest; half of
+/// them with QUIC.
+fn may_be_quic() -> impl Strategy<Value = Choice> {
+    (choice(), any::<Option<bool>>()).prop_map(|(mut choice, joined)| {
+        (choice.pods, choice.access) = (true, AccessChoice::None);
+        let Some(joined) = joined else { return choice };
+        choice.addresses = AddressChoice::Ipv4;
+        choice.ports.values_mut().for_each(|port| port.protocol = PortProtocol::Tcp);
+        for port in choice.ports.values_mut().take(1) {
+            (port.protocol, port.quic) = (if joined { PortProtocol::Both } else { PortProtocol::Udp }, true);
+        }
+        choice
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn to_quic_and_away_from_it_lead_few_rounds(place in place(), before in may_be_quic(), after in may_be_quic()) {
+        let mut aws = Aws::with(&built(&before.manifest(place), &ObservedStack::default()).unwrap());
+        let first = built(&after.manifest(place), &aws.observed).unwrap();
+        aws.settle(&first, 2);
+        let stack = built(&after.manifest(place), &aws.observed).unwrap();
+        aws.settle(&stack, 2);
+        prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
+        prop_assert!(!stack.interim && (first.interim || first == stack));
+        prop_assert_eq!(built(&after.manifest(place), &aws.observed).unwrap(), stack);
+    }
+}
+
+#[test]
+fn quic_and_ipv6_addresses_take_turns_without_a_gap() {
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
+    let choice = |protocol, quic, addresses| {
+        let port = PortChoice { protocol, quic, idle_timeout: None, ..one_port(false).ports.remove(&443).unwrap() };
+        Choice { ports: [(443, port)].into(), addresses, ..one_port(false) }
+    };
+    let dualstack = |six, translated| AddressChoice::Dualstack { six, translated, prefixes: None };
+    let ways = [
+        choice(PortProtocol::Udp, false, dualstack(true, true)),
+        choice(PortProtocol::Udp, true, AddressChoice::Ipv4),
+        choice(PortProtocol::Udp, false, dualstack(true, true)),
+        choice(PortProtocol::Both, true, AddressChoice::Ipv4),
+        choice(PortProtocol::Tcp, false, dualstack(true, false)),
+        choice(PortProtocol::Udp, true, AddressChoice::Ipv4),
+        choice(PortProtocol::Tcp, false, dualstack(false, false)),
+    ];
+    let [first, others @ ..] = ways;
+    let mut aws = Aws::with(&built(&first.manifest(place), &ObservedStack::default()).unwrap());
+    let mut rounds = Vec::new();
+    for choice in others {
+        let mut steps = Vec::new();
+        for _ in 0..2 {
+            let stack = built(&choice.manifest(place), &aws.observed).unwrap();
+            let of_interest =
+                |step: &String| ["listener ", "addresses", "subnets"].iter().any(|word| step.contains(word));
+            let planned = plan(&stack, &aws.observed).steps;
+            steps.extend(planned.iter().map(|step| step.action.to_string()).filter(of_interest));
+            aws.settle(&stack, 2);
+        }
+        let stack = built(&choice.manifest(place), &aws.observed).unwrap();
+        assert_eq!((lacking(&stack, &aws.observed), plan(&stack, &aws.observed)), (vec![], Plan::empty()));
+        rounds.push(steps.join("\n"));
+    }
+    insta::assert_snapshot!(rounds.join("\n--\n"), @"
+    change listener 443: default forward to shop/web:443
+    put the load balancer into subnets: subnet-0, subnet-1; addresses: ipv4
+    change listener 443: protocol QUIC, default forward to shop/web:443
+    --
+    change listener 443: protocol UDP, default forward to shop/web:443
+    put the load balancer into subnets: subnet-0, subnet-1; addresses: dualstack; IPv6 source translation: on
+    change listener 443: default forward to shop/web:443
+    --
+    change listener 443: protocol TCP_UDP, default forward to shop/web:443
+    put the load balancer into subnets: subnet-0, subnet-1; addresses: ipv4
+    change listener 443: protocol TCP_QUIC, default forward to shop/web:443
+    --
+    change listener 443: protocol TCP, default forward to shop/web:443
+    give the load balancer addresses: dualstack
+    change listener 443: default forward to shop/web:443
+    --
+    put the load balancer into subnets: subnet-0, subnet-1; IPv6 source translation: on
+    change listener 443: protocol UDP, default forward to shop/web:443
+    put the load balancer into subnets: subnet-0, subnet-1; addresses: ipv4
+    change listener 443: protocol QUIC, default forward to shop/web:443
+    --
+    change listener 443: protocol TCP, default forward to shop/web:443
+    give the load balancer addresses: dualstack
+    ");
+}
+
+#[test]
+fn addresses_wait_for_a_listener_that_waits_for_targets() {
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
+    let choice = |quic, addresses| Choice { addresses, ..udp(quic) };
+    let translated = AddressChoice::Dualstack { six: true, translated: true, prefixes: None };
+    for (before, after) in [
+        // Its targets have IPv6 addresses.
+        (choice(false, translated), choice(false, AddressChoice::Ipv4)),
+        // It is QUIC.
+        (choice(true, AddressChoice::Ipv4), choice(false, translated)),
+    ] {
+        let mut aws = made(&built(&before.manifest(place), &ObservedStack::default()).unwrap());
+        aws.observed.awaits_health = true;
+        aws.observed.bindings.iter_mut().for_each(|b| (b.registered, b.allows_sources) = (Some(3), true));
+        let stack = built(&after.manifest(place), &aws.observed).unwrap();
+        let sets = |plan: &Plan| {
+            let is_set = |action: &StepAction| {
+                matches!(action, StepAction::SetSubnets { .. } | StepAction::SetIpAddressType { .. })
+            };
+            plan.steps.iter().any(|step| is_set(&step.action))
+        };
+        let first = plan(&stack, &aws.observed);
+        let id = stack.target_groups[0].resource.clone();
+        assert!(first.waits.contains(&Wait::Ready(id)) && !sets(&first), "{before:?}: {first:?}");
+        aws.run(&stack, &first);
+        assert!(!sets(&plan(&stack, &aws.observed)));
+        aws.observed.bindings.iter_mut().for_each(|b| (b.registered, b.allows_sources) = (Some(3), true));
+        let second = plan(&stack, &aws.observed);
+        assert!(sets(&second), "{before:?}: {second:?}");
+        aws.run(&stack, &second);
+    }
+}
+
 #[test]
 fn a_listener_goes_before_what_aws_does_not_allow_beside_it() {
     use PortProtocol::{Both, Tcp, Udp};

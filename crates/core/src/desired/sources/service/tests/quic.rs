@@ -144,3 +144,49 @@ fn what_aws_does_not_allow_with_quic_is_refused() {
     let dual = [IP, NONE, quic("h3"), ("aws-load-balancer-ip-address-type", "dualstack")];
     insta::assert_snapshot!(reported(&dual, PORTS), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port 443 becomes QUIC, and AWS allows that only on a load balancer without IPv6; write `ipv4` in `service.beta.kubernetes.io/aws-load-balancer-ip-address-type`, or remove the port from the annotation");
 }
+
+#[test]
+fn a_port_becomes_quic_when_the_load_balancer_has_no_ipv6_addresses_any_more() {
+    let before = existing(Scheme::Internal, false);
+    let there = before.existing.clone().unwrap();
+    let with =
+        |has_ipv6| Facts { existing: Some(ExistingLoadBalancer { has_ipv6, ..there.clone() }), ..before.clone() };
+    let listeners = |annotations: &[(&str, &str)], ports: &str, facts: &Facts| {
+        let built = build_with(&service(annotations, &format!("{CLASS}{ports}")), &config(), facts);
+        assert_eq!(messages(&built), "");
+        let stack = built.stack.unwrap();
+        assert_eq!(stack.interim, !stack.listeners.values().any(|listener| listener.protocol.is_quic()));
+        let group =
+            |port: &u16| stack.target_groups.values().find(|g| g.resource.as_str().ends_with(&format!(":{port}")));
+        let shown = |(port, listener): (&u16, &Listener)| {
+            format!("{} to {}", listener.protocol, group(port).unwrap().protocol.as_str())
+        };
+        stack.listeners.iter().map(shown).collect::<Vec<_>>().join(", ")
+    };
+    for (annotations, ports, meanwhile, then) in [
+        (vec![IP, NONE, quic("h3")], PORTS, "TCP to TCP, UDP to UDP", "TCP to TCP, QUIC to QUIC"),
+        (vec![IP, NONE, BOTH, quic("443")], WEB, "TCP to TCP, TCP_UDP to TCP_UDP", "TCP to TCP, TCP_QUIC to TCP_QUIC"),
+    ] {
+        assert_eq!(listeners(&annotations, ports, &with(true)), meanwhile);
+        assert_eq!(listeners(&annotations, ports, &with(false)), then);
+        // Another one takes its place.
+        let other = [annotations.as_slice(), &[("aws-load-balancer-scheme", "internet-facing")]].concat();
+        assert_eq!(listeners(&other, ports, &with(true)), then);
+    }
+}
+
+#[test]
+fn targets_get_ipv6_addresses_when_the_listener_is_no_longer_quic() {
+    let before = existing(Scheme::Internal, false);
+    let there = before.existing.clone().unwrap();
+    let annotations = [IP, NONE, ("aws-load-balancer-ip-address-type", "dualstack")];
+    let ports = "  ipFamilies: [IPv4, IPv6]\n  ports:\n  - {name: http, port: 80, targetPort: 8080}\n";
+    for (has_quic, expected) in [(true, IpAddressType::Ipv4), (false, IpAddressType::Ipv6)] {
+        let facts = Facts { existing: Some(ExistingLoadBalancer { has_quic, ..there.clone() }), ..before.clone() };
+        let built = build_with(&service(&annotations, &format!("{CLASS}{ports}")), &config(), &facts);
+        let stack = built.stack.unwrap();
+        assert_eq!(stack.interim, has_quic);
+        assert_eq!(stack.load_balancer.unwrap().ip_address_type, IpAddressType::Dualstack);
+        assert_eq!(stack.target_groups[0].ip_address_type, expected);
+    }
+}
