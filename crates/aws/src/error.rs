@@ -20,14 +20,14 @@ pub struct AwsError {
 }
 
 /// The party that denies credentials or a permission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeniedBy {
     /// The account in which the controller runs.
     OwnAccount,
     /// The account of a role that is assumed.
     OtherAccount,
-    /// Nobody: STS was not reached, or did not say.
-    Nobody,
+    /// No party is known: STS was not reached, or did not say.
+    Unanswered,
 }
 
 /// The result of a call that failed. `code` and `message` are AWS's words.

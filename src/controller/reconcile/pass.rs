@@ -242,6 +242,8 @@ where
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: !balancer.security_groups.is_empty(),
+        has_ipv6: balancer.ip_address_type.has_ipv6(),
+        has_quic: balancer.has_quic(),
         customer_owned_pool: balancer.pools.customer_owned.clone(),
         subnets: balancer.subnets.clone(),
     };

@@ -238,11 +238,21 @@ pub(crate) fn backend_service(number: usize) -> Value {
 /// The annotation of a Service whose first listener is of QUIC.
 const QUIC: &str = "quic-enabled-ports";
 
-/// Makes the UDP listener of a Service one of QUIC, or the other way round.
-fn edit_quic(object: &mut Value) -> String {
+/// What UDP needs beside IPv6 addresses.
+const UDP_OF_IPV6: [(&str, &str); 2] = [("ip-address-type", "dualstack"), ("enable-prefix-for-ipv6-source-nat", "on")];
+
+/// Makes the UDP listener of a Service one of QUIC, or the other way round. Only UDP may have IPv6 addresses beside it.
+fn edit_quic(object: &mut Value, random: &mut Random) -> String {
     let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
     if annotations.remove(&nlb(QUIC)).is_some() {
+        if random.chance(0.5) {
+            annotations.extend(UDP_OF_IPV6.map(|(suffix, value)| (nlb(suffix), json!(value))));
+            return "QUIC becomes UDP, with IPv6 addresses".to_owned();
+        }
         return "QUIC becomes UDP".to_owned();
+    }
+    for (suffix, _) in UDP_OF_IPV6 {
+        annotations.remove(&nlb(suffix));
     }
     annotations.insert(nlb(QUIC), json!("80"));
     "UDP becomes QUIC".to_owned()
@@ -566,8 +576,9 @@ fn without_tags(annotations: &mut serde_json::Map<String, Value>, key: &str) -> 
 /// The same for a Service with a load balancer.
 pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Random, backends: usize) -> String {
     let is_udp = object["spec"]["ports"][0]["protocol"] == "UDP";
-    if is_udp && random.fork(41).chance(0.4) {
-        return edit_quic(object);
+    let mut of_quic = random.fork(41);
+    if is_udp && of_quic.chance(0.4) {
+        return edit_quic(object, &mut of_quic);
     }
     let mut of_forwards = random.fork(33);
     if !is_udp && of_forwards.chance(0.3) {
@@ -596,7 +607,7 @@ pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Rando
         annotations.insert(nlb("scheme"), json!(other));
         return format!("scheme {other}");
     }
-    let fixed = if of_ipv6 { "ip-address-type" } else { "" };
+    let fixed = if of_ipv6 || is_udp { "ip-address-type" } else { "" };
     let has = |(suffix, _): &(&str, &str)| annotations.contains_key(&nlb(suffix)) && *suffix != fixed;
     let changeable: Vec<(&str, &str)> = SERVICE_ANNOTATIONS.iter().map(|(s, v, _)| (*s, *v)).filter(has).collect();
     let Some((suffix, values)) = random.pick(&changeable) else { return "nothing".to_owned() };

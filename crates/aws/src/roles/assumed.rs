@@ -192,7 +192,7 @@ impl AssumedRole {
 
     fn unreached(&self, reason: &str) -> NoCredentials {
         NoCredentials {
-            denied_by: DeniedBy::Nobody,
+            denied_by: DeniedBy::Unanswered,
             ..NoCredentials::new(
                 format!("STS in region {} gave no credentials for the role {}: {reason}", self.region, self.role.arn()),
                 "check name resolution, the route to STS (NAT gateway, or a VPC endpoint for `sts`), HTTPS_PROXY and NO_PROXY",
@@ -243,7 +243,7 @@ impl AssumedRole {
             code if status >= 500 || THROTTLES.contains(&code) => Refusal {
                 what: format!("STS gives no credentials for the role {role} at present"),
                 fix: "wait: it is asked again".to_owned(),
-                denied_by: DeniedBy::Nobody,
+                denied_by: DeniedBy::Unanswered,
             },
             _ => Refusal {
                 what: format!("STS gives the controller no credentials for the role {role}"),

@@ -148,8 +148,8 @@ async fn answers_of_sts_are_told_with_what_to_do() {
     no valid AWS credentials for DescribeTargetHealth: STS does not accept the controller's own credentials, with which it assumes the role arn:aws:iam::111122223333:role/targets: The security token included in the request is invalid (InvalidClientTokenId); check the controller's credentials and the clock of its node; denied by Some(OwnAccount)
     no valid AWS credentials for DescribeTargetHealth: STS does not accept the controller's own credentials, with which it assumes the role arn:aws:iam::111122223333:role/targets (SignatureDoesNotMatch); check the controller's credentials and the clock of its node; denied by Some(OwnAccount)
     no valid AWS credentials for DescribeTargetHealth: STS gives the controller no credentials for the role arn:aws:iam::111122223333:role/targets: words (Odd); check spec.iamRoleArnToAssume and the role's trust policy; denied by Some(OwnAccount)
-    no valid AWS credentials for DescribeTargetHealth: STS gives no credentials for the role arn:aws:iam::111122223333:role/targets at present: out of order (InternalFailure); wait: it is asked again; denied by Some(Nobody)
-    no valid AWS credentials for DescribeTargetHealth: STS gives no credentials for the role arn:aws:iam::111122223333:role/targets at present: Rate exceeded (Throttling); wait: it is asked again; denied by Some(Nobody)
+    no valid AWS credentials for DescribeTargetHealth: STS gives no credentials for the role arn:aws:iam::111122223333:role/targets at present: out of order (InternalFailure); wait: it is asked again; denied by Some(Unanswered)
+    no valid AWS credentials for DescribeTargetHealth: STS gives no credentials for the role arn:aws:iam::111122223333:role/targets at present: Rate exceeded (Throttling); wait: it is asked again; denied by Some(Unanswered)
     no valid AWS credentials for DescribeTargetHealth: the controller's own policy does not allow it to assume the role arn:aws:iam::111122223333:role/targets: User: x is not authorized to perform: sts:AssumeRole on resource: y because no identity-based policy allows the sts:AssumeRole action (AccessDenied); allow the controller `sts:AssumeRole` on the role, in the IAM policy of the controller's own identity; denied by Some(OwnAccount)
     ");
 }
@@ -262,7 +262,7 @@ async fn sts_has_to_answer_in_time() {
     .await;
     let roles = Roles::new(Arc::new(crate::testing::at(&fake.endpoint, None)), "demo", &VpcId::new("vpc-1"));
     let error = read(&roles, &role(None)).await.unwrap_err();
-    insta::assert_snapshot!(format!("{error}; {}; denied by {:?}", error.fix().unwrap(), error.denied_by()), @"no valid AWS credentials for DescribeTargetHealth: STS in region us-west-2 gave no credentials for the role arn:aws:iam::111122223333:role/targets: there was no answer within 10 s; check name resolution, the route to STS (NAT gateway, or a VPC endpoint for `sts`), HTTPS_PROXY and NO_PROXY; denied by Some(Nobody)");
+    insta::assert_snapshot!(format!("{error}; {}; denied by {:?}", error.fix().unwrap(), error.denied_by()), @"no valid AWS credentials for DescribeTargetHealth: STS in region us-west-2 gave no credentials for the role arn:aws:iam::111122223333:role/targets: there was no answer within 10 s; check name resolution, the route to STS (NAT gateway, or a VPC endpoint for `sts`), HTTPS_PROXY and NO_PROXY; denied by Some(Unanswered)");
     let again = tokio::time::Instant::now();
     read(&roles, &role(None)).await.unwrap_err();
     assert!(again.elapsed() < Duration::from_secs(1), "there is no pause");

@@ -5,13 +5,13 @@ use crate::{
         admission::{AdmissionResponse, Request},
         crd::{
             self, TargetGroupBindingSpec,
-            target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
+            target_group_binding::{IpAddressType, TargetType},
         },
     },
     desired::BuildConfig,
     model::{ObjectName, StackId, Value},
     snapshot::{Snapshot, TargetGroupBinding},
-    targets::{role::Role, shared::is_shared},
+    targets::{endpoints::is_quic, role::Role, shared::is_shared},
 };
 
 pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig) -> AdmissionResponse {
@@ -60,8 +60,7 @@ fn mistakes(binding: &TargetGroupBinding) -> Vec<String> {
     if let Err(error) = Role::of(spec) {
         wrong.push(format!("spec.{}: {error}; {}", error.field(), error.fix()));
     }
-    let quic = matches!(spec.target_group_protocol, Some(TargetGroupProtocol::Quic | TargetGroupProtocol::TcpQuic));
-    if instance && quic {
+    if instance && is_quic(spec) {
         wrong.push("spec.targetGroupProtocol: QUIC needs the target type ip".to_owned());
     }
     if let Some(vpc) = given(spec.vpc_id.as_ref()).filter(|vpc| !is_vpc(vpc)) {

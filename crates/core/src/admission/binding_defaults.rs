@@ -7,7 +7,7 @@ use super::shortened;
 use crate::{
     api::{
         admission::{AdmissionResponse, Request},
-        crd::{self, target_group_binding::TargetGroupProtocol},
+        crd,
     },
     targets::{TargetGroupFacts, TargetGroupKey, binding_owners::key_of, role::Role},
 };
@@ -75,14 +75,10 @@ pub fn answer(request: &Request, lookup: &Lookup, found: Option<&TargetGroupFact
         fill(missing(&spec.vpc_id), "vpcID", json!(vpc.as_str()));
     }
     // A protocol that bindings do not have stays unnamed.
-    if let Some(protocol) = facts.protocol.as_ref().filter(|word| is_known(word)) {
+    if let Some(protocol) = facts.known_protocol() {
         fill(spec.target_group_protocol.is_none(), "targetGroupProtocol", json!(protocol));
     }
     AdmissionResponse { patch, ..AdmissionResponse::default() }
-}
-
-fn is_known(protocol: &str) -> bool {
-    serde_json::from_value::<TargetGroupProtocol>(json!(protocol)).is_ok()
 }
 
 /// Returns the response to a request whose target group could not be read: the controller completes the binding later.

@@ -189,6 +189,10 @@ pub struct ExistingLoadBalancer {
     pub scheme: Scheme,
     /// True if it has security groups. A Network Load Balancer created without any can never be given one.
     pub has_security_groups: bool,
+    /// True if it has IPv6 addresses.
+    pub has_ipv6: bool,
+    /// True if it is known to have a listener of QUIC. AWS allows none beside IPv6 addresses.
+    pub has_quic: bool,
     /// The pool of customer-owned addresses that it was created with.
     pub customer_owned_pool: Option<String>,
     /// Its subnets: kept as long as the scheme stays, also when other subnets carry the tags now.

@@ -266,6 +266,12 @@ impl ObservedLoadBalancer {
         self.listeners.iter().flat_map(BTreeMap::values)
     }
 
+    /// Returns true if a known listener is of QUIC.
+    #[must_use]
+    pub fn has_quic(&self) -> bool {
+        self.known_listeners().any(|listener| listener.protocol.is_some_and(ListenerProtocol::is_quic))
+    }
+
     /// Returns true if the load balancer serves traffic.
     #[must_use]
     pub fn is_active(&self) -> bool {

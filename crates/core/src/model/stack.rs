@@ -77,6 +77,10 @@ pub struct Stack {
     /// deletion protection in AWS be disabled.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unprotect_frontend: bool,
+    /// True if AWS does not allow all that is requested before the load balancer is as the stack has it: what is built then is another
+    /// stack. Left out of serialised plans.
+    #[serde(skip)]
+    pub interim: bool,
     /// The members that request what the group shares. Left out of serialised plans.
     #[serde(skip)]
     pub requesters: Requesters,
@@ -184,6 +188,7 @@ impl Stack {
             external_tags: BTreeSet::new(),
             unprotect: false,
             unprotect_frontend: false,
+            interim: false,
             requesters: Requesters::default(),
         }
     }

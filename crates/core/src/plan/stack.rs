@@ -185,7 +185,6 @@ impl<'a> Planner<'a> {
             // The target of a redirect is created before it.
             let led_to: BTreeSet<u16> = stack.listeners.values().flat_map(order::redirects).collect();
             new.sort_by_key(|listener| (!order::redirects(listener).is_empty(), !led_to.contains(&listener.port)));
-            let barred: BTreeSet<u16> = new.iter().filter(|new| self.is_barred(new)).map(|new| new.port).collect();
             let mut without_room = Vec::new();
             for listener in new {
                 match !self.is_excluded(listener) && self.make_room_for_listener(&wanted.cause, false) {
@@ -229,7 +228,10 @@ impl<'a> Planner<'a> {
             let changed = changed.into_iter().filter_map(|wanted| Some((wanted, existing(wanted)?))).collect();
             let changes = order::of_changes(changed).into_iter();
             let (allowed, excluded): (Vec<_>, Vec<_>) = changes.partition(|(wanted, _)| !self.is_excluded(wanted));
-            for (listener, existing) in allowed.into_iter().chain(excluded) {
+            for (listener, existing) in allowed {
+                self.listener(listener, existing);
+            }
+            for (listener, existing) in excluded {
                 if !self.awaits_quic(listener, existing) {
                     self.make_way(listener, &wanted.cause);
                 }
@@ -240,7 +242,10 @@ impl<'a> Planner<'a> {
                     self.frozen_listener(existing, &wanted.cause);
                 }
             }
-            for listener in without_room.into_iter().filter(|listener| !barred.contains(&listener.port)) {
+            for listener in without_room {
+                if self.is_barred(listener) {
+                    continue;
+                }
                 self.make_way(listener, &wanted.cause);
                 self.make_room_for_listener(&wanted.cause, true);
                 self.new_listener(listener, balancer);

@@ -10,10 +10,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::{
     api::{
-        crd::target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
+        crd::target_group_binding::{IpAddressType, TargetGroupBindingSpec, TargetGroupProtocol, TargetType},
         selector::{UnknownOperator, selects},
     },
-    model::{ObjectName, PortReference, QuicServerId, Target},
+    model::{ObjectName, PortReference, QuicServerId, Target, TargetHealth},
     quic::server_id,
     snapshot::{
         AddressFamily, EndpointAddress, EndpointSlice, Node, Pod, PodReference, Readiness, Service, ServicePort,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-use super::plan::TargetState;
+use super::plan::{TargetState, is_draining};
 
 /// Labels of nodes that take no traffic of load balancers, whatever their value.
 const EXCLUDING_LABELS: [&str; 3] = [
@@ -121,14 +121,14 @@ impl SilentNodes {
 pub enum Resolution {
     /// The targets to register, and no others.
     Targets {
-        /// The targets, with the object behind each.
+        /// The targets, with the object behind each. Of those with one QUIC server id, [`rivals`] are left out.
         targets: BTreeMap<Target, TargetOwner>,
         /// The endpoints that were skipped although no setting requests that; without the pods that are only not ready.
         skipped: Vec<Skipped>,
         /// The pods that are none because they have no QUIC server id, which the target group needs.
         without_server_id: BTreeSet<ObjectName>,
-        /// The pods that are none because a pod among the targets has their QUIC server id, with that pod.
-        with_taken_server_id: BTreeMap<ObjectName, ObjectName>,
+        /// The pods that have the QUIC server id of another pod before them, with that pod: one pod of each id is a target.
+        with_shared_server_id: BTreeMap<ObjectName, ObjectName>,
     },
     /// The Service, or its port, does not exist: nothing is registered.
     BackendMissing {
@@ -211,14 +211,15 @@ pub fn resolve(
     };
     match binding.spec.target_type {
         Some(TargetType::Ip) => Ok(pods(snapshot, binding, (service, port), silent)),
-        Some(TargetType::Instance) | None if is_quic(binding) => Err(UnresolvableBinding::QuicToNodes),
+        Some(TargetType::Instance) | None if is_quic(&binding.spec) => Err(UnresolvableBinding::QuicToNodes),
         Some(TargetType::Instance) | None => nodes(snapshot, binding, (service, port), silent),
     }
 }
 
 /// Returns true if AWS takes the targets of a binding only with a QUIC server id.
-fn is_quic(binding: &TargetGroupBinding) -> bool {
-    matches!(binding.spec.target_group_protocol, Some(TargetGroupProtocol::Quic | TargetGroupProtocol::TcpQuic))
+#[must_use]
+pub fn is_quic(spec: &TargetGroupBindingSpec) -> bool {
+    spec.target_group_protocol.is_some_and(TargetGroupProtocol::is_quic)
 }
 
 /// Returns the port that a reference means. TCP and UDP may share a number, and have different node ports.
@@ -274,7 +275,7 @@ pub fn ready_pods<'a>(
         slice.family == family && slice.ports.iter().any(|p| port.name.is_empty() || p.name == port.name)
     };
     // The ports of a pod's server ids are not looked at: with any of them it can be a target.
-    let can_serve = |pod: &Pod| !is_quic(binding) || server_id(pod, &snapshot.server_id_variable, 0).is_some();
+    let can_serve = |pod: &Pod| !is_quic(&binding.spec) || server_id(pod, &snapshot.server_id_variable, 0).is_some();
     let may_serve = |pod: Option<&Pod>| pod.is_none_or(|pod| !ends(Some(service), pod) && can_serve(pod));
     let is_ready =
         |e: &&EndpointAddress| e.ready.unwrap_or(true) && may_serve(pod_of(snapshot, &service.name.namespace, e));
@@ -391,7 +392,7 @@ fn pods(
                 Readiness::NotReady => continue,
             };
             for number in numbers() {
-                let id = is_quic(binding).then(|| server_id(pod, &snapshot.server_id_variable, number));
+                let id = is_quic(&binding.spec).then(|| server_id(pod, &snapshot.server_id_variable, number));
                 if id == Some(None) {
                     without_server_id.insert(pod.name.clone());
                     continue;
@@ -402,26 +403,51 @@ fn pods(
             }
         }
     }
-    let mut targets = silent.targets(targets, perhaps);
-    let with_taken_server_id = remove_duplicates(&mut targets);
-    Resolution::Targets { targets, skipped, without_server_id, with_taken_server_id }
+    let targets = silent.targets(targets, perhaps);
+    let with_shared_server_id = with_shared_server_id(&targets);
+    Resolution::Targets { targets, skipped, without_server_id, with_shared_server_id }
 }
 
-/// Removes the targets that have the QUIC server id of another one before them. AWS takes each id only once, and might keep out
-/// others of the same call. Returns their pods, each with the pod that has its id.
-fn remove_duplicates(targets: &mut BTreeMap<Target, TargetOwner>) -> BTreeMap<ObjectName, ObjectName> {
-    let mut holders: BTreeMap<QuicServerId, ObjectName> = BTreeMap::new();
-    let mut removed = BTreeMap::new();
-    targets.retain(|_, owner| {
-        let TargetOwner::Pod { name, quic_server_id: Some(id), .. } = owner else { return true };
-        let Some(holder) = holders.get(id) else {
-            holders.insert(*id, name.clone());
-            return true;
-        };
-        removed.insert(name.clone(), holder.clone());
-        false
-    });
-    removed
+/// Returns the pods that have the QUIC server id of another pod whose address is before theirs, with that pod.
+fn with_shared_server_id(targets: &BTreeMap<Target, TargetOwner>) -> BTreeMap<ObjectName, ObjectName> {
+    let mut first: BTreeMap<QuicServerId, &ObjectName> = BTreeMap::new();
+    let mut shared = BTreeMap::new();
+    for owner in targets.values() {
+        let TargetOwner::Pod { name, quic_server_id: Some(id), .. } = owner else { continue };
+        let other = *first.entry(*id).or_insert(name);
+        if other != name {
+            shared.insert(name.clone(), other.clone());
+        }
+    }
+    shared
+}
+
+/// Returns the desired targets that are left out because another one has their QUIC server id: AWS takes each id only once, and
+/// might keep out others of the same call. The one that is registered with the id keeps it; where none is, the first gets it.
+#[must_use]
+pub fn rivals(targets: &BTreeMap<Target, TargetOwner>, present: &BTreeMap<Target, TargetHealth>) -> BTreeSet<Target> {
+    let registered = present.iter().filter(|(_, health)| !is_draining(health));
+    let ids: BTreeMap<Target, Option<QuicServerId>> =
+        registered.map(|(written, health)| (target(&written.id, written.port), health.quic_server_id)).collect();
+    let rank = |target: &Target, id| match ids.get(target) {
+        Some(Some(has)) if *has == id => 0,
+        // AWS does not say with which one.
+        Some(None) => 1,
+        Some(Some(_)) | None => 2,
+    };
+    let mut holders: BTreeMap<QuicServerId, (u8, &Target)> = BTreeMap::new();
+    let mut rivals = BTreeSet::new();
+    for (target, owner) in targets {
+        let Some(id) = owner.quic_server_id() else { continue };
+        let own = (rank(target, id), target);
+        let holder = holders.entry(id).or_insert(own);
+        if *holder != own {
+            let (kept, (_, left_out)) = if own < *holder { (own, *holder) } else { (*holder, own) };
+            *holder = kept;
+            rivals.insert(left_out.clone());
+        }
+    }
+    rivals
 }
 
 fn nodes(
@@ -463,8 +489,8 @@ fn nodes(
         }
     }
     let targets = silent.targets(targets, perhaps);
-    let (without_server_id, with_taken_server_id) = Default::default();
-    Ok(Resolution::Targets { targets, skipped, without_server_id, with_taken_server_id })
+    let (without_server_id, with_shared_server_id) = Default::default();
+    Ok(Resolution::Targets { targets, skipped, without_server_id, with_shared_server_id })
 }
 
 /// Returns true if a node may be a target.

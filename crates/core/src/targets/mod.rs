@@ -13,7 +13,7 @@ pub mod status;
 pub use binding_owners::{group_of, holder};
 
 use crate::{
-    api::crd::target_group_binding::{IpAddressType, TargetType},
+    api::crd::target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
     model::{TargetGroupArn, VpcId},
 };
 
@@ -50,5 +50,11 @@ impl TargetGroupFacts {
             "ip" => Some(TargetType::Ip),
             _ => None,
         }
+    }
+
+    /// The protocol, where it is one that bindings have.
+    #[must_use]
+    pub fn known_protocol(&self) -> Option<TargetGroupProtocol> {
+        self.protocol.as_deref().and_then(TargetGroupProtocol::from_word)
     }
 }

@@ -99,6 +99,23 @@ pub fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
     targets.chunks(MAX_PER_CALL).map(<[Target]>::to_vec).collect()
 }
 
+/// Returns the targets to register that cannot be yet, because a replaced one with their address or their QUIC server id was not
+/// deregistered.
+#[must_use]
+pub fn blocked(
+    plan: &TargetPlan,
+    server_id: impl Fn(&Target) -> Option<QuicServerId>,
+    present: &BTreeMap<Target, TargetHealth>,
+    deregistered: &[Target],
+) -> BTreeSet<Target> {
+    let left: Vec<&Target> = plan.replaced.iter().filter(|written| !deregistered.contains(written)).collect();
+    let addresses: BTreeSet<Target> = left.iter().map(|written| target(&written.id, written.port)).collect();
+    let ids: BTreeSet<QuicServerId> = left.iter().filter_map(|written| present.get(*written)?.quic_server_id).collect();
+    let is_blocked =
+        |target: &&Target| addresses.contains(*target) || server_id(target).is_some_and(|id| ids.contains(&id));
+    plan.register.iter().flatten().filter(is_blocked).cloned().collect()
+}
+
 /// Compares the desired targets of a group with its observed ones. `server_id` returns the QUIC server id that a target is to have;
 /// `most` is the limit on targets in one group, where there is one.
 #[must_use]
@@ -251,6 +268,36 @@ mod tests {
             let written = |is_one: bool| if is_one { present.keys().cloned().collect() } else { vec![] };
             assert_eq!((plan.replaced, plan.surplus), (written(replaced), written(surplus)), "{case}");
             assert_eq!(plan.register.concat().len() + plan.left_out.len(), 1, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_an_old_target_blocks_waits_for_its_deregistration() {
+        // "a" is registered at the address of a new one, "c" with its id; "d" is new.
+        let mut present = present(&[("FD00:0::A", "healthy"), ("c", "healthy")]);
+        for (number, health) in (1..).zip(present.values_mut()) {
+            health.quic_server_id = Some(QuicServerId::new(number));
+        }
+        let old = |id: &str| Target { id: id.to_owned(), port: 80 };
+        let plan = TargetPlan {
+            replaced: vec![old("FD00:0::A"), old("c")],
+            register: vec![targets(&["fd00::a", "b"]), targets(&["d"])],
+            ..TargetPlan::default()
+        };
+        let server_id = |target: &Target| match target.id.as_str() {
+            "fd00::a" => Some(QuicServerId::new(3)),
+            "b" => Some(QuicServerId::new(2)),
+            _ => None,
+        };
+        for (case, deregistered, expected) in [
+            ("both are deregistered", vec!["FD00:0::A", "c"], vec![]),
+            ("the address is taken", vec!["c"], vec!["fd00::a"]),
+            ("the id is taken", vec!["FD00:0::A"], vec!["b"]),
+            ("both are taken", vec![], vec!["fd00::a", "b"]),
+        ] {
+            let deregistered: Vec<Target> = deregistered.into_iter().map(old).collect();
+            let expected: BTreeSet<Target> = targets(&expected).into_iter().collect();
+            assert_eq!(blocked(&plan, server_id, &present, &deregistered), expected, "{case}");
         }
     }
 

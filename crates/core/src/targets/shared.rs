@@ -105,7 +105,8 @@ pub fn confirm(
 #[must_use]
 pub fn during(plan: &TargetPlan, desired: &BTreeSet<Target>, kept: &BTreeSet<Target>) -> BTreeSet<Target> {
     let desired = desired.iter().filter(|target| !plan.left_out.contains(*target)).chain(kept).cloned();
-    desired.chain(plan.surplus.iter().map(|written| target(&written.id, written.port))).collect()
+    let departing = plan.surplus.iter().chain(&plan.replaced);
+    desired.chain(departing.map(|written| target(&written.id, written.port))).collect()
 }
 
 /// Returns the record after some of the targets were deregistered.
@@ -231,16 +232,16 @@ mod tests {
     #[test]
     fn the_record_has_every_target_that_may_be_registered_at_any_moment_of_a_change() {
         let plan = TargetPlan {
-            replaced: vec![],
+            replaced: vec![Target { id: "FD00:0::2".to_owned(), port: 80 }],
             register: vec![vec![target("new", 80)]],
             surplus: vec![Target { id: "FD00:0::1".to_owned(), port: 80 }, target("old", 80)],
             left_out: vec![target("too-many", 80)],
         };
         let during = during(&plan, &set(&["kept", "new", "too-many"]), &set(&["left"]));
-        assert_eq!(during, set(&["kept", "new", "fd00::1", "old", "left"]));
+        assert_eq!(during, set(&["kept", "new", "fd00::1", "fd00::2", "old", "left"]));
         // What could not be deregistered stays recorded.
         let after = after(during, &[Target { id: "FD00:0::1".to_owned(), port: 80 }]);
-        assert_eq!(after, set(&["kept", "new", "old", "left"]));
+        assert_eq!(after, set(&["kept", "new", "fd00::2", "old", "left"]));
     }
 
     #[test]

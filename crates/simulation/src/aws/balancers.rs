@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::{
     account::{ACCOUNT, Balancer, REGION, Session, SubnetAddresses, VPC, not_found},
     attributes,
-    listeners::is_udp,
+    listeners::{is_quic, is_udp},
     network::DEFAULT_GROUP,
     wire::{Answer, Refusal, element, members, optional, refusal, text, texts},
 };
@@ -351,6 +351,9 @@ impl Session<'_> {
         let mut listeners = balancer.listeners.values();
         if has_ipv6 && !source_nat && listeners.any(|listener| is_udp(&listener.protocol)) {
             return Err(impossible("UDP listeners of a dualstack load balancer require EnablePrefixForIpv6SourceNat"));
+        }
+        if has_ipv6 && balancer.listeners.values().any(|listener| is_quic(&listener.protocol)) {
+            return Err(impossible("QUIC and TCP_QUIC listeners are not supported on dualstack load balancers"));
         }
         let groups = balancer.target_groups().into_iter().filter_map(|arn| self.account.target_groups.get(arn));
         if !has_ipv6 && groups.into_iter().any(|group| group.ip_address_type == "ipv6") {

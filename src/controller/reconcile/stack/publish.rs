@@ -208,7 +208,7 @@ impl Controller {
         observed.states_are_read = change.observed.states_are_read;
         let next = plan::plan(stack, &observed);
         let waits = kept.iter().any(Wait::is_of_plan);
-        let complete = !waits && matches!(&next, Planned::Ready(next) if next.is_complete());
+        let complete = !waits && !stack.interim && matches!(&next, Planned::Ready(next) if next.is_complete());
         // What waits keeps nobody's resources without an owner.
         let is_done = matches!(&next, Planned::Ready(next) if next.steps().is_empty());
         if !membership.members.is_empty() && is_done && group.is_shared() {
@@ -269,7 +269,8 @@ impl Controller {
         }
         // A step may have waited for the result of this plan: a front-end security group is deleted after its load
         // balancer.
-        let more = !plan.steps().is_empty() && !matches!(&next, Planned::Ready(next) if next.steps().is_empty());
+        let has_next = stack.interim || !matches!(&next, Planned::Ready(next) if next.steps().is_empty());
+        let more = !plan.steps().is_empty() && has_next;
         Ok(if more { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done })
     }
 

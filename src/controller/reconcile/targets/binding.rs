@@ -10,14 +10,13 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 
 use albatross_aws::AwsError;
-use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
 use albatross_core::{
-    api::crd::target_group_binding::{TargetGroupProtocol, TargetType},
+    api::crd::target_group_binding::TargetType,
     model::{
         ObjectName, Registration, Target, TargetGroupArn, TargetHealth,
         tags::{self, BINDING_FINALIZER},
     },
-    quic, record,
+    record,
     snapshot::TargetGroupBinding,
 };
 
@@ -27,9 +26,9 @@ use super::{
     shared::{OwnTargets, digest},
 };
 use albatross_core::targets::{
-    binding_owners::{Bindings, Owner, key_of},
-    endpoints::{Resolution, TargetOwner, identities, port_reference, ready_pods, resolve, target, target_state},
-    plan::{TargetPlan, batches, is_draining, plan, safe_to_deregister},
+    binding_owners::{Bindings, Owner},
+    endpoints::{self, Resolution, TargetOwner, identities, port_reference, ready_pods, resolve, target, target_state},
+    plan::{TargetPlan, batches, blocked, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
     role::{InvalidRole, Role},
     status::{self, Report},
@@ -71,14 +70,12 @@ pub struct BindingOutcome {
     pub became_ready: Vec<Duration>,
     /// The number of pods that are no targets because they have no QUIC server id.
     pub without_server_id: usize,
-    /// The number of pods that are no targets because another one has their QUIC server id.
-    pub with_taken_server_id: usize,
+    /// The reasons of the notices about QUIC server ids that hold, also of those that were made before.
+    pub(crate) lacking: Vec<&'static str>,
 }
 
 /// The maximum number of pods that are read to prove that a Service has no endpoint.
 const MAX_PROOFS: usize = 10;
-/// The known groups that are kept beside two for each binding.
-const SPARE_GROUPS: usize = 64;
 /// The number of times that the target type of one object is written without a pause.
 const PROMPT_WRITES: u32 = 2;
 /// The pause after that; it doubles each time.
@@ -174,11 +171,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let mut memory = self.memory();
             let memory = memory.entry(name.clone()).or_default();
             memory.registered = registered;
-            if let Ok(outcome) = &result {
-                // Only now are the notices about them in an outcome.
-                memory.without_server_id = (outcome.without_server_id > 0).then(|| binding.uid.clone());
-                memory.with_taken_server_id = (outcome.with_taken_server_id > 0).then(|| binding.uid.clone());
-            }
             if is_over {
                 memory.look = None;
             }
@@ -195,6 +187,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         match result {
             Ok(mut outcome) => {
+                self.remember_notices(&binding, &outcome);
                 outcome.node_rules = self.node_rules_due();
                 outcome.changed |= !outcome.registered.is_empty() || !outcome.deregistered.is_empty();
                 Ok(outcome)
@@ -215,86 +208,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
-    /// Fills in the fields that a binding leaves out, from its target group.
-    async fn complete(&self, binding: &TargetGroupBinding) -> Result<(TargetGroupBinding, TargetGroupArn), Problem> {
-        if let Some(completed) = self.completed(binding)? {
-            return Ok(completed);
-        }
-        let key = key_of(&binding.spec).ok_or(Problem::NoTargetGroup)?;
-        let found = self.cloud.target_group(role_of(binding).as_ref(), &key).await?;
-        let name = match &key {
-            TargetGroupKey::Arn(arn) => arn.as_str(),
-            TargetGroupKey::Name(name) => name,
-        };
-        let facts = found.ok_or_else(|| Problem::TargetGroupMissing(name.to_owned()))?;
-        let completed = with_facts(binding.clone(), &facts);
-        if completed.is_ok() {
-            self.know(binding, key, facts);
-            if binding.spec.networking.is_some() {
-                self.node_rules_due.store(true, Ordering::Release);
-            }
-        }
-        completed
-    }
-
-    /// Keeps what AWS has said about the group that a binding names, and drops what no binding names any more when it is most of
-    /// what is kept: a spec can be changed without end.
-    fn know(&self, binding: &TargetGroupBinding, key: TargetGroupKey, facts: TargetGroupFacts) {
-        let snapshot = self.snapshot();
-        let mut groups = self.groups();
-        groups.insert((role_of(binding), key), facts);
-        let bindings = &snapshot.target_group_bindings;
-        if groups.len() > 2 * bindings.len() + SPARE_GROUPS {
-            let named = bindings.values().filter_map(|binding| Some((role_of(binding), key_of(&binding.spec)?)));
-            let named: BTreeSet<_> = named.collect();
-            groups.retain(|known, _| named.contains(known));
-        }
-    }
-
-    /// Returns the ARN of the group that a binding names, if AWS has said it since the start.
-    pub(super) fn known_arn(&self, binding: &TargetGroupBinding) -> Option<TargetGroupArn> {
-        let key = key_of(&binding.spec)?;
-        self.groups().get(&(role_of(binding), key)).map(|facts| facts.arn.clone())
-    }
-
-    /// Fills in the fields as [`Self::complete`] does, but makes no call: `None` if AWS has not been queried yet.
-    pub(crate) fn completed(
-        &self,
-        binding: &TargetGroupBinding,
-    ) -> Result<Option<(TargetGroupBinding, TargetGroupArn)>, Problem> {
-        let key = key_of(&binding.spec).ok_or(Problem::NoTargetGroup)?;
-        let spec = &binding.spec;
-        // A binding that a controller created, or that went through a webhook, has all fields.
-        let says_it_all = match spec.target_type {
-            Some(TargetType::Instance) => true,
-            Some(TargetType::Ip) => spec.ip_address_type.is_some(),
-            None => false,
-        };
-        if let (TargetGroupKey::Arn(arn), true) = (&key, says_it_all) {
-            return Ok(Some((binding.clone(), arn.clone())));
-        }
-        let known = self.groups().get(&(role_of(binding), key)).cloned();
-        known.map(|facts| with_facts(binding.clone(), &facts)).transpose()
-    }
-
-    /// Invalidates the cached targets of a binding's group and the record of its own targets, so that the next pass finds
-    /// what others have changed.
-    pub fn invalidate_binding(&self, name: &ObjectName) {
-        let Some(binding) = self.snapshot().target_group_bindings.get(name).cloned() else { return };
-        if let Ok(Some((_, arn))) = self.completed(&binding) {
-            self.cloud.invalidate_targets(role_of(&binding).as_ref(), &arn);
-        }
-        if let Some(memory) = self.memory().get_mut(name) {
-            (memory.recorded, memory.proven) = (None, None);
-        }
-    }
-
-    /// Invalidates the cached state of a target group that AWS does not find any more.
-    fn invalidate(&self, binding: &TargetGroupBinding, arn: &TargetGroupArn) {
-        self.cloud.invalidate_targets(role_of(binding).as_ref(), arn);
-        self.groups().retain(|_, facts| facts.arn != *arn);
-    }
-
     /// Returns the stack that a target group was created for, and the namespace of the binding that holds it.
     pub(crate) async fn owner(&self, arn: &TargetGroupArn) -> Result<Option<Owner>, AwsError> {
         let tags = self.cloud.tags(arn).await?.unwrap_or_default();
@@ -304,8 +217,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     /// Registers and deregisters the targets of a binding's target group, and updates the readiness gates of its pods.
     async fn sync_targets(&self, binding: &TargetGroupBinding) -> Result<BindingOutcome, Failure> {
-        let resolved = self.resolved(binding).await?;
-        let Resolved { binding, arn, resolution } = &resolved;
+        let mut resolved = self.resolved(binding).await?;
+        let Resolved { binding, arn, resolution } = &mut resolved;
         let digest = match resolution {
             Resolution::Targets { targets, .. } => Some(digest(binding, arn, identities(targets))),
             Resolution::BackendMissing { .. } => None,
@@ -313,21 +226,28 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let lacking = self.lacking_server_ids(binding, resolution);
         let checkpoint = self.checkpoint(binding);
         let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
-        let counts = digest.as_ref().is_some_and(|digest| self.counts(checkpoint.as_deref(), digest));
-        if held
-            && counts
+        let counting = digest.as_ref().filter(|digest| held && self.counts(checkpoint.as_deref(), digest));
+        let rivals = counting.and_then(|digest| self.known_rivals(binding, digest, resolution));
+        if let Some(rivals) = rivals
             && self.cloud.checkpoint_is_trusted(role_of(binding).as_ref(), arn).await.map_err(Problem::from)?
         {
             self.report(binding, &Report::reconciled(), Some(arn)).await?;
             let mut outcome = lacking;
             if let Resolution::Targets { targets, .. } = resolution {
-                outcome.targets = Some(targets.len());
+                outcome.targets = Some(targets.len() - endpoints::rivals(targets, &BTreeMap::new()).len());
+                targets.retain(|target, _| !rivals.contains(target));
                 self.prove(binding, targets.keys());
                 self.update_readiness_gates(binding, arn, targets, &mut outcome).await?;
             }
             return Ok(outcome);
         }
         let mut present = self.present_targets(binding, arn).await?;
+        if let (Resolution::Targets { targets, .. }, Some(digest)) = (&mut *resolution, &digest) {
+            let rivals = endpoints::rivals(targets, &present);
+            targets.retain(|target, _| !rivals.contains(target));
+            self.memory().entry(binding.name.clone()).or_default().rivals =
+                (!rivals.is_empty()).then(|| (digest.clone(), rivals));
+        }
         let mut own = self.own_targets(binding, arn).await?;
         if let Some(own) = &mut own {
             own.restrict(&desired(resolution), &mut present);
@@ -341,32 +261,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
         }
         self.change_targets(resolved, Registered { present, own }, digest, checkpoint, lacking).await
-    }
-
-    /// Returns the outcome of a pass that has done nothing yet: with the pods that are no targets because they have no QUIC server id
-    /// of their own, and the notices about them, once until all have one.
-    fn lacking_server_ids(&self, binding: &TargetGroupBinding, resolution: &Resolution) -> BindingOutcome {
-        let Resolution::Targets { without_server_id: without, with_taken_server_id: taken, .. } = resolution else {
-            return BindingOutcome::default();
-        };
-        let (of_without, of_taken) = {
-            let memory = self.memory();
-            let memory = memory.get(&binding.name);
-            let is_new = |notified: Option<&String>| notified != Some(&binding.uid);
-            (
-                is_new(memory.and_then(|memory| memory.without_server_id.as_ref())),
-                is_new(memory.and_then(|memory| memory.with_taken_server_id.as_ref())),
-            )
-        };
-        let of_without = without.first().filter(|_| of_without).map(|first| without_server_id(first, without.len()));
-        let of_taken = taken.first_key_value().filter(|_| of_taken);
-        let of_taken = of_taken.map(|(first, holder)| with_taken_server_id(first, holder, taken.len()));
-        BindingOutcome {
-            without_server_id: without.len(),
-            with_taken_server_id: taken.len(),
-            notices: of_without.into_iter().chain(of_taken).collect(),
-            ..BindingOutcome::default()
-        }
     }
 
     /// Makes the target group have the desired targets, and writes the status and the checkpoint.
@@ -558,21 +452,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let registered = owners.len() - missing.len() - plan.left_out.len();
         let mut departing = plan.replaced.len();
         let kept = self.deregister(bound, batches(plan.replaced.clone()), present, outcome).await?;
-        let desired = missing.len();
-        if kept.is_some() {
-            let is_kept = |missing: &Target| {
-                let id = owners.get(missing).and_then(TargetOwner::quic_server_id);
-                let has_id =
-                    |written: &Target| id.is_some() && present.get(written).is_some_and(|h| h.quic_server_id == id);
-                let is_in_the_way =
-                    |written: &&Target| target(&written.id, written.port) == *missing || has_id(written);
-                plan.replaced.iter().filter(is_in_the_way).any(|written| !outcome.deregistered.contains(written))
-            };
-            missing.retain(|target| !is_kept(target));
-        }
-        let not_replaced = desired - missing.len();
+        let server_id = |target: &Target| owners.get(target).and_then(TargetOwner::quic_server_id);
+        let blocked = blocked(&plan, server_id, present, &outcome.deregistered);
+        missing.retain(|target| !blocked.contains(target));
         let Registering { refused, mut failure, mut unregistered } = self.register(bound, missing, outcome).await?;
-        unregistered.pending += not_replaced;
+        unregistered.pending += blocked.len();
         failure = kept.or(failure);
         let full = failure.as_ref().and_then(AwsError::code).is_some_and(|code| code.starts_with("TooMany"));
         unregistered.none_registered = registered + outcome.registered.len() == 0 && !full;
@@ -720,7 +604,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 /// Returns the targets that a binding desires, and the report on a backend that does not exist.
 fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Target, TargetOwner>, Option<Report>) {
     match resolution {
-        Resolution::Targets { targets, skipped, without_server_id: _, with_taken_server_id: _ } => {
+        Resolution::Targets { targets, skipped, without_server_id: _, with_shared_server_id: _ } => {
             for skipped in skipped {
                 tracing::debug!(%binding, what = skipped.what, why = skipped.why, "no target");
             }
@@ -734,61 +618,12 @@ fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Ta
     }
 }
 
-/// Returns the notice about pods that are no targets because they have no QUIC server id.
-fn without_server_id(first: &ObjectName, count: usize) -> Notice {
-    let which = match count {
-        1 => format!("Pod {first} has none, so it is not registered"),
-        _ => format!("{count} pods have none, for example Pod {first}, so they are not registered"),
-    };
-    let message = format!(
-        "AWS takes the targets of this target group only with a QUIC server id each: {which}; label the namespace `{}={}`, name the containers in the pods' annotation `{}`, and create the pods again",
-        quic::LABEL,
-        quic::ENABLED,
-        quic::CONTAINERS
-    );
-    Notice { reason: "QuicServerIdMissing", message }
-}
-
-/// Returns the notice about pods that are no targets because another one has their QUIC server id.
-fn with_taken_server_id(first: &ObjectName, holder: &ObjectName, count: usize) -> Notice {
-    let which = match count {
-        1 => format!("Pod {first} has that of Pod {holder}, so it is not registered"),
-        _ => format!(
-            "{count} pods have that of another, for example Pod {first} that of Pod {holder}, so they are not registered"
-        ),
-    };
-    let message = format!(
-        "AWS takes each QUIC server id for one target only: {which}; remove the variable of the server id from the pods' template, where each pod gets its own when it is created, and create the pods again"
-    );
-    Notice { reason: "QuicServerIdDuplicate", message }
-}
-
 /// Returns the desired targets.
 fn desired(resolution: &Resolution) -> BTreeSet<Target> {
     match resolution {
         Resolution::Targets { targets, .. } => targets.keys().cloned().collect(),
         Resolution::BackendMissing { .. } => BTreeSet::new(),
     }
-}
-
-/// Fills in the fields that a binding leaves out.
-fn with_facts(
-    mut binding: TargetGroupBinding,
-    facts: &TargetGroupFacts,
-) -> Result<(TargetGroupBinding, TargetGroupArn), Problem> {
-    let Some(target_type) = facts.bindable_type() else {
-        return Err(Problem::TargetType { arn: facts.arn.clone(), target_type: facts.target_type.clone() });
-    };
-    binding.spec.target_type.get_or_insert(target_type);
-    binding.spec.ip_address_type.get_or_insert(facts.ip_address_type);
-    // Targets depend on no other protocol that a binding leaves out.
-    let quic = match facts.protocol.as_deref() {
-        Some("QUIC") => Some(TargetGroupProtocol::Quic),
-        Some("TCP_QUIC") => Some(TargetGroupProtocol::TcpQuic),
-        _ => None,
-    };
-    binding.spec.target_group_protocol = binding.spec.target_group_protocol.or(quic);
-    Ok((binding, facts.arn.clone()))
 }
 
 /// Returns targets in the form in which AWS deregisters them: with the zone and the server id that they were registered with.
@@ -816,6 +651,8 @@ impl<P: Into<Problem>> From<P> for Failure {
     }
 }
 
+mod completion;
 mod release;
+mod server_ids;
 #[cfg(test)]
 mod tests;

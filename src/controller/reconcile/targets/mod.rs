@@ -31,7 +31,7 @@ pub use cluster::{Cluster, ClusterError, LiveCluster};
 pub use error::{Problem, Stage, Subject, TargetsError};
 
 use crate::controller::runtime::write_permit::WriteClient;
-use albatross_aws::{AwsWriter, Inventory, WritePermit};
+use albatross_aws::{AwsWriter, DeniedBy, Inventory, WritePermit};
 use albatross_core::targets::{TargetGroupFacts, TargetGroupKey, endpoints::SilentNodes, role::Role};
 use albatross_core::{
     api::crd::TargetGroupBindingStatus,
@@ -103,16 +103,16 @@ struct Memory {
     look: Option<Look>,
     /// The time since when each pod waits, also while it is no target in between, with its UID.
     waits: BTreeMap<ObjectName, (String, tokio::time::Instant)>,
-    /// The UID, while pods that have no QUIC server id are known to their author.
-    without_server_id: Option<String>,
-    /// The UID, while pods that have the QUIC server id of another one are known to their author.
-    with_taken_server_id: Option<String>,
+    /// The UID, by the reason of each notice about QUIC server ids that was made and still holds.
+    notified: BTreeMap<&'static str, String>,
+    /// The digest of the desired targets, and those of them that are left out because another one has their QUIC server id.
+    rivals: Option<(String, BTreeSet<Target>)>,
     /// The written conditions of pods that the watch does not show yet, by the pod's UID and the condition.
     conditions: BTreeMap<(String, String), GateState>,
     /// The writes of the target type.
     typed: binding::TargetTypeWrites,
-    /// The first time that the role of the deleted binding could not be used, by the time for which it waits for it.
-    barred: BTreeMap<std::time::Duration, tokio::time::Instant>,
+    /// The first time that the role of the deleted binding could not be used, by who denied it.
+    barred: BTreeMap<DeniedBy, tokio::time::Instant>,
     /// The targets that AWS refused.
     refusals: registering::Refusals,
     /// True if a deregistration was sent, and not all that had to be deregistered is known to be.

@@ -214,6 +214,20 @@ pub enum TargetGroupProtocol {
     TcpQuic,
 }
 
+impl TargetGroupProtocol {
+    /// Returns the protocol with a word of AWS's API; `None` if bindings do not have it.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        serde_json::from_value(word.into()).ok()
+    }
+
+    /// Returns true if AWS takes only targets with a QUIC server id.
+    #[must_use]
+    pub fn is_quic(self) -> bool {
+        matches!(self, Self::Quic | Self::TcpQuic)
+    }
+}
+
 /// The address type of a target group.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

@@ -63,6 +63,8 @@ mod tests {
             kind: LoadBalancerKind::Network,
             scheme,
             has_security_groups: true,
+            has_ipv6: false,
+            has_quic: false,
             customer_owned_pool: None,
             subnets: [SubnetId::new(subnet)].into(),
         }

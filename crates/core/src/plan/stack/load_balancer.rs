@@ -122,13 +122,14 @@ impl<'a> Planner<'a> {
             let ipv6_source_nat = of_network.then_some(source_nat);
             step(StepAction::SetSubnets { arn, subnets, ip_address_type, ipv6_source_nat })
         };
-        // IPv6 is enabled before IPv6 targets are added, and disabled after they are removed.
-        let is_last = (had_source_nat && !source_nat) || other_type.is_some_and(|kind| !kind.has_ipv6());
+        // IPv6 is enabled before IPv6 targets are added, but when a listener of QUIC is gone, and disabled after they are removed.
+        let is_last =
+            (had_source_nat && !source_nat) || other_type.is_some_and(|kind| !kind.has_ipv6() || existing.has_quic());
         let retains = self.retains_ipv6(wanted, existing);
         // New listeners of UDP come before that.
         let to_udp = other_type == Some(IpAddressType::Ipv4)
             && !had_source_nat
-            && self.stack.listeners.values().any(|listener| is_udp(listener.protocol));
+            && self.stack.listeners.values().any(|listener| listener.protocol.has_udp());
         if let (true, Value::Known(subnets)) = (to_udp, &wanted.subnets) {
             self.plan.steps.push(set_subnets(subnets, None, true));
         }
@@ -145,6 +146,7 @@ impl<'a> Planner<'a> {
             let other_prefix = subnets.iter().any(|mapping| !existing.network.has_prefix_of(mapping));
             // The listeners of UDP go after that.
             let meanwhile = other_type.is_some_and(IpAddressType::has_ipv6)
+                && !is_last
                 && !source_nat
                 && existing.known_listeners().any(takes_udp);
             if with_type || source_nat != had_source_nat || other_prefix || meanwhile || to_udp {
@@ -162,19 +164,27 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Returns true if a listener that stays for a while needs what a load balancer of IPv4, or one without source NAT, does
-    /// not have.
+    /// Returns true if a listener that stays as it is for now does not allow the wanted addresses: one that leads to IPv6 targets, one
+    /// of UDP without source NAT, or one of QUIC beside IPv6.
     fn retains_ipv6(&self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) -> bool {
         let leads_to_ipv6 = |listener: &ObservedListener| {
             let groups = self.observed.target_groups.iter();
             let mut six = groups.filter(|group| group.ip_address_type == IpAddressType::Ipv6);
             six.any(|group| listener.target_groups().any(|arn| *arn == group.arn))
         };
-        let mut retained = existing.known_listeners().filter(|listener| self.retained_ports.contains(&listener.port));
+        let mut staying = existing.known_listeners().filter(|listener| self.stays(listener));
         match wanted.ip_address_type.has_ipv6() {
-            true => retained.any(takes_udp),
-            false => retained.any(leads_to_ipv6),
+            true => staying.any(takes_udp),
+            false => staying.any(leads_to_ipv6),
         }
+    }
+
+    /// Returns true if a listener, or something on it, stays as it is in this plan.
+    fn stays(&self, listener: &ObservedListener) -> bool {
+        let port = listener.port;
+        let is_held = self.pending.holds_default(port) || self.pending.held(port).is_some();
+        let is_barred = || self.stack.listeners.get(&port).is_some_and(|wanted| self.is_barred(wanted));
+        self.retained_ports.contains(&port) || is_held || is_barred()
     }
 
     /// Returns the existing load balancer if its security groups are about to change.
@@ -202,13 +212,6 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn is_udp(protocol: ListenerProtocol) -> bool {
-    matches!(
-        protocol,
-        ListenerProtocol::Udp | ListenerProtocol::TcpUdp | ListenerProtocol::Quic | ListenerProtocol::TcpQuic
-    )
-}
-
 fn takes_udp(listener: &ObservedListener) -> bool {
-    listener.protocol.is_some_and(is_udp)
+    listener.protocol.is_some_and(ListenerProtocol::has_udp)
 }

@@ -88,6 +88,8 @@ fn built_as(
             kind: balancer.kind,
             scheme: balancer.scheme,
             has_security_groups: true,
+            has_ipv6: false,
+            has_quic: false,
             customer_owned_pool: None,
             subnets: balancer.subnets.clone(),
         });

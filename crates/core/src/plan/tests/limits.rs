@@ -80,11 +80,12 @@ pub(super) fn assigned_prefixes(ipv6_source_nat: bool, subnets: &[SubnetMapping]
 pub(super) fn fits_addresses(balancer: &ObservedLoadBalancer, target_groups: &[ObservedTargetGroup]) -> Outcome {
     let (six, source_nat) = (balancer.ip_address_type.has_ipv6(), balancer.network.ipv6_source_nat);
     refuse(source_nat && !six, || "InvalidConfigurationRequest: source NAT is for dualstack".to_owned())?;
-    let udp = [ListenerProtocol::Udp, ListenerProtocol::TcpUdp, ListenerProtocol::Quic, ListenerProtocol::TcpQuic];
-    let is_udp = |listener: &ObservedListener| listener.protocol.is_some_and(|protocol| udp.contains(&protocol));
-    let untranslated = balancer.known_listeners().any(is_udp);
-    refuse(untranslated && six && !source_nat, || {
+    let has_udp = |listener: &ObservedListener| listener.protocol.is_some_and(ListenerProtocol::has_udp);
+    refuse(six && !source_nat && balancer.known_listeners().any(has_udp), || {
         "InvalidConfigurationRequest: UDP on dualstack needs source NAT".to_owned()
+    })?;
+    refuse(balancer.has_quic() && (six || !balancer.security_groups.is_empty()), || {
+        "InvalidConfigurationRequest: QUIC with IPv6 or security groups".to_owned()
     })?;
     let used: BTreeSet<&TargetGroupArn> = balancer.target_groups().collect();
     let mut groups = target_groups.iter().filter(|group| used.contains(&group.arn));

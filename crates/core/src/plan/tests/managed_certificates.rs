@@ -58,6 +58,8 @@ fn built_with(manifest: &str, aws: &Aws, change: impl FnOnce(&mut BuildSetting))
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: true,
+        has_ipv6: false,
+        has_quic: false,
         subnets: balancer.subnets.clone(),
         customer_owned_pool: None,
     });
@@ -249,6 +251,8 @@ fn a_member_keeps_its_rules_on_a_port_of_others_and_a_new_one_gets_none_there() 
                 kind: observed.load_balancers[0].kind,
                 scheme: observed.load_balancers[0].scheme,
                 has_security_groups: true,
+                has_ipv6: false,
+                has_quic: false,
                 subnets: observed.load_balancers[0].subnets.clone(),
                 customer_owned_pool: None,
             }),

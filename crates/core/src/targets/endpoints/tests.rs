@@ -64,8 +64,8 @@ fn found(targets: &[(&str, u16, TargetOwner)]) -> Resolution {
 
 /// Returns targets that have all the server ids that they need.
 fn resolution(targets: BTreeMap<Target, TargetOwner>, skipped: Vec<Skipped>) -> Resolution {
-    let (without_server_id, with_taken_server_id) = Default::default();
-    Resolution::Targets { targets, skipped, without_server_id, with_taken_server_id }
+    let (without_server_id, with_shared_server_id) = Default::default();
+    Resolution::Targets { targets, skipped, without_server_id, with_shared_server_id }
 }
 
 fn of_pod(name: &str) -> TargetOwner {
@@ -427,7 +427,7 @@ fn targets_of_quic_have_server_ids() {
             targets,
             skipped: vec![],
             without_server_id: names(&without),
-            with_taken_server_id: BTreeMap::new(),
+            with_shared_server_id: BTreeMap::new(),
         };
         assert_eq!(resolve(&all, &bound, SilentNodes::InNeed), Ok(expected), "{protocol:?}");
         // The absence of the others is explained, and needs no proof.
@@ -451,7 +451,7 @@ fn targets_of_quic_have_server_ids() {
 }
 
 #[test]
-fn of_pods_with_one_server_id_the_first_address_is_a_target() {
+fn pods_with_one_server_id_are_found() {
     use crate::api::crd::target_group_binding::TargetGroupProtocol as Protocol;
     let mut all = snapshot(service("ClusterIP", vec![ServicePort { protocol: "UDP".into(), ..port("h3", 443, None) }]));
     for (name, id) in [("a", 2), ("b", 1), ("c", 1), ("d", 1), ("e", 3)] {
@@ -462,18 +462,61 @@ fn of_pods_with_one_server_id_the_first_address_is_a_target() {
     for (name, of) in [("cart-1", ["d", "c"].as_slice()), ("cart-2", &["e", "b", "a"])] {
         all.apply(slice(name, AddressFamily::Ipv6, &[("h3", 443)], endpoints(of)));
     }
+    // A pod is at two ports while another slice takes the place of one.
+    all.apply(slice("cart-3", AddressFamily::Ipv6, &[("h3", 444)], endpoints(&["e"])));
     let mut bound = binding(IntOrString::Int(443), TargetType::Ip);
     bound.spec.ip_address_type = Some(IpAddressType::Ipv6);
-    for (protocol, expected, taken) in [
-        (Protocol::Quic, vec!["fd00::a", "fd00::b", "fd00::e"], vec![("c", "b"), ("d", "b")]),
-        (Protocol::Udp, vec!["fd00::a", "fd00::b", "fd00::c", "fd00::d", "fd00::e"], vec![]),
+    for (protocol, shared, left_out) in [
+        (Protocol::Quic, vec![("c", "b"), ("d", "b")], vec![("fd00::c", 443), ("fd00::d", 443), ("fd00::e", 444)]),
+        (Protocol::Udp, vec![], vec![]),
     ] {
         bound.spec.target_group_protocol = Some(protocol);
         let resolved = resolve(&all, &bound, SilentNodes::InNeed).unwrap();
-        let Resolution::Targets { targets, with_taken_server_id, .. } = resolved else { panic!("{resolved:?}") };
-        assert_eq!(targets.keys().map(|target| target.id.as_str()).collect::<Vec<_>>(), expected);
-        let names = |(pod, holder)| (ObjectName::new("shop", pod), ObjectName::new("shop", holder));
-        assert_eq!(with_taken_server_id, taken.into_iter().map(names).collect());
+        let Resolution::Targets { targets, with_shared_server_id, .. } = resolved else { panic!("{resolved:?}") };
+        assert!(["a", "b", "c", "d", "e"].iter().all(|n| targets.contains_key(&target(&format!("fd00::{n}"), 443))));
+        let names = |(pod, other)| (ObjectName::new("shop", pod), ObjectName::new("shop", other));
+        assert_eq!(with_shared_server_id, shared.into_iter().map(names).collect());
+        let left_out: BTreeSet<Target> = left_out.into_iter().map(|(id, port)| target(id, port)).collect();
+        assert_eq!(rivals(&targets, &BTreeMap::new()), left_out);
+    }
+}
+
+#[test]
+fn a_target_that_is_registered_with_a_server_id_keeps_it() {
+    use crate::model::HealthState;
+    let owner = |name: &str, id| TargetOwner::Pod {
+        name: ObjectName::new("shop", name),
+        uid: name.to_owned(),
+        quic_server_id: Some(QuicServerId::new(id)),
+    };
+    let targets: BTreeMap<Target, TargetOwner> = [("a", 1), ("b", 1), ("c", 1), ("d", 2)]
+        .map(|(n, id)| (target(&format!("fd00::{n}"), 443), owner(n, id)))
+        .into();
+    let (healthy, draining) = (HealthState::Healthy, HealthState::Draining);
+    for (case, present, left_out) in [
+        ("none is registered: the first address", vec![], vec!["b", "c"]),
+        ("one is, as AWS spells it", vec![("FD00:0::B", &healthy, Some(1))], vec!["a", "c"]),
+        ("the last is", vec![("fd00::c", &healthy, Some(1))], vec!["a", "b"]),
+        ("one drains", vec![("fd00::c", &draining, Some(1))], vec!["b", "c"]),
+        ("a predecessor of one is", vec![("fd00::b", &healthy, Some(9))], vec!["b", "c"]),
+        ("one is, with an id that AWS does not tell", vec![("fd00::b", &healthy, None)], vec!["a", "c"]),
+        (
+            "another one is with the id",
+            vec![("fd00::b", &healthy, None), ("fd00::c", &healthy, Some(1))],
+            vec!["a", "b"],
+        ),
+    ] {
+        let registered = |(id, state, quic_server_id): (&str, &HealthState, Option<u64>)| {
+            let health = TargetHealth {
+                state: state.clone(),
+                quic_server_id: quic_server_id.map(QuicServerId::new),
+                ..TargetHealth::registering()
+            };
+            (Target { id: id.to_owned(), port: 443 }, health)
+        };
+        let present = present.into_iter().map(registered).collect();
+        let expected: BTreeSet<Target> = left_out.iter().map(|n| target(&format!("fd00::{n}"), 443)).collect();
+        assert_eq!(rivals(&targets, &present), expected, "{case}");
     }
 }
 

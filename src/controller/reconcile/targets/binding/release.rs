@@ -12,7 +12,7 @@ use albatross_core::{
     snapshot::TargetGroupBinding,
     targets::{
         binding_owners::Bindings,
-        endpoints::{Resolution, TargetOwner, identities, resolve, target},
+        endpoints::{Resolution, TargetOwner, identities, resolve, rivals, target},
         plan::{TargetState, Unregistered, is_draining, plan, safe_to_deregister},
         readiness::OpenGateReason,
         role::Role,
@@ -49,9 +49,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let released = match Role::of(&binding.spec) {
             Ok(role) => {
                 let released = self.release(binding, &mut outcome).await;
-                let patience = released.as_ref().err().filter(|_| role.is_some()).and_then(patience);
-                match (released, patience) {
-                    (Err(failure), Some(patience)) => self.give_up(binding, failure, patience, &mut outcome),
+                let denied_by = released.as_ref().err().filter(|_| role.is_some()).and_then(denied_by);
+                match (released, denied_by) {
+                    (Err(failure), Some(by)) => self.give_up(binding, failure, by, &mut outcome),
                     (released, _) => released,
                 }
             }
@@ -117,16 +117,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         &self,
         binding: &TargetGroupBinding,
         failure: Failure,
-        patience: Duration,
+        denied_by: DeniedBy,
         outcome: &mut BindingOutcome,
     ) -> Result<(), Failure> {
         let now = tokio::time::Instant::now();
         let since = {
             let mut memory = self.memory();
             // Each reason has a clock of its own, which an error that says nothing about permission does not stop.
-            *memory.entry(binding.name.clone()).or_default().barred.entry(patience).or_insert(now)
+            *memory.entry(binding.name.clone()).or_default().barred.entry(denied_by).or_insert(now)
         };
-        if now.saturating_duration_since(since) < patience {
+        if now.saturating_duration_since(since) < patience(denied_by) {
             return Err(failure);
         }
         let Failure(_, problem) = failure;
@@ -208,6 +208,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             return Ok(None);
         }
         let of_service = match resolve(&self.snapshot(), binding, self.settings.silent_nodes) {
+            // AWS says which of those with one server id is registered.
+            Ok(Resolution::Targets { targets, .. }) if !rivals(&targets, &BTreeMap::new()).is_empty() => {
+                return Ok(None);
+            }
             Ok(Resolution::Targets { targets, .. }) => targets,
             Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeMap::new(),
         };
@@ -219,15 +223,20 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 }
 
-/// Returns the time for which a deleted binding waits for its role; `None` if it is not a matter of permission. What the controller
-/// lacks itself is more likely a mistake that is soon put right.
-fn patience(failure: &Failure) -> Option<Duration> {
+/// Returns who denied the use of a deleted binding's role; `None` if it is not a matter of permission.
+fn denied_by(failure: &Failure) -> Option<DeniedBy> {
     let Failure(_, Problem::Aws(error)) = failure else { return None };
-    Some(match error.denied_by()? {
+    error.denied_by()
+}
+
+/// Returns the time for which a deleted binding waits for its role. What the controller lacks itself is more likely a mistake that
+/// is soon put right.
+fn patience(denied_by: DeniedBy) -> Duration {
+    match denied_by {
         DeniedBy::OtherAccount => BARRED_FOR,
         DeniedBy::OwnAccount => LACKING_FOR,
-        DeniedBy::Nobody => UNANSWERED_FOR,
-    })
+        DeniedBy::Unanswered => UNANSWERED_FOR,
+    }
 }
 
 /// Returns the notice about a deleted binding whose role cannot be used.

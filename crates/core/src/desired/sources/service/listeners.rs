@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Builder, TARGET_TYPE, key, security_group::Access};
 use crate::{
     api::annotations::{Key, registry::service as keys},
-    desired::{diagnostic_sink::Failed, shared::certificates},
+    desired::{
+        diagnostic_sink::Failed,
+        shared::{certificates, subnets},
+    },
     diagnostics::Code,
     model::{
         Action, Attributes, CertificateArn, IpAddressType, Listener, ListenerProtocol, ResourceId, Scheme, Tags,
@@ -220,8 +223,25 @@ impl<'a> Builder<'a> {
         Ok(upgraded)
     }
 
-    /// Refuses QUIC beside what AWS does not allow with it on one load balancer: another QUIC listener, one of UDP, and IPv6
-    /// addresses. Warns of it on a load balancer that is, or will be, in security groups.
+    /// Makes listeners UDP that are to become QUIC, as long as the load balancer still has IPv6 addresses, which AWS does not allow
+    /// beside QUIC. They become QUIC when those are gone.
+    pub(super) fn hold_back_quic(&mut self, listener_ports: &mut [ListenerPort<'_>], scheme: Option<Scheme>) {
+        let existing = scheme.and_then(|scheme| subnets::existing_of_scheme(self.facts, scheme));
+        if !existing.is_some_and(|existing| existing.has_ipv6) {
+            return;
+        }
+        for port in listener_ports {
+            (port.listener, port.target_group) = match port.listener {
+                ListenerProtocol::Quic => (ListenerProtocol::Udp, TargetGroupProtocol::Udp),
+                ListenerProtocol::TcpQuic => (ListenerProtocol::TcpUdp, TargetGroupProtocol::TcpUdp),
+                _ => continue,
+            };
+            self.interim = true;
+        }
+    }
+
+    /// Refuses QUIC beside what AWS does not allow with it on one load balancer: another QUIC listener, one of UDP, IPv6 addresses,
+    /// and security groups.
     pub(super) fn check_quic(
         &mut self,
         listener_ports: &[ListenerPort<'_>],
@@ -261,15 +281,14 @@ impl<'a> Builder<'a> {
             outcome = Err(self.error(Code::Unsupported, &key(QUIC_PORTS), &message, &fix));
         }
         if access.is_some_and(|access| !access.security_groups.is_empty()) {
-            self.warn_of_groups_with_quic(first, scheme);
+            outcome = Err(self.refuse_groups_with_quic(number, scheme));
         }
         outcome
     }
 
-    fn warn_of_groups_with_quic(&mut self, quic: &ListenerPort<'_>, scheme: Option<Scheme>) {
+    fn refuse_groups_with_quic(&mut self, number: u16, scheme: Option<Scheme>) -> Failed {
         let message = format!(
-            "AWS has QUIC, as port {} requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener",
-            quic.port.port
+            "port {number} becomes QUIC, and AWS allows that only on a Network Load Balancer in no security group, while this one is in some"
         );
         let without = key(keys::DISABLE_NLB_SG);
         let fix = if self.is_in_groups(scheme) == Some(true) {
@@ -281,7 +300,7 @@ impl<'a> Builder<'a> {
                 "write `{without}: \"true\"`, or start the controller with `--feature-gates=NLBSecurityGroup=false`"
             )
         };
-        self.warning(Code::Unsupported, &key(QUIC_PORTS), &message, &fix);
+        self.error(Code::Unsupported, &key(QUIC_PORTS), &message, &fix)
     }
 
     fn joins_tcp_and_udp(&mut self) -> bool {

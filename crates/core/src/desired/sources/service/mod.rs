@@ -196,6 +196,7 @@ pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &Ob
         service,
         annotations: Annotations::of_service(&service.annotations),
         id: StackId::Service(name.clone()),
+        interim: false,
         sink: DiagnosticSink::default(),
     };
     let held = is_held(service);
@@ -220,6 +221,8 @@ struct Builder<'a> {
     service: &'a Service,
     annotations: Annotations<'a>,
     id: StackId,
+    /// True if something requested is not built yet, because the load balancer does not allow it beside what it has.
+    interim: bool,
     sink: DiagnosticSink,
 }
 
@@ -238,8 +241,9 @@ impl<'a> Builder<'a> {
             (Ok(access), Ok(user_tags)) => self.managed_security_group(access, addresses, user_tags),
             _ => Err(Failed),
         };
-        let (listener_ports, complete) = self.listener_ports();
+        let (mut listener_ports, complete) = self.listener_ports();
         let quic = self.check_quic(&listener_ports, access.as_ref().ok(), (known_scheme, addresses));
+        self.hold_back_quic(&mut listener_ports, known_scheme);
         let translated = self.check_source_nat(&listener_ports, placement.as_ref().ok());
         let forwards = self.forwards(
             &listener_ports,
@@ -259,7 +263,8 @@ impl<'a> Builder<'a> {
         let load_balancer = Some(load_balancer);
         let external_tags = self.config.external_managed_tags.clone();
         let empty = Stack::empty(self.id.clone());
-        Ok(Stack { security_group, load_balancer, target_groups, listeners, external_tags, ..empty })
+        let interim = self.interim;
+        Ok(Stack { security_group, load_balancer, target_groups, listeners, external_tags, interim, ..empty })
     }
 
     /// Returns the tags that the user requests.

@@ -12,7 +12,7 @@ use crate::{
     desired::{
         diagnostic_sink::Failed,
         shared::{
-            self,
+            self, subnets,
             target_groups::{self, CheckNumbers, NoNodePort, TRAFFIC_PORT},
         },
     },
@@ -180,8 +180,13 @@ impl Builder<'_> {
         if !backend.service.ipv6 {
             return Ok(IpAddressType::Ipv4);
         }
-        if placement.ok_or(Failed)?.address_type.has_ipv6() {
-            return Ok(IpAddressType::Ipv6);
+        let placement = placement.ok_or(Failed)?;
+        if placement.address_type.has_ipv6() {
+            // AWS allows no IPv6 addresses beside QUIC, so the listener goes on to targets of IPv4 before there are any.
+            let existing = subnets::existing_of_scheme(self.facts, placement.scheme);
+            let has_quic = existing.is_some_and(|existing| existing.has_quic);
+            self.interim |= has_quic;
+            return Ok(if has_quic { IpAddressType::Ipv4 } else { IpAddressType::Ipv6 });
         }
         let message =
             format!("the Service{} has IPv6 addresses, and its load balancer has only IPv4 addresses", backend.of());

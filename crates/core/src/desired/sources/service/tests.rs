@@ -85,6 +85,8 @@ fn existing(scheme: Scheme, has_security_groups: bool) -> Facts {
         kind: LoadBalancerKind::Network,
         scheme,
         has_security_groups,
+        has_ipv6: false,
+        has_quic: false,
         customer_owned_pool: None,
         subnets,
     };

@@ -1,6 +1,8 @@
 //! Target groups of QUIC: each target has the server id of its pod.
 
-use albatross_core::{model::QuicServerId, snapshot::ContainerServerId};
+use albatross_core::{
+    api::crd::target_group_binding::TargetGroupProtocol, model::QuicServerId, snapshot::ContainerServerId,
+};
 
 use super::*;
 
@@ -123,9 +125,52 @@ async fn a_pod_with_the_id_of_another_is_reported_once_and_leaves_no_other_out()
     assert_eq!(lab.registered(), [FIRST, "10.0.0.3:8080 as 0x0000000000000003"]);
     let notices: Vec<_> =
         outcome.notices.iter().map(|notice| format!("{}: {}", notice.reason, notice.message)).collect();
-    insta::assert_snapshot!(notices.join("\n"), @"QuicServerIdDuplicate: AWS takes each QUIC server id for one target only: Pod shop/10.0.0.2 has that of Pod shop/10.0.0.1, so it is not registered; remove the variable of the server id from the pods' template, where each pod gets its own when it is created, and create the pods again");
+    insta::assert_snapshot!(notices.join("\n"), @"QuicServerIdDuplicate: AWS takes each QUIC server id for one target only, and the one that is registered keeps it: Pod shop/10.0.0.1 and Pod shop/10.0.0.2 have the same, so only one of them is registered; remove the variable of the server id from the pods' template, where each pod gets its own when it is created, and create the pods again");
     let again = reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!((again.notices, again.with_taken_server_id, again.without_server_id), (vec![], 1, 0));
+    assert_eq!((again.notices, again.targets, again.without_server_id), (vec![], Some(2), 0));
+}
+
+#[tokio::test]
+async fn a_target_keeps_its_server_id_when_another_pod_comes_with_it() {
+    let fifth = "10.0.0.5:8080 as 0x0000000000000001";
+    let mut lab = quic(&[("10.0.0.5", Some(1))]);
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.log();
+    serve(&lab, &[("10.0.0.2", Some(1)), ("10.0.0.5", Some(1))]);
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!((lab.registered(), outcome.targets), (vec![fifth.to_owned()], Some(1)));
+    assert_eq!(outcome.notices.first().map(|notice| notice.reason), Some("QuicServerIdDuplicate"));
+    let log = lab.log();
+    assert!(log.iter().all(|line| !line.contains("register")), "{log:?}");
+    // A restart reads and writes nothing.
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.restart();
+    lab.log();
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!((lab.log(), outcome.targets, outcome.changed), (vec![], Some(1), false));
+    // The other one gets the id when it is free.
+    serve(&lab, &[("10.0.0.2", Some(1))]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.registered(), ["10.0.0.2:8080 as 0x0000000000000001"]);
+}
+
+#[tokio::test]
+async fn the_record_of_a_shared_group_keeps_a_target_whose_id_could_not_be_freed() {
+    let lab = quic(&[("10.0.0.1", Some(1))]);
+    lab.change(|snapshot| {
+        let bound = snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap();
+        bound.spec.multi_cluster_target_group = Some(true);
+    });
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    serve(&lab, &[("10.0.0.3", Some(1))]);
+    lab.refuse("DeregisterTargets", "OperationNotPermitted");
+    reconcile(&lab, "tgb").await.unwrap_err();
+    assert_eq!(lab.registered(), [FIRST]);
+    // It is still known to be the binding's own.
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.registered(), ["10.0.0.3:8080 as 0x0000000000000001"]);
 }
 
 #[tokio::test]

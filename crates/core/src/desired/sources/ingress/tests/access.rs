@@ -115,6 +115,8 @@ fn subnets_that_are_named_win_over_those_that_the_load_balancer_has() {
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
+        has_ipv6: false,
+        has_quic: false,
         customer_owned_pool: None,
         subnets: [SubnetId::new("subnet-old")].into(),
     };

@@ -139,7 +139,15 @@ fn its_facts_are_asked_for_and_its_subnets_stay() {
     let subnets = ["subnet-x"].map(SubnetId::new).into();
     let kind = LoadBalancerKind::Network;
     let scheme = Scheme::Internal;
-    let existing = ExistingLoadBalancer { kind, scheme, has_security_groups: true, subnets, customer_owned_pool: None };
+    let existing = ExistingLoadBalancer {
+        kind,
+        scheme,
+        has_security_groups: true,
+        has_ipv6: false,
+        has_quic: false,
+        subnets,
+        customer_owned_pool: None,
+    };
     let facts = Facts { frontend: vec![existing], ..facts() };
     assert_eq!(built_of(&[ON], &facts).wants, [FactQuery::Subnets(named(&["subnet-x"]))].into());
 }
@@ -183,6 +191,8 @@ fn fronted(members: &[&str], change: impl FnOnce(&mut ObservedStack)) -> Facts {
         kind: LoadBalancerKind::Network,
         scheme: Scheme::InternetFacing,
         has_security_groups: true,
+        has_ipv6: false,
+        has_quic: false,
         subnets: ["subnet-a", "subnet-b"].map(SubnetId::new).into(),
         customer_owned_pool: None,
     };

@@ -92,6 +92,8 @@ pub(super) fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: true,
+        has_ipv6: false,
+        has_quic: false,
         customer_owned_pool: None,
         subnets: balancer.subnets.clone(),
     };

@@ -107,6 +107,8 @@ fn subnets_of_the_class_are_looked_up_even_beside_an_existing_load_balancer() {
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
+        has_ipv6: false,
+        has_quic: false,
         customer_owned_pool: None,
         subnets: [SubnetId::new("subnet-old")].into(),
     };
@@ -294,6 +296,8 @@ fn the_scheme_does_not_change_while_somebody_is_set_aside() {
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
+        has_ipv6: false,
+        has_quic: false,
         customer_owned_pool: None,
         subnets: [SubnetId::new("subnet-old")].into(),
     };
@@ -343,6 +347,8 @@ fn a_load_balancer_that_becomes_dualstack_keeps_its_subnets_where_they_can_be() 
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
+        has_ipv6: false,
+        has_quic: false,
         customer_owned_pool: None,
         subnets: kept.map(SubnetId::new).into(),
     };

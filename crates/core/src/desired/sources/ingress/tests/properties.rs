@@ -148,6 +148,8 @@ fn known() -> impl Strategy<Value = Facts> {
             kind: LoadBalancerKind::Application,
             scheme,
             has_security_groups: true,
+            has_ipv6: false,
+            has_quic: false,
             customer_owned_pool: None,
             subnets: [SubnetId::new("subnet-x")].into(),
         }),

@@ -147,6 +147,7 @@ fn an_ingress_with_one_path_in_full() {
         external_tags: std::collections::BTreeSet::new(),
         unprotect: false,
         unprotect_frontend: false,
+        interim: false,
         requesters: Requesters::default(),
     };
     let stack = stack(&ingress(
@@ -281,6 +282,8 @@ fn an_existing_load_balancer_keeps_its_subnets_unless_it_is_replaced() {
         kind: LoadBalancerKind::Application,
         scheme,
         has_security_groups: true,
+        has_ipv6: false,
+        has_quic: false,
         customer_owned_pool: None,
         subnets: [SubnetId::new(subnet)].into(),
     };

@@ -74,7 +74,7 @@ fn health_checks_of_quic_reach_the_targets() {
         let rules = group.binding.networking.iter().flatten();
         let from = |peer: &NetworkingPeer| match peer {
             NetworkingPeer::Cidr(block) => block.clone(),
-            NetworkingPeer::SecurityGroup(_) => "group".to_owned(),
+            NetworkingPeer::SecurityGroup(_) => unreachable!("the load balancer is in none"),
         };
         let ports =
             |port: &NetworkingPort| format!("{} {}", if port.udp { "udp" } else { "tcp" }, port.port.as_ref().unwrap());
@@ -88,8 +88,6 @@ fn health_checks_of_quic_reach_the_targets() {
     let checked = ("aws-load-balancer-healthcheck-port", "8181");
     let ranges = ("load-balancer-source-ranges", "192.0.2.0/24");
     for (annotations, expected) in [
-        (vec![], "group: udp 8443 tcp 8443"),
-        (vec![checked], "group: udp 8443 tcp 8181"),
         (vec![NONE], "10.0.0.0/16: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8443"),
         (vec![NONE, ranges], "192.0.2.0/24: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8443"),
         (vec![NONE, checked], "10.0.0.0/16: udp 8443; 10.0.0.0/24 10.0.1.0/24: tcp 8181"),
@@ -112,14 +110,14 @@ fn messages_about_quic() {
     Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `https` (TCP/443) gets a TCP listener, and only UDP can become QUIC; name only UDP ports; for TCP and QUIC on one port, give the Service a UDP port of the same number too and write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"`
     "#);
     insta::assert_snapshot!(reported(&[NONE, quic("h3")], &PORTS.replace("port:", "nodePort: 30053, port:")), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port `h3` (UDP/443) becomes QUIC, and AWS takes its targets only with a QUIC server id each, which pods can have and instances cannot; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or remove the port from the annotation");
-    insta::assert_snapshot!(reported(&[IP, quic("h3")], PORTS), @r#"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: AWS has QUIC, as port 443 requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener; write `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"`, or start the controller with `--feature-gates=NLBSecurityGroup=false`"#);
+    insta::assert_snapshot!(reported(&[IP, quic("h3")], PORTS), @r#"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port 443 becomes QUIC, and AWS allows that only on a Network Load Balancer in no security group, while this one is in some; write `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"`, or start the controller with `--feature-gates=NLBSecurityGroup=false`"#);
     let built = build_with(
         &service(&[IP, quic("h3")], &format!("{CLASS}{PORTS}")),
         &config(),
         &existing(Scheme::Internal, true),
     );
-    insta::assert_snapshot!(messages(&built), @r#"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: AWS has QUIC, as port 443 requests, only on a Network Load Balancer in no security group, and this one is in some: it may refuse the listener; make a second Service with `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"` and delete this one when clients have moved; AWS cannot take a load balancer out of all security groups"#);
-    assert!(built.stack.is_some());
+    insta::assert_snapshot!(messages(&built), @r#"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port 443 becomes QUIC, and AWS allows that only on a Network Load Balancer in no security group, while this one is in some; make a second Service with `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: "true"` and delete this one when clients have moved; AWS cannot take a load balancer out of all security groups"#);
+    assert!(built.stack.is_none());
     let built = build_with(
         &service(&[IP, quic("h3")], &format!("{CLASS}{PORTS}")),
         &config(),
@@ -145,4 +143,50 @@ fn what_aws_does_not_allow_with_quic_is_refused() {
     assert_eq!(reported(&[IP, NONE, BOTH, quic("https")], WEB), "");
     let dual = [IP, NONE, quic("h3"), ("aws-load-balancer-ip-address-type", "dualstack")];
     insta::assert_snapshot!(reported(&dual, PORTS), @"Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: port 443 becomes QUIC, and AWS allows that only on a load balancer without IPv6; write `ipv4` in `service.beta.kubernetes.io/aws-load-balancer-ip-address-type`, or remove the port from the annotation");
+}
+
+#[test]
+fn a_port_becomes_quic_when_the_load_balancer_has_no_ipv6_addresses_any_more() {
+    let before = existing(Scheme::Internal, false);
+    let there = before.existing.clone().unwrap();
+    let with =
+        |has_ipv6| Facts { existing: Some(ExistingLoadBalancer { has_ipv6, ..there.clone() }), ..before.clone() };
+    let listeners = |annotations: &[(&str, &str)], ports: &str, facts: &Facts| {
+        let built = build_with(&service(annotations, &format!("{CLASS}{ports}")), &config(), facts);
+        assert_eq!(messages(&built), "");
+        let stack = built.stack.unwrap();
+        assert_eq!(stack.interim, !stack.listeners.values().any(|listener| listener.protocol.is_quic()));
+        let group =
+            |port: &u16| stack.target_groups.values().find(|g| g.resource.as_str().ends_with(&format!(":{port}")));
+        let shown = |(port, listener): (&u16, &Listener)| {
+            format!("{} to {}", listener.protocol, group(port).unwrap().protocol.as_str())
+        };
+        stack.listeners.iter().map(shown).collect::<Vec<_>>().join(", ")
+    };
+    for (annotations, ports, meanwhile, then) in [
+        (vec![IP, NONE, quic("h3")], PORTS, "TCP to TCP, UDP to UDP", "TCP to TCP, QUIC to QUIC"),
+        (vec![IP, NONE, BOTH, quic("443")], WEB, "TCP to TCP, TCP_UDP to TCP_UDP", "TCP to TCP, TCP_QUIC to TCP_QUIC"),
+    ] {
+        assert_eq!(listeners(&annotations, ports, &with(true)), meanwhile);
+        assert_eq!(listeners(&annotations, ports, &with(false)), then);
+        // Another one takes its place.
+        let other = [annotations.as_slice(), &[("aws-load-balancer-scheme", "internet-facing")]].concat();
+        assert_eq!(listeners(&other, ports, &with(true)), then);
+    }
+}
+
+#[test]
+fn targets_get_ipv6_addresses_when_the_listener_is_no_longer_quic() {
+    let before = existing(Scheme::Internal, false);
+    let there = before.existing.clone().unwrap();
+    let annotations = [IP, NONE, ("aws-load-balancer-ip-address-type", "dualstack")];
+    let ports = "  ipFamilies: [IPv4, IPv6]\n  ports:\n  - {name: http, port: 80, targetPort: 8080}\n";
+    for (has_quic, expected) in [(true, IpAddressType::Ipv4), (false, IpAddressType::Ipv6)] {
+        let facts = Facts { existing: Some(ExistingLoadBalancer { has_quic, ..there.clone() }), ..before.clone() };
+        let built = build_with(&service(&annotations, &format!("{CLASS}{ports}")), &config(), &facts);
+        let stack = built.stack.unwrap();
+        assert_eq!(stack.interim, has_quic);
+        assert_eq!(stack.load_balancer.unwrap().ip_address_type, IpAddressType::Dualstack);
+        assert_eq!(stack.target_groups[0].ip_address_type, expected);
+    }
 }
