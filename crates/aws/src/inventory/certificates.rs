@@ -1,5 +1,7 @@
 //! The certificates that were requested for stacks. They are read only where one is requested, or may have been.
 
+mod recent;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -8,9 +10,12 @@ use std::{
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
+use self::recent::Recent;
 use super::{Inventory, State};
 use crate::{AwsError, AwsReader, managed_certificates::AnyCertificate};
-use albatross_core::model::{CertificateArn, CertificateStatus, ObservedCertificate, ResourceId, StackId, Tags, tags};
+use albatross_core::model::{
+    CertificateArn, CertificateStatus, ObservedCertificate, RecentCertificates, ResourceId, StackId, Tags, tags,
+};
 
 /// The maximum age of a list that serves several stacks.
 const MAXIMUM_AGE_OF_LIST: Duration = Duration::from_secs(60);
@@ -45,6 +50,8 @@ pub(super) struct Certificates {
     patience: BTreeMap<(StackId, ResourceId), Duration>,
     /// The stacks that had certificates, or may have got some, and were invalidated since.
     uncertain: BTreeSet<StackId>,
+    /// Those that were deleted a short time ago, also of stacks that were released since.
+    recent: Recent,
     /// Counts the times that certificates were invalidated.
     invalidations: u64,
     /// The certificates whose tags the controller may not read, with the last answer and its time. They are not asked for again for
@@ -116,6 +123,11 @@ impl Certificates {
             self.unusable.get(&certificate.arn).is_some_and(|at| at.elapsed() >= patience)
         };
         known.filter(is_old).map(|certificate| certificate.arn.clone()).collect()
+    }
+
+    /// Returns the certificates of a stack of a short time ago.
+    pub(super) fn recent(&self, stack: &StackId) -> RecentCertificates {
+        self.recent.of(stack)
     }
 
     fn patience(&self, stack: &StackId, resource: &ResourceId) -> Duration {
@@ -190,7 +202,7 @@ impl Inventory {
                         read.push(certificate);
                         continue;
                     }
-                    read.extend(self.aws.managed_certificate(&certificate.arn, certificate.resource).await?);
+                    read.extend(self.described(stack, &certificate.arn, certificate.resource).await?);
                 }
             }
             None => {
@@ -198,7 +210,7 @@ impl Inventory {
                     if self.group_of(&carried).as_ref() == Some(stack)
                         && let Some(resource) = tags::resource_of(&carried)
                     {
-                        read.extend(self.aws.managed_certificate(&arn, resource).await?);
+                        read.extend(self.described(stack, &arn, resource).await?);
                     }
                 }
             }
@@ -210,6 +222,18 @@ impl Inventory {
         read.retain(|certificate| !is_gone(certificate));
         state.certificates.set(stack, read);
         Ok(())
+    }
+
+    /// Returns a certificate of a stack as ACM has it now; `None` for one that does not exist.
+    async fn described(
+        &self,
+        stack: &StackId,
+        arn: &CertificateArn,
+        resource: ResourceId,
+    ) -> Result<Option<ObservedCertificate>, AwsError> {
+        let found = self.aws.managed_certificate(arn, resource.clone()).await?;
+        self.state().certificates.recent.described(stack, &resource, arn, found.is_some());
+        Ok(found)
     }
 
     /// Returns all certificates of the account that ACM has issued or is to issue, with their tags.
@@ -306,6 +330,7 @@ impl Inventory {
         let mut state = self.state();
         state.certificates.known.remove(stack);
         state.certificates.look_again(stack);
+        state.certificates.recent.to_be_repeated(stack);
     }
 
     /// Forgets the certificates of a stack that has no resources any more.
@@ -361,6 +386,7 @@ impl Inventory {
             && let Some(place) = known.iter().position(|certificate| certificate.arn == *arn)
         {
             let certificate = ObservedCertificate { status: CertificateStatus::Deleted, ..known.remove(place) };
+            all.recent.deleted(stack, &certificate.resource, arn);
             all.deleted.entry(stack.clone()).or_default().push(certificate);
         }
         all.tags.remove(arn);

@@ -57,8 +57,9 @@ impl<'a> Planner<'a> {
                 }
                 Some(_) => {}
                 None => {
-                    let before: Vec<ObservedCertificate> =
-                        known.iter().filter(|other| other.resource == wanted.resource).cloned().collect();
+                    let existing = known.iter().filter(|other| other.resource == wanted.resource);
+                    let deleted = observed.recent_certificates.deleted.get(&wanted.resource).into_iter().flatten();
+                    let before = existing.map(|other| &other.arn).chain(deleted).cloned().collect();
                     let token = wanted.token(&before);
                     if wanted.zones.is_some() && !observed.refused_requests.contains(&token) {
                         let certificate = Box::new(wanted.clone());

@@ -89,7 +89,11 @@ async fn a_certificate_is_requested_and_deleted_with_its_record() {
     room.fake.calls();
     let applied = room.apply(&plan).await.unwrap();
     assert!(applied.left_out.is_empty() && applied.carried_out.len() == plan.steps().len());
-    assert_eq!(room.fake.calls().iter().filter(|call| call.action == "RequestCertificate").count(), 1);
+    let tokens = || -> Vec<Json> {
+        let calls = room.fake.calls().into_iter().filter(|call| call.action == "RequestCertificate");
+        calls.map(|call| serde_json::from_str::<Json>(&call.body).unwrap()["IdempotencyToken"].clone()).collect()
+    };
+    let [token] = tokens().try_into().unwrap();
     let [requested] = known(&room).await.try_into().unwrap();
     assert_eq!((requested.arn.as_str(), requested.status), (ARN, CertificateStatus::Pending));
     room.inventory.record_certificate(&group(), certificate(vec![record()]));
@@ -110,6 +114,12 @@ async fn a_certificate_is_requested_and_deleted_with_its_record() {
         ]
     );
     assert_eq!(known(&room).await, []);
+    // ACM would answer the same token with the deleted certificate.
+    let plan = plan::plan(&requesting(), &room.observe().await).ready().unwrap();
+    let again = plan.steps().iter().find(|step| step.action.kind() == "RequestCertificate").unwrap();
+    room.step(again.action.clone()).await.unwrap();
+    let [other] = tokens().try_into().unwrap();
+    assert_ne!(other, token);
 }
 
 #[tokio::test]
