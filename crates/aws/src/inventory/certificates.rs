@@ -50,7 +50,7 @@ pub(super) struct Certificates {
     patience: BTreeMap<(StackId, ResourceId), Duration>,
     /// The stacks that had certificates, or may have got some, and were invalidated since.
     uncertain: BTreeSet<StackId>,
-    /// Those that were deleted a short time ago, also of stacks that were released since.
+    /// Those that were requested or deleted a short time ago, also of stacks that were released since.
     recent: Recent,
     /// Counts the times that certificates were invalidated.
     invalidations: u64,
@@ -163,6 +163,7 @@ impl Certificates {
 
     fn requested(&mut self, stack: &StackId, certificate: ObservedCertificate) {
         self.refused.retain(|(of, _), _| of != stack);
+        self.recent.requested(&certificate.resource, &certificate.arn);
         let Some(known) = self.known.get(stack) else { return };
         // ACM counts the certificates of a year.
         if known.iter().any(|other| other.resource == certificate.resource && self.unusable.contains_key(&other.arn)) {

@@ -131,6 +131,16 @@ impl ObservedCertificate {
 pub struct RecentCertificates {
     /// Those that were deleted, by resource: ACM may answer a request with the token of an earlier one with one of them.
     pub deleted: BTreeMap<ResourceId, BTreeSet<CertificateArn>>,
+    /// The hashes of the Ingresses for which no other certificate is requested for the moment.
+    pub paused: BTreeSet<String>,
+}
+
+impl RecentCertificates {
+    /// Returns true if no certificate of the resource's Ingress is requested for the moment.
+    #[must_use]
+    pub fn is_paused(&self, resource: &ResourceId) -> bool {
+        resource.certificate_owner().is_some_and(|owner| self.paused.contains(owner))
+    }
 }
 
 /// The state of a certificate (ACM API: CertificateStatus).

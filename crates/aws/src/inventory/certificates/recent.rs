@@ -1,6 +1,9 @@
-//! The certificates that were deleted a short time ago.
+//! The certificates that were requested or deleted a short time ago.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -10,8 +13,12 @@ use albatross_core::model::{CertificateArn, RecentCertificates, ResourceId, Stac
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// The time after which ACM shows a certificate that was requested.
 const SHOWN_AFTER: Duration = Duration::from_secs(10);
-/// The most deleted certificates of a resource that are remembered.
+/// The most deleted certificates of a resource that are remembered. [`PAUSE`] lets no more be requested in the time.
 const MOST_DELETED: usize = 64;
+/// The number of certificates that are requested for an Ingress without a pause, and the time between any more: ACM counts those of
+/// a year, and an Ingress whose hosts change all the time would soon leave none for others.
+const WITHOUT_PAUSE: usize = 2;
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// The certificates that were requested or deleted within [`TOKEN_LIFETIME`], and no others.
 #[derive(Debug, Default)]
@@ -19,6 +26,8 @@ pub(super) struct Recent {
     deleted: BTreeMap<(StackId, ResourceId), Vec<(CertificateArn, Instant)>>,
     /// Those that ACM did not know when they were described, since when.
     missing: BTreeMap<CertificateArn, Instant>,
+    /// Those that ACM has answered requests with, by the hash of the Ingress, whatever its group is.
+    requested: BTreeMap<String, Vec<(CertificateArn, Instant)>>,
 }
 
 fn is_recent(at: Instant) -> bool {
@@ -33,7 +42,26 @@ impl Recent {
             let arns = all.iter().filter(|(_, at)| is_recent(*at)).map(|(arn, _)| arn.clone());
             recent.deleted.entry(resource.clone()).or_default().extend(arns);
         }
+        recent.paused = self.paused();
         recent
+    }
+
+    fn paused(&self) -> BTreeSet<String> {
+        let is_paused = |all: &[(CertificateArn, Instant)]| {
+            let is_full = all.iter().filter(|(_, at)| is_recent(*at)).count() >= WITHOUT_PAUSE;
+            is_full && all.last().is_some_and(|(_, at)| at.elapsed() < PAUSE)
+        };
+        self.requested.iter().filter(|(_, all)| is_paused(all)).map(|(owner, _)| owner.clone()).collect()
+    }
+
+    /// ACM has answered a request with a certificate, which is a new one unless an earlier request was answered with it.
+    pub(super) fn requested(&mut self, resource: &ResourceId, arn: &CertificateArn) {
+        self.forget_old();
+        let Some(owner) = resource.certificate_owner() else { return };
+        let all = self.requested.entry(owner.to_owned()).or_default();
+        if all.iter().all(|(known, _)| known != arn) {
+            all.push((arn.clone(), Instant::now()));
+        }
     }
 
     /// A certificate was deleted.
@@ -71,6 +99,8 @@ impl Recent {
         self.missing.retain(|_, at| is_recent(*at));
         self.deleted.values_mut().for_each(|all| all.retain(|(_, at)| is_recent(*at)));
         self.deleted.retain(|_, all| !all.is_empty());
+        self.requested.values_mut().for_each(|all| all.retain(|(_, at)| is_recent(*at)));
+        self.requested.retain(|_, all| !all.is_empty());
     }
 }
 
@@ -138,5 +168,37 @@ mod tests {
         assert_eq!(described(10, false).await, 0);
         assert_eq!(described(10, false).await, 1);
         assert!(recent.missing.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ingress_has_one_certificate_requested_in_a_minute_after_the_first_two() {
+        let mut recent = Recent::default();
+        let request =
+            |recent: &mut Recent, domain: &str| recent.requested(&resource(domain), &CertificateArn::new(domain));
+        let is_paused = |recent: &Recent| {
+            let other = ResourceId::certificate(&ObjectName::new("shop", "other"), "a.example.com", false);
+            // It is paused whatever its hosts and its group are.
+            let anywhere = recent.of(&StackId::Group("team".to_owned()));
+            assert!(!anywhere.is_paused(&other));
+            anywhere.is_paused(&resource("new.example.com"))
+        };
+        request(&mut recent, "a.example.com");
+        assert!(!is_paused(&recent));
+        // The same answer is the same certificate.
+        request(&mut recent, "a.example.com");
+        assert!(!is_paused(&recent));
+        request(&mut recent, "b.example.com");
+        assert!(is_paused(&recent));
+        for number in 0..3 {
+            pass(59).await;
+            assert!(is_paused(&recent));
+            pass(1).await;
+            assert!(!is_paused(&recent));
+            request(&mut recent, &format!("{number}.example.com"));
+            assert!(is_paused(&recent));
+        }
+        pass(3600).await;
+        request(&mut recent, "d.example.com");
+        assert!(!is_paused(&recent) && recent.requested.values().all(|all| all.len() == 1));
     }
 }

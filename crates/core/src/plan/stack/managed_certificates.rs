@@ -61,7 +61,9 @@ impl<'a> Planner<'a> {
                     let deleted = observed.recent_certificates.deleted.get(&wanted.resource).into_iter().flatten();
                     let before = existing.map(|other| &other.arn).chain(deleted).cloned().collect();
                     let token = wanted.token(&before);
-                    if wanted.zones.is_some() && !observed.refused_requests.contains(&token) {
+                    let waits = observed.refused_requests.contains(&token)
+                        || observed.recent_certificates.is_paused(&wanted.resource);
+                    if wanted.zones.is_some() && !waits {
                         let certificate = Box::new(wanted.clone());
                         self.push(StepAction::RequestCertificate { certificate, token }, &wanted.cause);
                     }

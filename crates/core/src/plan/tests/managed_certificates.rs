@@ -425,7 +425,8 @@ fn a_request_after_a_deletion_is_another_one_and_a_repetition_is_the_same() {
     let before = |known: &[ObservedCertificate], deleted: &[&str]| {
         let certificates = Some(known.to_vec());
         let deleted = deleted.iter().map(|arn| CertificateArn::new(*arn)).collect();
-        let recent_certificates = RecentCertificates { deleted: [(resource.clone(), deleted)].into() };
+        let deleted = [(resource.clone(), deleted)].into();
+        let recent_certificates = RecentCertificates { deleted, ..RecentCertificates::default() };
         let observed = ObservedStack { certificates, recent_certificates, ..aws.observed.clone() };
         let Planned::Ready(plan) = plan(&stack, &observed) else { panic!("nothing to read") };
         let tokens = plan.steps.iter().filter_map(|step| match &step.action {
@@ -449,6 +450,34 @@ fn a_request_after_a_deletion_is_another_one_and_a_repetition_is_the_same() {
     assert_eq!(before(&[failed("b"), failed("a")], &[]), both);
     assert_eq!(before(&[failed("b")], &["a"]), both);
     assert_eq!(before(&[failed("b"), gone("a")], &["a"]), both);
+}
+
+#[test]
+fn hosts_that_change_all_the_time_wait_for_another_request() {
+    let mut aws = settled(&manifest(&[REQUESTED], &["b.example.com"]));
+    let stack = built(&manifest(&[REQUESTED], &["a.example.com"]), &aws);
+    let requests = |aws: &Aws| {
+        let plan = planned(&stack, aws);
+        let resource = ResourceId::certificate(&web(), "a.example.com", false);
+        assert!(plan.waits.contains(&Wait::CertificateIssued(resource)));
+        let kinds = |kind: &str| plan.steps.iter().filter(|step| step.action.kind() == kind).count();
+        (kinds("RequestCertificate"), kinds("DeleteCertificate"))
+    };
+    let owner = |name: &str| {
+        let resource = ResourceId::certificate(&ObjectName::new("shop", name), "any.example.com", false);
+        BTreeSet::from([resource.certificate_owner().unwrap().to_owned()])
+    };
+    aws.observed.recent_certificates.paused = owner("other");
+    assert_eq!(requests(&aws), (1, 0));
+    aws.observed.recent_certificates.paused = owner("web");
+    assert_eq!(requests(&aws), (0, 0), "the certificate that serves stays");
+    // One that is requested is validated.
+    aws.observed.recent_certificates.paused = BTreeSet::new();
+    aws.run(&stack, &planned(&stack, &aws));
+    aws.observed.recent_certificates.paused = owner("web");
+    assert_eq!(requests(&aws), (0, 0));
+    let kinds: Vec<_> = planned(&stack, &aws).steps.iter().map(|step| step.action.kind()).collect();
+    assert_eq!(kinds, ["CreateValidationRecord"]);
 }
 
 #[test]
