@@ -10,7 +10,7 @@ use crate::model::{
     AddOn, CertificateArn, CertificateStatus, ManagedCertificate, ObjectReference, ObservedCertificate, ObservedStack,
     Stack, managed_certificate::on_listener,
 };
-use crate::plan::step::{StepAction, Wait};
+use crate::plan::{action::StepAction, step::Wait};
 
 /// Returns true if it is not known which certificates were requested for a stack, and there may be some: it requests some, or may
 /// have requested some.
