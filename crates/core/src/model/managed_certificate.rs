@@ -101,7 +101,7 @@ pub struct ObservedCertificate {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub validated: BTreeSet<String>,
     /// The names of those that the controller has created. No other is deleted: the same record proves a host in every region and
-    /// account, and may be somebody else's.
+    /// account, and may belong to another owner.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub created: BTreeSet<String>,
 }

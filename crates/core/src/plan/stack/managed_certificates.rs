@@ -93,7 +93,7 @@ impl<'a> Planner<'a> {
         arriving.cloned().collect()
     }
 
-    /// Deletes the certificates that nobody requests any more and that no listener has, and waits for those that are not issued.
+    /// Deletes the certificates that no member requests any more and that no listener has, and waits for those that are not issued.
     pub(super) fn end_certificates(&mut self) {
         let (stack, observed) = (self.stack, self.observed);
         let Some(known) = observed.certificates.as_deref().filter(|_| stack.certificates.enabled) else { return };
@@ -136,7 +136,7 @@ impl<'a> Planner<'a> {
         self.plan.waits.extend(waiting);
     }
 
-    /// Returns the certificates of the listeners that the plan leaves as they are although nobody requests them: those that
+    /// Returns the certificates of the listeners that the plan leaves as they are although no member requests them: those that
     /// are retained for a while, and those of a load balancer that is being replaced.
     fn certificates_of_staying_listeners(&self) -> BTreeSet<CertificateArn> {
         let current = self.balancer().map(|balancer| &balancer.arn);
