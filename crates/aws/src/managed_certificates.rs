@@ -198,7 +198,7 @@ impl AwsWriter {
     }
 
     /// Creates the record that proves a host; one that exists is left as it is (ChangeResourceRecordSets). Returns true if it was
-    /// created, and false if somebody else has made it, or this call with an answer that was lost.
+    /// created, and false if it existed, be it created by this call with an answer that was lost.
     ///
     /// # Errors
     /// AWS's.

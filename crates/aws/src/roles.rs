@@ -89,7 +89,7 @@ impl Roles {
 
     /// Has the role assumed anew before its next call if the answer says that a permission is missing: the sessions of a role can
     /// be revoked, and what a new session may do then is another matter. A client that is new itself is kept.
-    pub fn heed<T>(&self, role: &Role, answer: &Result<T, AwsError>) {
+    pub fn drop_denied_session<T>(&self, role: &Role, answer: &Result<T, AwsError>) {
         if answer.as_ref().is_err_and(AwsError::is_denied) {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.retain(|(known, client)| known != role || client.created.elapsed() < SESSION_KEPT);

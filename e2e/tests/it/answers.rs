@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Stage, WITH_RETRIES, run};
+use crate::support::{Stage, WITH_RETRIES, deployment, run, service};
 
 const NAMESPACE: &str = "answers";
 /// The namespace of a group's last member.
@@ -137,23 +137,9 @@ fn with_container(name: &str, replicas: usize, container: &Value) -> Vec<Value> 
     let mut container = container.clone();
     container["name"] = "app".into();
     container["ports"] = json!([{"name": "web", "containerPort": 8080}]);
-    let deployment = json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}},
-        },
-    });
-    let ports = json!([{"port": 80, "targetPort": 8080}]);
-    let service = json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name},
-        "spec": {"type": "NodePort", "selector": {"app": name}, "ports": ports},
-    });
+    let (mut deployment, mut service) = (deployment(name, replicas), service(name));
+    deployment["spec"]["template"]["spec"]["containers"] = json!([container]);
+    service["spec"]["type"] = "NodePort".into();
     vec![deployment, service]
 }
 

@@ -131,6 +131,11 @@ fn a_certificate_lives_as_its_ingress_asks() {
             Ok(records(&stage, "other.example.org").await?.is_empty())
         })
         .await?;
+
+        // ACM knows the first request, which was the same, for an hour.
+        apply(&stage, namespace, &[requesting("web", "life.example.com")]).await?;
+        let third = serves(&stage, namespace, "web", &["life.example.com"]).await?;
+        ensure!(third != first && third != second, "it is a certificate that was deleted");
         finish(stage, namespace).await
     });
 }

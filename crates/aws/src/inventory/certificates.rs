@@ -1,5 +1,7 @@
 //! The certificates that were requested for stacks. They are read only where one is requested, or may have been.
 
+mod recent;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -8,9 +10,12 @@ use std::{
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
+use self::recent::Recent;
 use super::{Inventory, State};
 use crate::{AwsError, AwsReader, managed_certificates::AnyCertificate};
-use albatross_core::model::{CertificateArn, CertificateStatus, ObservedCertificate, ResourceId, StackId, Tags, tags};
+use albatross_core::model::{
+    CertificateArn, CertificateStatus, ObservedCertificate, RecentCertificates, ResourceId, StackId, Tags, tags,
+};
 
 /// The maximum age of a list that serves several stacks.
 const MAXIMUM_AGE_OF_LIST: Duration = Duration::from_secs(60);
@@ -45,10 +50,13 @@ pub(super) struct Certificates {
     patience: BTreeMap<(StackId, ResourceId), Duration>,
     /// The stacks that had certificates, or may have got some, and were invalidated since.
     uncertain: BTreeSet<StackId>,
+    /// Those that were requested or deleted a short time ago, also of stacks that were released since.
+    recent: Recent,
     /// Counts the times that certificates were invalidated.
     invalidations: u64,
-    /// The certificates whose tags may not be read, as has been said.
-    unreadable: BTreeSet<CertificateArn>,
+    /// The certificates whose tags the controller may not read, with the last answer and its time. They are not asked for again for
+    /// [`SHORTEST_PAUSE`]: an account may have thousands.
+    unreadable: BTreeMap<CertificateArn, (Instant, AwsError)>,
 }
 
 /// The list of all certificates, with the time when it was read, and the invalidations until then.
@@ -102,14 +110,24 @@ impl Certificates {
         of_stack.filter(|(_, (pause, at))| at.elapsed() < *pause).map(|((_, token), _)| token.clone())
     }
 
+    /// Returns true if the controller may not read the tags of a certificate, as AWS has answered a short time ago.
+    fn may_not_be_read(&self, arn: &CertificateArn) -> bool {
+        self.unreadable.get(arn).is_some_and(|(at, _)| at.elapsed() < SHORTEST_PAUSE)
+    }
+
     /// Returns the certificates in whose place others are requested.
-    pub(super) fn given_up(&self, stack: &StackId) -> impl Iterator<Item = CertificateArn> {
+    pub(super) fn given_up(&self, stack: &StackId) -> Vec<CertificateArn> {
         let known = self.known.get(stack).into_iter().flatten();
         let is_old = |certificate: &&ObservedCertificate| {
             let patience = self.patience(stack, &certificate.resource);
             self.unusable.get(&certificate.arn).is_some_and(|at| at.elapsed() >= patience)
         };
-        known.filter(is_old).map(|certificate| certificate.arn.clone()).collect::<Vec<_>>().into_iter()
+        known.filter(is_old).map(|certificate| certificate.arn.clone()).collect()
+    }
+
+    /// Returns the certificates of a stack of a short time ago.
+    pub(super) fn recent(&self, stack: &StackId) -> RecentCertificates {
+        self.recent.of(stack)
     }
 
     fn patience(&self, stack: &StackId, resource: &ResourceId) -> Duration {
@@ -145,6 +163,7 @@ impl Certificates {
 
     fn requested(&mut self, stack: &StackId, certificate: ObservedCertificate) {
         self.refused.retain(|(of, _), _| of != stack);
+        self.recent.requested(&certificate.resource, &certificate.arn);
         let Some(known) = self.known.get(stack) else { return };
         // ACM counts the certificates of a year.
         if known.iter().any(|other| other.resource == certificate.resource && self.unusable.contains_key(&other.arn)) {
@@ -184,7 +203,7 @@ impl Inventory {
                         read.push(certificate);
                         continue;
                     }
-                    read.extend(self.aws.managed_certificate(&certificate.arn, certificate.resource).await?);
+                    read.extend(self.described(stack, &certificate.arn, certificate.resource).await?);
                 }
             }
             None => {
@@ -192,7 +211,7 @@ impl Inventory {
                     if self.group_of(&carried).as_ref() == Some(stack)
                         && let Some(resource) = tags::resource_of(&carried)
                     {
-                        read.extend(self.aws.managed_certificate(&arn, resource).await?);
+                        read.extend(self.described(stack, &arn, resource).await?);
                     }
                 }
             }
@@ -204,6 +223,18 @@ impl Inventory {
         read.retain(|certificate| !is_gone(certificate));
         state.certificates.set(stack, read);
         Ok(())
+    }
+
+    /// Returns a certificate of a stack as ACM has it now; `None` for one that does not exist.
+    async fn described(
+        &self,
+        stack: &StackId,
+        arn: &CertificateArn,
+        resource: ResourceId,
+    ) -> Result<Option<ObservedCertificate>, AwsError> {
+        let found = self.aws.managed_certificate(arn, resource.clone()).await?;
+        self.state().certificates.recent.described(stack, &resource, arn, found.is_some());
+        Ok(found)
     }
 
     /// Returns all certificates of the account that ACM has issued or is to issue, with their tags.
@@ -218,7 +249,9 @@ impl Inventory {
         let known = |arn: &CertificateArn| self.state().certificates.tags.get(arn).cloned();
         let candidates =
             listed.iter().filter(|certificate| !certificate.is_imported).map(|certificate| &certificate.arn);
-        let unknown: Vec<CertificateArn> = candidates.clone().filter(|arn| known(arn).is_none()).cloned().collect();
+        let is_paused = |arn: &CertificateArn| self.state().certificates.may_not_be_read(arn);
+        let unknown: Vec<CertificateArn> =
+            candidates.clone().filter(|arn| known(arn).is_none() && !is_paused(arn)).cloned().collect();
         let aws: &AwsReader = &self.aws;
         let mut answers = stream::iter(unknown)
             .map(async |arn| {
@@ -226,18 +259,20 @@ impl Inventory {
                 (arn, tags)
             })
             .buffer_unordered(AT_ONCE);
-        let mut denied = None;
         // Answers received before a failure stay known.
         while let Some((arn, answer)) = answers.next().await {
+            let mut state = self.state();
             match answer {
-                Ok(Some(tags)) => drop(self.state().certificates.tags.insert(arn, tags)),
-                Ok(None) => {}
+                Ok(tags) => {
+                    state.certificates.unreadable.remove(&arn);
+                    state.certificates.tags.extend(tags.map(|tags| (arn, tags)));
+                }
                 // A policy may allow only those with the cluster's tags.
                 Err(error) if error.is_denied() => {
-                    if self.state().certificates.unreadable.insert(arn.clone()) {
-                        tracing::warn!(certificate = %arn, "its tags may not be read, so it counts as somebody else's: {error}");
+                    let denied = (Instant::now(), error.clone());
+                    if state.certificates.unreadable.insert(arn.clone(), denied).is_none() {
+                        tracing::warn!(certificate = %arn, "the controller may not read its tags and treats it as foreign: {error}");
                     }
-                    denied = Some(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -247,7 +282,8 @@ impl Inventory {
         let arns: BTreeSet<&CertificateArn> = listed.iter().map(|certificate| &certificate.arn).collect();
         let mut state = self.state();
         state.certificates.tags.retain(|arn, _| arns.contains(arn));
-        state.certificates.unreadable.retain(|arn| arns.contains(arn));
+        state.certificates.unreadable.retain(|arn, _| arns.contains(arn));
+        let denied = state.certificates.unreadable.values().next().map(|(_, error)| error.clone());
         drop(state);
         *list = Some((listed, at, invalidations));
         // Where none may be read, the permission is missing, and the stack's own may be among them.
@@ -295,6 +331,7 @@ impl Inventory {
         let mut state = self.state();
         state.certificates.known.remove(stack);
         state.certificates.look_again(stack);
+        state.certificates.recent.to_be_repeated(stack);
     }
 
     /// Forgets the certificates of a stack that has no resources any more.
@@ -350,6 +387,7 @@ impl Inventory {
             && let Some(place) = known.iter().position(|certificate| certificate.arn == *arn)
         {
             let certificate = ObservedCertificate { status: CertificateStatus::Deleted, ..known.remove(place) };
+            all.recent.deleted(stack, &certificate.resource, arn);
             all.deleted.entry(stack.clone()).or_default().push(certificate);
         }
         all.tags.remove(arn);
@@ -396,15 +434,15 @@ mod tests {
             // The one before is deleted once the next one is requested.
             all.set(&stack, vec![certificate(number, failed())]);
             tokio::time::advance(Duration::from_secs(hours * 3600 - 1)).await;
-            assert_eq!(all.given_up(&stack).count(), 0, "{number}");
+            assert_eq!(all.given_up(&stack), [], "{number}");
             tokio::time::advance(Duration::from_secs(1)).await;
-            assert_eq!(all.given_up(&stack).count(), 1, "{number}");
+            assert_eq!(all.given_up(&stack).len(), 1, "{number}");
         }
         // One that is issued makes an end of the row.
         all.requested(&stack, certificate(6, CertificateStatus::Pending));
         all.set(&stack, vec![certificate(6, CertificateStatus::Issued)]);
         all.set(&stack, vec![certificate(6, failed())]);
         tokio::time::advance(GIVEN_UP_AFTER).await;
-        assert_eq!(all.given_up(&stack).count(), 1);
+        assert_eq!(all.given_up(&stack).len(), 1);
     }
 }

@@ -324,7 +324,8 @@ impl Inventory {
             certificates: state.certificates.of(stack),
             may_have_certificates: state.certificates.is_uncertain(stack),
             refused_requests: state.certificates.refused(stack).collect(),
-            given_up: state.certificates.given_up(stack).collect(),
+            recent_certificates: state.certificates.recent(stack),
+            given_up: state.certificates.given_up(stack).into_iter().collect(),
             member_resources: state.member_resources.get(stack).cloned().unwrap_or_default(),
             ..ObservedStack::default()
         }

@@ -244,6 +244,21 @@ async fn certificates_whose_tags_may_not_be_read_are_skipped_unless_that_is_all_
         assert_eq!(inventory.read_certificates(&other).await.is_ok(), readable);
         let expected: &[&str] = &[];
         assert_eq!(fake.calls().into_iter().map(|call| call.action).collect::<Vec<_>>(), expected);
+        // Nor when ACM is listed anew, for ten minutes.
+        for (seconds, asked) in [(0, 0), (500, 0), (101, if readable { 2 } else { 3 })] {
+            tokio::time::pause();
+            tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
+            tokio::time::resume();
+            inventory.forget_certificates(&other);
+            let answer = inventory.read_certificates(&other).await;
+            assert_eq!(answer.is_ok(), readable);
+            if let Err(error) = answer {
+                assert!(error.is_denied() && error.operation == "ListTagsForCertificate", "{error}");
+            }
+            let mut expected = vec!["ListCertificates"];
+            expected.extend(vec!["ListTagsForCertificate"; asked]);
+            assert_eq!(fake.actions(), expected, "after {seconds} more seconds");
+        }
         // Nor does ACM have to be listed again for a stack that has none; for one that has some, it does.
         inventory.invalidate(&other);
         let _ = inventory.read_certificates(&other).await;

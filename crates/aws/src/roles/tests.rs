@@ -278,14 +278,14 @@ async fn a_session_that_may_do_nothing_more_is_given_up_once() {
         let kind = AwsErrorKind::Denied { code: "AccessDenied".into(), message: "no".into(), role: Some(ARN.into()) };
         Err(AwsError { operation: "RegisterTargets", kind })
     };
-    roles.heed(&role(None), &denied());
+    roles.drop_denied_session(&role(None), &denied());
     assert!(Arc::ptr_eq(&roles.client(&role(None)), &client), "a new session is kept");
     tokio::time::pause();
     tokio::time::advance(SESSION_KEPT).await;
-    roles.heed(&role(Some("shop")), &denied());
-    roles.heed(&role(None), &Ok(()));
+    roles.drop_denied_session(&role(Some("shop")), &denied());
+    roles.drop_denied_session(&role(None), &Ok(()));
     assert!(Arc::ptr_eq(&roles.client(&role(None)), &client));
-    roles.heed(&role(None), &denied());
+    roles.drop_denied_session(&role(None), &denied());
     tokio::time::resume();
     fake.calls();
     read(&roles, &role(None)).await.unwrap();

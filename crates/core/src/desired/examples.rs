@@ -147,7 +147,7 @@ fn outcome(manifests: &str) -> Outcome {
     outcome
 }
 
-fn told(diagnostics: &[Diagnostic]) -> String {
+fn describe(diagnostics: &[Diagnostic]) -> String {
     diagnostics.iter().fold(String::new(), |mut text, d| {
         let _ = writeln!(text, "{:?} on {}: {d}", d.severity, d.object);
         text
@@ -308,7 +308,7 @@ fn problem(annotation: &Annotation, example: &Pair, without: &str, manifests: &s
     };
     if !as_expected {
         let status = annotation.status;
-        return Some(format!("`{}` with {status:?}:\n{unserved}{}", example.0, told(&diagnostics)));
+        return Some(format!("`{}` with {status:?}:\n{unserved}{}", example.0, describe(&diagnostics)));
     }
     let changes = stacks != outcome(without).stacks || CHANGE_NOTHING.contains(&annotation.key);
     (works && !changes).then(|| format!("`{}` changes nothing", example.0))
@@ -351,7 +351,7 @@ fn the_manifests_of_the_document_are_served_without_a_remark() {
             let Outcome { stacks, diagnostics, unserved } = outcome(block.strip_prefix("yaml\n").unwrap());
             let found = !stacks.is_empty() || !diagnostics.is_empty() || !unserved.is_empty();
             assert!(found, "{title} has no Ingress and no Service");
-            for line in [unserved, told(&diagnostics)].iter().flat_map(|text| text.lines()) {
+            for line in [unserved, describe(&diagnostics)].iter().flat_map(|text| text.lines()) {
                 let _ = writeln!(problems, "{title}: {line}");
             }
         }

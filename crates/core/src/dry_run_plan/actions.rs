@@ -1,4 +1,4 @@
-//! Rules and actions in the document. What a Secret has is not in it.
+//! Rules and actions in the document. The contents of Secrets are not in it.
 
 use serde_json::{Value as Json, json};
 
@@ -8,7 +8,7 @@ use crate::model::{
     TargetGroupReference, Transform,
 };
 
-/// The text in place of what a Secret has.
+/// The text in place of the contents of Secrets.
 const MASK: &str = "[REDACTED]";
 
 pub(super) fn rule(rule: &Rule, priority: u32, listener: Json) -> Json {

@@ -1,10 +1,14 @@
+//! The document of a plan, and where it is written.
+
+mod groups;
+mod writes;
+
 use super::*;
 use crate::{
     desired::{self, BuildConfig},
     facts::{Fact, Facts},
     model::{ClientId, OidcSecret, SecretVersion, SecurityGroupId, SubnetId, TrustStoreArn, WebAclArn},
-    snapshot::{Loaded, from_documents},
-    testing::{build_config, discovered_subnets},
+    testing::{self, build_config, discovered_subnets},
 };
 use serde_json::Value as Json;
 
@@ -40,9 +44,7 @@ fn ingress(name: &str, annotations: &[(&str, &str)], (path, service): (&str, &st
 }
 
 fn snapshot(ingresses: &[String]) -> Snapshot {
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "manifests", &format!("{SERVICES}{}", ingresses.concat())).unwrap();
-    loaded.snapshot
+    testing::snapshot(&format!("{SERVICES}{}", ingresses.concat()))
 }
 
 fn facts() -> Facts {
@@ -553,201 +555,6 @@ fn listeners_rules_and_settings() {
 }
 
 #[test]
-fn a_group_of_two_with_weights() {
-    let forward = r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 80, "weight": 20}, {"serviceName": "api", "servicePort": 80, "weight": 80}], "targetGroupStickinessConfig": {"enabled": true, "durationSeconds": 60}}}"#;
-    let group = [("group.name", "edge"), ("target-type", "ip")];
-    let first = ingress("web", &[&group[..], &[("actions.web", forward)]].concat(), ("/", "web"));
-    let first = first.replace("port: {number: 80}", "port: {name: use-annotation}");
-    let second = ingress("api", &[&group[..], &[("group.order", "1")]].concat(), ("/api", "api"));
-    let id = StackId::Group("edge".to_owned());
-    let (stack, membership, _) = built(&id, &[first, second], &build_config());
-    assert_eq!(membership.members, [ObjectName::new("shop", "web"), ObjectName::new("shop", "api")]);
-    let document: Json = serde_json::from_str(&document(&stack)).unwrap();
-    assert_eq!(document["id"], "edge");
-    insta::assert_snapshot!(shown(&document, &["AWS::ElasticLoadBalancingV2::ListenerRule"]), @r##"
-    {
-      "AWS::ElasticLoadBalancingV2::ListenerRule": {
-        "80:1": {
-          "spec": {
-            "actions": [
-              {
-                "forwardConfig": {
-                  "targetGroupStickinessConfig": {
-                    "durationSeconds": 60,
-                    "enabled": true
-                  },
-                  "targetGroups": [
-                    {
-                      "targetGroupARN": {
-                        "$ref": "#/resources/AWS::ElasticLoadBalancingV2::TargetGroup/shop/web-web:80/status/targetGroupARN"
-                      },
-                      "weight": 20
-                    },
-                    {
-                      "targetGroupARN": {
-                        "$ref": "#/resources/AWS::ElasticLoadBalancingV2::TargetGroup/shop/web-api:80/status/targetGroupARN"
-                      },
-                      "weight": 80
-                    }
-                  ]
-                },
-                "type": "forward"
-              }
-            ],
-            "conditions": [
-              {
-                "field": "path-pattern",
-                "pathPatternConfig": {
-                  "values": [
-                    "/*"
-                  ]
-                }
-              }
-            ],
-            "listenerARN": {
-              "$ref": "#/resources/AWS::ElasticLoadBalancingV2::Listener/80/status/listenerARN"
-            },
-            "priority": 1
-          }
-        },
-        "80:2": {
-          "spec": {
-            "actions": [
-              {
-                "forwardConfig": {
-                  "targetGroups": [
-                    {
-                      "targetGroupARN": {
-                        "$ref": "#/resources/AWS::ElasticLoadBalancingV2::TargetGroup/shop/api-api:80/status/targetGroupARN"
-                      }
-                    }
-                  ]
-                },
-                "type": "forward"
-              }
-            ],
-            "conditions": [
-              {
-                "field": "path-pattern",
-                "pathPatternConfig": {
-                  "values": [
-                    "/api",
-                    "/api/*"
-                  ]
-                }
-              }
-            ],
-            "listenerARN": {
-              "$ref": "#/resources/AWS::ElasticLoadBalancingV2::Listener/80/status/listenerARN"
-            },
-            "priority": 2
-          }
-        }
-      }
-    }
-    "##);
-    let groups = document["resources"]["AWS::ElasticLoadBalancingV2::TargetGroup"].as_object().unwrap();
-    assert_eq!(groups.keys().collect::<Vec<_>>(), ["shop/api-api:80", "shop/web-api:80", "shop/web-web:80"]);
-}
-
-#[test]
-fn a_load_balancer_in_front() {
-    let document = read(&[("target-type", "ip"), ("enable-frontend-nlb", "true")]);
-    let of_front = |kind: &str| {
-        let all = document["resources"][kind].as_object().unwrap().iter();
-        let front: Vec<_> = all.filter(|(id, _)| id.starts_with("FrontendNlb")).collect();
-        serde_json::to_string_pretty(&front).unwrap()
-    };
-    insta::assert_snapshot!(of_front("AWS::ElasticLoadBalancingV2::LoadBalancer"), @r##"
-    [
-      [
-        "FrontendNlb",
-        {
-          "spec": {
-            "ipAddressType": "ipv4",
-            "name": "k8s-shop-web-63400ea3d5-nlb",
-            "scheme": "internal",
-            "securityGroups": [
-              {
-                "$ref": "#/resources/AWS::EC2::SecurityGroup/ManagedLBSecurityGroup/status/groupID"
-              },
-              "sg-shared"
-            ],
-            "subnetMapping": [
-              {
-                "subnetID": "subnet-a"
-              },
-              {
-                "subnetID": "subnet-b"
-              }
-            ],
-            "type": "network"
-          }
-        }
-      ]
-    ]
-    "##);
-    insta::assert_snapshot!(of_front("AWS::ElasticLoadBalancingV2::Listener"), @r##"
-    [
-      [
-        "FrontendNlb-ls-TCP-80",
-        {
-          "spec": {
-            "defaultActions": [
-              {
-                "forwardConfig": {
-                  "targetGroups": [
-                    {
-                      "targetGroupARN": {
-                        "$ref": "#/resources/AWS::ElasticLoadBalancingV2::TargetGroup/FrontendNlb-tg-TCP-80/status/targetGroupARN"
-                      }
-                    }
-                  ]
-                },
-                "type": "forward"
-              }
-            ],
-            "loadBalancerARN": {
-              "$ref": "#/resources/AWS::ElasticLoadBalancingV2::LoadBalancer/FrontendNlb/status/loadBalancerARN"
-            },
-            "port": 80,
-            "protocol": "TCP"
-          }
-        }
-      ]
-    ]
-    "##);
-    insta::assert_snapshot!(of_front("AWS::ElasticLoadBalancingV2::TargetGroup"), @r##"
-    [
-      [
-        "FrontendNlb-tg-TCP-80",
-        {
-          "spec": {
-            "healthCheckConfig": {
-              "healthyThresholdCount": 2,
-              "intervalSeconds": 15,
-              "matcher": {
-                "httpCode": "200"
-              },
-              "path": "/",
-              "port": "traffic-port",
-              "protocol": "HTTP",
-              "timeoutSeconds": 5,
-              "unhealthyThresholdCount": 2
-            },
-            "ipAddressType": "ipv4",
-            "name": "k8s-shop-web-39db3f47ad",
-            "port": 80,
-            "protocol": "TCP",
-            "targetType": "alb"
-          }
-        }
-      ]
-    ]
-    "##);
-}
-
-#[test]
 fn what_a_secret_has_is_masked() {
     let provider = r#"{"issuer": "https://idp", "authorizationEndpoint": "https://idp/a", "tokenEndpoint": "https://idp/t", "userInfoEndpoint": "https://idp/u", "secretName": "oidc"}"#;
     let https = [("listen-ports", r#"[{"HTTPS": 443}]"#), ("certificate-arn", CERTIFICATE), ("target-type", "ip")];
@@ -781,96 +588,4 @@ fn what_a_secret_has_is_masked() {
     let jwt = read(&[&https[..], &[("jwt-validation", tokens)]].concat());
     let rule = &jwt["resources"]["AWS::ElasticLoadBalancingV2::ListenerRule"]["443:1"]["spec"]["actions"][0];
     assert_eq!(rule["jwtValidationConfig"]["jwksEndpoint"], "https://idp/keys");
-}
-
-/// Returns the group `edge` of two members, which show these texts as their plan.
-fn two(shown: [Option<&str>; 2]) -> (Stack, Membership, Snapshot) {
-    let group = [("group.name", "edge"), ("target-type", "ip")];
-    let members = [ingress("web", &group, ("/", "web")), ingress("zoo", &group, ("/zoo", "api"))];
-    let (stack, membership, mut snapshot) = built(&StackId::Group("edge".to_owned()), &members, &build_config());
-    for (ingress, shown) in snapshot.ingresses.values_mut().zip(shown) {
-        ingress.written_plan = shown.map(WrittenPlan::of);
-    }
-    (stack, membership, snapshot)
-}
-
-/// Returns the changes as `<name> written` and `<name> removed`.
-fn changes(found: &PlanWrites) -> Vec<String> {
-    let change =
-        |write: &PlanWrite| format!("{} {}", write.name.name, if write.text.is_some() { "written" } else { "removed" });
-    found.writes.iter().map(change).collect()
-}
-
-#[test]
-fn the_first_member_has_the_plan_and_no_other_one() {
-    let (stack, ..) = two([None, None]);
-    let text = document(&stack);
-    let current = Some(text.as_str());
-    for (enabled, shown, expected) in [
-        (true, [None, None], &["web written"][..]),
-        (true, [current, None], &[]),
-        (true, [Some("{}"), None], &["web written"]),
-        (true, [None, current], &["zoo removed", "web written"]),
-        (true, [current, Some("mine")], &["zoo removed"]),
-        (false, [None, None], &[]),
-        (false, [current, Some("mine")], &["web removed", "zoo removed"]),
-    ] {
-        let (stack, membership, snapshot) = two(shown);
-        let found = writes(enabled, &stack, &membership, &snapshot);
-        assert_eq!(changes(&found), expected, "{enabled} {shown:?}");
-        assert_eq!(found.too_large, None);
-        let written = found.writes.iter().filter_map(|write| write.text.as_deref());
-        assert!(written.into_iter().all(|written| written == text));
-    }
-}
-
-#[test]
-fn members_that_leave_lose_it_and_members_of_other_groups_keep_it() {
-    let (stack, mut membership, snapshot) = two([None, Some("{}")]);
-    let zoo = ObjectName::new("shop", "zoo");
-    membership.members.retain(|name| *name != zoo);
-    membership.leaving = vec![zoo.clone()];
-    let found = |membership: &Membership, enabled| changes(&writes(enabled, &stack, membership, &snapshot));
-    assert_eq!(found(&membership, true), ["zoo removed", "web written"]);
-    assert_eq!(found(&membership, false), ["zoo removed"]);
-    membership.moving.insert(zoo.clone());
-    assert_eq!(found(&membership, true), ["web written"]);
-    // One that its new group serves stays in the old one for a while.
-    membership.followed.insert(zoo.clone());
-    membership.freeze_moving(&zoo);
-    assert_eq!(found(&membership, true), ["web written"]);
-    assert_eq!(found(&membership, false), [""; 0]);
-}
-
-#[test]
-fn a_plan_without_room_is_not_written_and_an_old_one_goes() {
-    let (stack, membership, mut snapshot) = two([Some("{}"), None]);
-    let name = ObjectName::new("shop", "web");
-    let room = MOST_BYTES - KEY.len() - document(&stack).len();
-    let mut with = |others: usize| {
-        let written: &mut Ingress = snapshot.ingresses.get_mut(&name).unwrap();
-        written.annotations = [("x".to_owned(), "y".repeat(others - 1))].into();
-        writes(true, &stack, &membership, &snapshot)
-    };
-    assert_eq!((changes(&with(room)), with(room).too_large), (vec!["web written".to_owned()], None));
-    let found = with(room + 1);
-    assert_eq!(changes(&found), ["web removed"]);
-    insta::assert_snapshot!(found.too_large.unwrap(), @"alb.ingress.kubernetes.io/dry-run-plan: the plan is not written: with it, the annotations would have 262145 bytes, and an object takes 262144; divide the group, or shorten its other annotations");
-}
-
-#[test]
-fn services_have_no_plan() {
-    let stack = Stack::empty(StackId::Service(ObjectName::new("shop", "web")));
-    assert_eq!(writes(true, &stack, &Membership::default(), &Snapshot::default()), PlanWrites::default());
-}
-
-#[test]
-fn the_annotation_is_no_part_of_what_an_ingress_requests() {
-    let plan = "dry-run-plan: mine, alb.ingress.kubernetes.io/";
-    let text = ingress("web", &[("target-type", "ip")], ("/", "web"));
-    let with = text.replace("alb.ingress.kubernetes.io/", &format!("alb.ingress.kubernetes.io/{plan}"));
-    let read = |text: String| snapshot(&[text]).ingresses.into_values().next().unwrap();
-    let (without, with) = (read(text), read(with));
-    assert_eq!(with.written_plan, Some(WrittenPlan::of("mine")));
-    assert_eq!(Ingress { written_plan: None, ..with }, without);
 }

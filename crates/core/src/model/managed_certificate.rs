@@ -46,15 +46,16 @@ impl ManagedCertificate {
         observed.resource == self.resource && for_the_same && observed.authority == self.authority
     }
 
-    /// Returns the token with which ACM recognises a repeated request (32 characters at most, for an hour). Certificates that
-    /// were requested before belong to it, so that one in place of a failed one is another request.
+    /// Returns the token with which ACM recognises a repeated request (32 characters at most, for an hour). The certificates of the
+    /// resource that exist, and those that were deleted in that time, belong to it, so that one in place of a failed or deleted one
+    /// is another request. After a lost answer it is the same, whichever of them was deleted meanwhile.
     #[must_use]
-    pub fn token(&self, before: &[ObservedCertificate]) -> String {
+    pub fn token(&self, before: &BTreeSet<CertificateArn>) -> String {
         let mut parts = vec![self.resource.as_str()];
         parts.extend(self.hosts.iter().map(String::as_str));
         parts.extend(["authority"].into_iter().chain(self.authority.as_ref().map(CertificateAuthorityArn::as_str)));
         parts.extend(self.tags.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
-        parts.extend(["before"].into_iter().chain(before.iter().map(|certificate| certificate.arn.as_str())));
+        parts.extend(["before"].into_iter().chain(before.iter().map(CertificateArn::as_str)));
         names::token(&parts)
     }
 }
@@ -100,7 +101,7 @@ pub struct ObservedCertificate {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub validated: BTreeSet<String>,
     /// The names of those that the controller has created. No other is deleted: the same record proves a host in every region and
-    /// account, and may be somebody else's.
+    /// account, and may belong to another owner.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub created: BTreeSet<String>,
 }
@@ -122,6 +123,23 @@ impl ObservedCertificate {
             }
         }
         missing
+    }
+}
+
+/// The certificates of a stack of a short time ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecentCertificates {
+    /// Those that were deleted, by resource: ACM may answer a request with the token of an earlier one with one of them.
+    pub deleted: BTreeMap<ResourceId, BTreeSet<CertificateArn>>,
+    /// The hashes of the Ingresses for which no other certificate is requested for the moment.
+    pub paused: BTreeSet<String>,
+}
+
+impl RecentCertificates {
+    /// Returns true if no certificate of the resource's Ingress is requested for the moment.
+    #[must_use]
+    pub fn is_paused(&self, resource: &ResourceId) -> bool {
+        resource.certificate_owner().is_some_and(|owner| self.paused.contains(owner))
     }
 }
 
@@ -240,18 +258,19 @@ mod tests {
             zones: None,
             cause,
         };
-        let token = one.token(&[]);
+        let before = |arns: &[&str]| arns.iter().map(|arn| CertificateArn::new(*arn)).collect();
+        let token = one.token(&before(&[]));
         assert!(token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{token}");
         let later = ManagedCertificate { cause: Cause { generation: 2, ..one.cause.clone() }, ..one.clone() };
-        assert_eq!(later.token(&[]), token);
+        assert_eq!(later.token(&before(&[])), token);
         let mut others = [one.clone(), one.clone(), one.clone()];
         others[0].hosts.insert("b.org".to_owned());
         others[1].tags.insert("team".to_owned(), "web".to_owned());
         let arn = "arn:aws:acm-pca:us-west-2:1:certificate-authority/a";
         others[2].authority = Some(CertificateAuthorityArn::new(arn).unwrap());
-        let mut tokens: BTreeSet<String> = others.iter().map(|other| other.token(&[])).collect();
-        tokens.extend([token, one.token(&[observed("c")])]);
-        assert_eq!(tokens.len(), 5);
+        let mut tokens: BTreeSet<String> = others.iter().map(|other| other.token(&before(&[]))).collect();
+        tokens.extend([token, one.token(&before(&["c"])), one.token(&before(&["c", "d"]))]);
+        assert_eq!(tokens.len(), 6);
         assert!(one.is(&observed("c")) && !others[0].is(&observed("c")));
         let mut new = ObservedCertificate { hosts: BTreeSet::new(), ..observed("c") };
         assert!(one.is(&new) && others[0].is(&new) && !others[2].is(&new));

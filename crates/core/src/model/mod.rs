@@ -40,7 +40,8 @@ pub use identifiers::{
 };
 pub use known_limits::{KnownLimits, Quota};
 pub use managed_certificate::{
-    CertificateStatus, DesiredCertificates, ManagedCertificate, ObservedCertificate, ValidationRecord,
+    CertificateStatus, DesiredCertificates, ManagedCertificate, ObservedCertificate, RecentCertificates,
+    ValidationRecord,
 };
 pub use mutual_authentication::MutualAuthentication;
 pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks, ZoneInfo};

@@ -8,8 +8,8 @@ use super::{
     Action, AddOn, Attributes, CertificateArn, Condition, Frontend, HealthCheck, IpAddressType, KnownLimits,
     ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, LoadBalancerTarget,
     MutualAuthentication, ObjectName, ObjectReference, ObservedAddOns, ObservedCertificate, ObservedNetworkSettings,
-    ObservedPools, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags,
-    TargetGroupArn, Transform, TrustStoreArn, authentication::carry_over_secret,
+    ObservedPools, RecentCertificates, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId,
+    TagKeys, Tags, TargetGroupArn, Transform, TrustStoreArn, authentication::carry_over_secret,
 };
 
 /// The state of one stack in AWS and in the cluster.
@@ -37,6 +37,9 @@ pub struct ObservedStack {
     /// The certificates that have not become usable for so long that others are requested in their place.
     #[serde(skip)]
     pub given_up: BTreeSet<CertificateArn>,
+    /// The certificates of a short time ago.
+    #[serde(skip)]
+    pub recent_certificates: RecentCertificates,
     /// The TargetGroupBindings with the stack's labels.
     pub bindings: Vec<ObservedBinding>,
     /// The resources of each member of a group within its load balancer, from the stack's record.

@@ -283,8 +283,13 @@ impl ResourceId {
     /// Returns true if the resource is a certificate that was requested for the Ingress, whatever its host names were.
     #[must_use]
     pub fn is_certificate_of(&self, ingress: &ObjectName) -> bool {
-        let hash = self.0.rsplit_once('-').map(|(_, hash)| hash);
-        self.is_certificate() && hash == Some(names::short_hash(&ingress.to_string()).as_str())
+        self.certificate_owner() == Some(names::short_hash(&ingress.to_string()).as_str())
+    }
+
+    /// Returns the hash of the Ingress for which the certificate was requested; `None` for all other resources.
+    #[must_use]
+    pub fn certificate_owner(&self) -> Option<&str> {
+        self.0.rsplit_once('-').map(|(_, hash)| hash).filter(|_| self.is_certificate())
     }
 
     /// Returns the value of the tag.

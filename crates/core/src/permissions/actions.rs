@@ -72,7 +72,7 @@ pub const ACTIONS: &[Action] = &[
         "acm:ListTagsForCertificate",
         ANYTHING,
         &[CertificateRequests],
-        "the owners of requested certificates, which are not found by host name",
+        "the owners of requested certificates, which are not found by host name: needed on all certificates of the account",
     ),
     action(
         "acm:RequestCertificate",

@@ -16,11 +16,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use ipnet::IpNet;
 
-use super::{
-    frozen::FrozenResources,
-    order,
-    step::{SecurityGroupTarget, StepAction},
-};
+use super::{action::StepAction, frozen::FrozenResources, order, step::SecurityGroupTarget};
 use crate::model::{
     DELETION_PROTECTION, ManagedSecurityGroup, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, Scheme,
     SecurityGroupRule, Source, Stack,

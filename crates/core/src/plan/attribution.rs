@@ -1,7 +1,10 @@
 //! The attribution of steps that AWS refuses. A setting that several members of a group share becomes one step for each
 //! requester, so that a refusal freezes that one only.
 
-use super::step::{ListenerChange, Plan, Step, StepAction, TaggedResource};
+use super::{
+    action::StepAction,
+    step::{ListenerChange, Plan, Step, TaggedResource},
+};
 use crate::model::{Cause, ObservedStack, SecurityGroupRule, Source, Stack, Tags};
 
 /// Returns the plan with each step attributed to its requester. The order stays.

@@ -1,8 +1,9 @@
 //! The resources in AWS of a member that leaves its group: until none is left, its Ingress keeps the group's finalizer.
 
 use super::{
+    action::StepAction,
     stack::{certificates_are_unknown, is_parking},
-    step::{Plan, StepAction, Wait},
+    step::{Plan, Wait},
 };
 use crate::model::{
     CertificateArn, MemberResources, ObjectName, ObjectReference, ObservedStack, RuleArn, Stack, TargetGroupArn,

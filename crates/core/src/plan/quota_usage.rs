@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::step::{ListenerReference, Step, StepAction};
+use super::{
+    action::StepAction,
+    step::{ListenerReference, Step},
+};
 use crate::model::{
     Action, KnownLimits, Listener, ObservedLoadBalancer, Rule, RuleArn, TargetGroupArn, TargetGroupReference,
 };

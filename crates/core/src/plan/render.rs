@@ -6,7 +6,10 @@ use std::{
     mem,
 };
 
-use super::step::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
+use super::{
+    action::StepAction,
+    step::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, Wait},
+};
 use crate::model::tags::CLUSTER;
 use crate::model::{
     Action, Authentication, CapacityUnits, Condition, IpAddressType, Listener, LoadBalancer, LoadBalancerTarget,

@@ -14,11 +14,12 @@
 use std::{cmp::Ordering, collections::BTreeSet};
 
 use super::{
+    action::StepAction,
     authentication,
     frozen::FrozenResources,
     quota_usage::QuotaUsage,
     stack::PARKED,
-    step::{ListenerReference, RuleReference, Step, StepAction},
+    step::{ListenerReference, RuleReference, Step},
 };
 use crate::model::{
     Action, Authentication, Cause, ObservedLoadBalancer, ObservedRule, Rule, TargetGroupArn, TargetGroupReference,

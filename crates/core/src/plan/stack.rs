@@ -18,10 +18,11 @@ use crate::model::{
     ResourceId, Stack, TargetGroupArn, TargetGroupReference,
 };
 use crate::plan::{
+    action::StepAction,
     attribution, defaults,
     frozen::FrozenResources,
     order,
-    step::{AttributesOf, Plan, Planned, Step, StepAction, Wait},
+    step::{AttributesOf, Plan, Planned, Step, Wait},
 };
 
 mod add_ons;

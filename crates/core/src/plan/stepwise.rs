@@ -17,11 +17,12 @@
 use std::collections::BTreeSet;
 
 use super::{
+    action::StepAction,
     quota_usage::QuotaUsage,
     rules::{
         ExistingRule, LARGEST_PRIORITY, Numbered, RuleChange, RuleSlot, RuleSteps, WantedRule, same_conditions, step,
     },
-    step::{RuleReference, StepAction},
+    step::RuleReference,
 };
 use crate::{
     model::{Action, Condition, ObservedLoadBalancer, Rule, TargetGroupArn},

@@ -235,6 +235,8 @@ pub(super) struct Account {
     pub security_groups: BTreeMap<String, SecurityGroup>,
     /// The certificates that ACM was asked for, by ARN.
     pub certificates: BTreeMap<String, Certificate>,
+    /// Those that were deleted since. ACM answers the tokens of their requests with them for a while.
+    pub deleted_certificates: BTreeMap<String, Certificate>,
     /// The CNAMEs of the hosted zones: value by name.
     pub records: BTreeMap<String, String>,
     /// The security groups of deleted load balancers, each with the time at which the network interfaces disappear.
@@ -264,6 +266,7 @@ impl Account {
             target_groups: BTreeMap::new(),
             security_groups,
             certificates: BTreeMap::new(),
+            deleted_certificates: BTreeMap::new(),
             records: BTreeMap::new(),
             lingering: Vec::new(),
             roles: Roles::new(),

@@ -19,6 +19,8 @@ const NAMES_AFTER: Duration = Duration::from_secs(1);
 const RECORDS_AFTER: Duration = Duration::from_secs(3);
 /// The time until it issues one whose records exist, or that a private authority issues.
 const ISSUED_AFTER: Duration = Duration::from_secs(20);
+/// The time for which it answers the token of a request with the same certificate, be it deleted or not.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Debug)]
 pub(super) struct Certificate {
@@ -102,8 +104,12 @@ impl Session<'_> {
         let tag =
             |tag: &Value| Some((tag["Key"].as_str()?.to_owned(), tag["Value"].as_str().unwrap_or_default().to_owned()));
         let tags: Tags = tags.as_array().into_iter().flatten().filter_map(tag).collect();
-        let mut same = self.account.certificates.iter().filter(|(_, known)| known.token == token);
-        if let Some((arn, known)) = same.next() {
+        let now = self.now;
+        let is_repeated = |known: &Certificate| {
+            known.token == token && now.saturating_duration_since(known.requested) < TOKEN_LIFETIME
+        };
+        let requests = self.account.certificates.iter().chain(&self.account.deleted_certificates);
+        if let Some((arn, known)) = requests.into_iter().find(|(_, known)| is_repeated(known)) {
             let is_same = known.hosts == hosts && known.authority == authority && known.tags == tags;
             return match is_same {
                 true => Ok(json!({ "CertificateArn": arn }).to_string()),
@@ -160,13 +166,11 @@ impl Session<'_> {
 
     pub(super) fn delete_certificate(&mut self) -> Answer {
         let arn = self.request.need("CertificateArn")?;
-        if !self.account.certificates.contains_key(arn) {
-            return Err(not_found(arn));
-        }
         if self.account.uses(arn) {
             return Err(refusal("ResourceInUseException", format!("Certificate {arn} is in use.")));
         }
-        self.account.certificates.remove(arn);
+        let certificate = self.account.certificates.remove(arn).ok_or_else(|| not_found(arn))?;
+        self.account.deleted_certificates.insert(arn.to_owned(), certificate);
         Ok("{}".to_owned())
     }
 

@@ -114,6 +114,22 @@ fn target_group(target_type: TargetType) -> TargetGroup {
     }
 }
 
+/// Returns the settings of a target group of a Network Load Balancer, whose health checks connect.
+fn network_target_group(protocol: TargetGroupProtocol) -> TargetGroup {
+    let plain = target_group(TargetType::Ip);
+    TargetGroup {
+        protocol,
+        protocol_version: None,
+        health_check: HealthCheck {
+            protocol: HealthCheckProtocol::Tcp,
+            path: None,
+            matcher: None,
+            ..plain.health_check
+        },
+        ..plain
+    }
+}
+
 impl World {
     /// Returns the stack as a new inventory reads it.
     async fn observed(&self) -> ObservedStack {

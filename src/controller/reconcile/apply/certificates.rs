@@ -1,5 +1,7 @@
 //! The steps of requested certificates.
 
+use std::collections::BTreeSet;
+
 use super::{Applier, StepError};
 use albatross_aws::AwsError;
 use albatross_core::{
@@ -33,8 +35,8 @@ impl Applier {
             authority: wanted.authority.clone(),
             status: CertificateStatus::Pending,
             records: Vec::new(),
-            validated: std::collections::BTreeSet::new(),
-            created: std::collections::BTreeSet::new(),
+            validated: BTreeSet::new(),
+            created: BTreeSet::new(),
         };
         self.inventory.record_certificate(stack, requested);
         Ok(())
@@ -79,16 +81,14 @@ impl Applier {
     }
 
     async fn delete_records(&self, certificate: &ObservedCertificate) -> Result<(), AwsError> {
-        if certificate.records.is_empty() {
-            return Ok(());
-        }
-        let others = self.inventory.names_of_other_certificates(&certificate.arn).await?;
-        let (ours, unsure): (Vec<_>, Vec<_>) = removable_records(&certificate.records, &others)
-            .into_iter()
-            .partition(|record| certificate.created.contains(&record.name));
+        let (ours, unsure): (Vec<ValidationRecord>, Vec<_>) =
+            certificate.records.iter().cloned().partition(|record| certificate.created.contains(&record.name));
+        // The list of the whole account is read only if there may be something to delete.
         if !ours.is_empty() {
-            let zones = self.aws.public_zones().await?;
-            for record in ours {
+            let others = self.inventory.names_of_other_certificates(&certificate.arn).await?;
+            let removable = removable_records(&ours, &others);
+            let zones = if removable.is_empty() { Vec::new() } else { self.aws.public_zones().await? };
+            for record in removable {
                 // Without a zone there is no record.
                 if let Some(zone) = zone_of(&record.name, &zones) {
                     self.aws.delete_record(zone, record).await?;
@@ -97,12 +97,12 @@ impl Applier {
             }
         }
         if !unsure.is_empty() {
-            let records: Vec<&str> = unsure.into_iter().map(|record| record.name.as_str()).collect();
+            let records: BTreeSet<&str> = unsure.iter().map(|record| record.name.as_str()).collect();
             tracing::warn!(
                 certificate = %certificate.arn,
                 "records in Route 53 that proved hosts of a deleted certificate stay, since it is not known that this controller has \
                  created them: {}",
-                records.join(", ")
+                records.into_iter().collect::<Vec<_>>().join(", ")
             );
         }
         Ok(())

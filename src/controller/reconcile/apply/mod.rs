@@ -92,11 +92,7 @@ impl Applier {
                 Ok(()) => carried_out.push(place),
                 Err(source @ StepError::NotYet(_)) => {
                     tracing::info!(group = %stack, step = %step.action, reason = %source, "not yet");
-                    // A deletion of a certificate that was carried out, with its answer lost, can be repeated.
-                    let can_be_repeated = matches!(step.action, StepAction::DeleteCertificate { .. });
-                    if source.asks_to_read_again() && !can_be_repeated {
-                        self.read_again(stack, &step.action, &source);
-                    }
+                    self.forget_after(stack, &step.action, &source, &resources);
                     if step.action.add_on().is_some() {
                         left_out.push(failed(source, Vec::new()));
                         continue;
@@ -108,9 +104,7 @@ impl Applier {
                     waiting.get_or_insert(failed(source, Vec::new()));
                 }
                 Err(source) => {
-                    if source.asks_to_read_again() && !self.forgot_add_on(stack, &step.action, &source, &resources) {
-                        self.read_again(stack, &step.action, &source);
-                    }
+                    self.forget_after(stack, &step.action, &source, &resources);
                     if step.action.add_on().is_none() {
                         return Err(ApplyError { left_out, ..failed(source, carried_out) });
                     }
@@ -124,8 +118,15 @@ impl Applier {
         }
     }
 
+    /// Forgets the state that a failed step shows to be wrong, or may have changed.
+    fn forget_after(&self, stack: &StackId, action: &StepAction, source: &StepError, resources: &CreatedResources) {
+        if source.asks_to_read_again() && !self.forgot_add_on(stack, action, source, resources) {
+            self.read_again(stack, action, source);
+        }
+    }
+
     /// Forgets only the add-on of a load balancer, or the requested certificates, if that is all that a step may have changed.
-    /// Returns true if it has.
+    /// Returns true if nothing else has to be forgotten.
     fn forgot_add_on(
         &self,
         stack: &StackId,
@@ -141,6 +142,8 @@ impl Applier {
             }
             // It is created once more, and one that exists is left as it is.
             StepAction::CreateValidationRecord { .. } if is_unclear => return true,
+            // A deletion that was carried out, with its answer lost, can be repeated.
+            StepAction::DeleteCertificate { .. } => return true,
             _ => {}
         }
         let Some((add_on, load_balancer)) = steps::load_balancer_of_add_on(action) else { return false };

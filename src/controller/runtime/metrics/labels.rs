@@ -4,7 +4,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 
 use albatross_aws::RequestResult;
 
-/// The labels of a TargetGroupBinding in `awslbc_readiness_gate_ready_seconds`.
+/// The labels of the metrics of a TargetGroupBinding.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct Binding {
     pub(super) namespace: String,

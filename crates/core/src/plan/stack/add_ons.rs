@@ -5,7 +5,10 @@
 
 use super::Planner;
 use crate::model::{AddOn, Association, Cause, LoadBalancer, ObservedAddOns, ObservedLoadBalancer, Protection, Value};
-use crate::plan::step::{Step, StepAction, Wait};
+use crate::plan::{
+    action::StepAction,
+    step::{Step, Wait},
+};
 
 impl Planner<'_> {
     /// Plans the add-ons of a load balancer that exists, or that an earlier step creates.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::Planner;
 use crate::model::{Attributes, Cause, ResourceId, Tags};
 use crate::plan::{
-    step::{AttributesOf, Step, StepAction, TaggedResource},
+    action::StepAction,
+    step::{AttributesOf, Step, TaggedResource},
     tags,
 };
 

@@ -2,7 +2,10 @@
 
 use super::Planner;
 use crate::model::{Cause, CertificateArn, Listener, ObservedListener};
-use crate::plan::step::{ListenerReference, Step, StepAction};
+use crate::plan::{
+    action::StepAction,
+    step::{ListenerReference, Step},
+};
 
 /// Returns the wanted certificates that an existing listener lacks.
 pub(super) fn missing_certificates(wanted: &Listener, existing: &ObservedListener) -> Vec<CertificateArn> {

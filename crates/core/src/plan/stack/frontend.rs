@@ -20,7 +20,8 @@ use crate::model::{
     TargetGroupArn, TargetGroupName, TargetGroupReference, Value, WeightedTargetGroup,
 };
 use crate::plan::{
-    step::{AttributesOf, Plan, Planned, Reads, Step, StepAction, TaggedResource, Wait},
+    action::StepAction,
+    step::{AttributesOf, Plan, Planned, Reads, Step, TaggedResource, Wait},
     tags,
 };
 

@@ -9,12 +9,13 @@ use crate::model::{
     TargetGroupReference, TrustStoreArn, Value,
 };
 use crate::plan::{
+    action::StepAction,
     authentication, defaults,
     frozen::FrozenResources,
     order,
     quota_usage::QuotaUsage,
     rules::{RuleChange, same_action},
-    step::{AttributesOf, ListenerChange, ListenerReference, Step, StepAction, TaggedResource},
+    step::{AttributesOf, ListenerChange, ListenerReference, Step, TaggedResource},
     tags,
 };
 

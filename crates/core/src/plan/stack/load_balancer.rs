@@ -10,8 +10,9 @@ use crate::model::{
 };
 use crate::plan::{
     access::{Access, AccessSteps},
+    action::StepAction,
     order,
-    step::{AttributesOf, Step, StepAction, TaggedResource},
+    step::{AttributesOf, Step, TaggedResource},
 };
 
 /// The number of security groups that a load balancer may be in (quota `Security groups per network interface`).

@@ -10,7 +10,7 @@ use crate::model::{
     AddOn, CertificateArn, CertificateStatus, ManagedCertificate, ObjectReference, ObservedCertificate, ObservedStack,
     Stack, managed_certificate::on_listener,
 };
-use crate::plan::step::{StepAction, Wait};
+use crate::plan::{action::StepAction, step::Wait};
 
 /// Returns true if it is not known which certificates were requested for a stack, and there may be some: it requests some, or may
 /// have requested some.
@@ -57,10 +57,13 @@ impl<'a> Planner<'a> {
                 }
                 Some(_) => {}
                 None => {
-                    let before: Vec<ObservedCertificate> =
-                        known.iter().filter(|other| other.resource == wanted.resource).cloned().collect();
+                    let existing = known.iter().filter(|other| other.resource == wanted.resource);
+                    let deleted = observed.recent_certificates.deleted.get(&wanted.resource).into_iter().flatten();
+                    let before = existing.map(|other| &other.arn).chain(deleted).cloned().collect();
                     let token = wanted.token(&before);
-                    if wanted.zones.is_some() && !observed.refused_requests.contains(&token) {
+                    let waits = observed.refused_requests.contains(&token)
+                        || observed.recent_certificates.is_paused(&wanted.resource);
+                    if wanted.zones.is_some() && !waits {
                         let certificate = Box::new(wanted.clone());
                         self.push(StepAction::RequestCertificate { certificate, token }, &wanted.cause);
                     }
@@ -90,7 +93,7 @@ impl<'a> Planner<'a> {
         arriving.cloned().collect()
     }
 
-    /// Deletes the certificates that nobody requests any more and that no listener has, and waits for those that are not issued.
+    /// Deletes the certificates that no member requests any more and that no listener has, and waits for those that are not issued.
     pub(super) fn end_certificates(&mut self) {
         let (stack, observed) = (self.stack, self.observed);
         let Some(known) = observed.certificates.as_deref().filter(|_| stack.certificates.enabled) else { return };
@@ -133,7 +136,7 @@ impl<'a> Planner<'a> {
         self.plan.waits.extend(waiting);
     }
 
-    /// Returns the certificates of the listeners that the plan leaves as they are although nobody requests them: those that
+    /// Returns the certificates of the listeners that the plan leaves as they are although no member requests them: those that
     /// are retained for a while, and those of a load balancer that is being replaced.
     fn certificates_of_staying_listeners(&self) -> BTreeSet<CertificateArn> {
         let current = self.balancer().map(|balancer| &balancer.arn);

@@ -20,9 +20,10 @@ use crate::model::{
     TargetGroupArn, TargetGroupReference, WeightedTargetGroup,
 };
 use crate::plan::{
+    action::StepAction,
     order,
     rules::{same_conditions, step},
-    step::{ListenerReference, Reads, Step, StepAction},
+    step::{ListenerReference, Reads, Step},
 };
 use crate::route::are_apart;
 

@@ -7,7 +7,10 @@ use crate::model::{
     Attributes, Cause, DELETION_PROTECTION, LoadBalancer, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
     TargetGroupArn,
 };
-use crate::plan::step::{AttributesOf, StepAction, Wait};
+use crate::plan::{
+    action::StepAction,
+    step::{AttributesOf, Wait},
+};
 
 impl<'a> Planner<'a> {
     /// Deletes a load balancer. Deletion protection is disabled only if an annotation says so; AWS refuses to delete a

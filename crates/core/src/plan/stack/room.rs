@@ -6,11 +6,7 @@ use super::Planner;
 use crate::model::{
     Action, Cause, KnownLimits, Listener, ObservedListener, ObservedLoadBalancer, TargetGroupReference,
 };
-use crate::plan::{
-    order,
-    quota_usage::QuotaUsage,
-    step::{Step, StepAction},
-};
+use crate::plan::{action::StepAction, order, quota_usage::QuotaUsage, step::Step};
 
 impl<'a> Planner<'a> {
     /// Returns the quota usage of the load balancer after the steps so far; `None` if AWS has reported no quota.

@@ -6,8 +6,9 @@ use crate::model::{
     TargetGroupReference, Value,
 };
 use crate::plan::{
+    action::StepAction,
     binding, defaults,
-    step::{AttributesOf, StepAction, TaggedResource},
+    step::{AttributesOf, TaggedResource},
 };
 
 /// Returns true if targets are checked as wanted. Success codes that are not requested stay as they are.

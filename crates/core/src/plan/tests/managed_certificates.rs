@@ -1,11 +1,13 @@
 //! The certificates that ACM issues for Ingresses, from manifests to plans.
 
+use std::collections::BTreeSet;
+
 use super::aws::{Aws, BACKEND_GROUP};
 use crate::{
     desired::{Built, Membership, sources::ingress},
     facts::{ExistingLoadBalancer, Fact, FactQuery, Facts, hosted_zones::HostedZone},
     model::*,
-    plan::{Plan, Planned, Wait, member_resources, plan, tag_keys},
+    plan::{Plan, Planned, StepAction, Wait, member_resources, plan, tag_keys},
     testing::{build_config, discovered_subnets, snapshot},
 };
 
@@ -409,12 +411,77 @@ fn a_takeover_changes_nothing_and_a_second_request_waits_after_a_refusal() {
     assert_eq!(planned(&built(&manifest, &aws), &aws), Plan::empty());
     let mut aws = empty();
     let stack = built(&manifest, &aws);
-    let token = stack.certificates.wanted[0].token(&[]);
+    let token = stack.certificates.wanted[0].token(&BTreeSet::new());
     aws.observed.refused_requests = [token].into();
     let plan = planned(&stack, &aws);
     assert!(!plan.steps.iter().any(|step| step.action.kind() == "RequestCertificate"));
     let resource = ResourceId::certificate(&web(), "b.example.com", false);
     assert!(plan.waits.contains(&Wait::CertificateIssued(resource)));
+}
+
+#[test]
+fn a_request_after_a_deletion_is_another_one_and_a_repetition_is_the_same() {
+    let manifest = manifest(&[REQUESTED], &["b.example.com"]);
+    let resource = ResourceId::certificate(&web(), "b.example.com", false);
+    let mut aws = settled(&manifest);
+    let stack = built(&manifest, &empty());
+    let known = aws.observed.certificates.take().unwrap();
+    let before = |known: &[ObservedCertificate], deleted: &[&str]| {
+        let certificates = Some(known.to_vec());
+        let deleted = deleted.iter().map(|arn| CertificateArn::new(*arn)).collect();
+        let deleted = [(resource.clone(), deleted)].into();
+        let recent_certificates = RecentCertificates { deleted, ..RecentCertificates::default() };
+        let observed = ObservedStack { certificates, recent_certificates, ..aws.observed.clone() };
+        let Planned::Ready(plan) = plan(&stack, &observed) else { panic!("nothing to read") };
+        let tokens = plan.steps.iter().filter_map(|step| match &step.action {
+            StepAction::RequestCertificate { token, .. } => Some(token.clone()),
+            _ => None,
+        });
+        let [token] = tokens.collect::<Vec<_>>().try_into().unwrap();
+        token
+    };
+    let [one] = known.as_slice() else { panic!("{known:?}") };
+    let failed = |arn: &str| {
+        let status = CertificateStatus::Unusable("CAA_ERROR".to_owned());
+        ObservedCertificate { arn: CertificateArn::new(arn), status, hosts: BTreeSet::new(), ..one.clone() }
+    };
+    let gone = |arn: &str| ObservedCertificate { status: CertificateStatus::Deleted, ..failed(arn) };
+    let others: BTreeSet<String> = [before(&[], &[]), before(&[], &["a"]), before(&[], &["a", "b"])].into();
+    assert_eq!(others.len(), 3);
+    // An answer is lost, and of the earlier ones some are deleted until the request is repeated, or ACM lists them in another order.
+    let both = before(&[], &["a", "b"]);
+    assert_eq!(before(&[failed("a"), failed("b")], &[]), both);
+    assert_eq!(before(&[failed("b"), failed("a")], &[]), both);
+    assert_eq!(before(&[failed("b")], &["a"]), both);
+    assert_eq!(before(&[failed("b"), gone("a")], &["a"]), both);
+}
+
+#[test]
+fn hosts_that_change_all_the_time_wait_for_another_request() {
+    let mut aws = settled(&manifest(&[REQUESTED], &["b.example.com"]));
+    let stack = built(&manifest(&[REQUESTED], &["a.example.com"]), &aws);
+    let requests = |aws: &Aws| {
+        let plan = planned(&stack, aws);
+        let resource = ResourceId::certificate(&web(), "a.example.com", false);
+        assert!(plan.waits.contains(&Wait::CertificateIssued(resource)));
+        let kinds = |kind: &str| plan.steps.iter().filter(|step| step.action.kind() == kind).count();
+        (kinds("RequestCertificate"), kinds("DeleteCertificate"))
+    };
+    let owner = |name: &str| {
+        let resource = ResourceId::certificate(&ObjectName::new("shop", name), "any.example.com", false);
+        BTreeSet::from([resource.certificate_owner().unwrap().to_owned()])
+    };
+    aws.observed.recent_certificates.paused = owner("other");
+    assert_eq!(requests(&aws), (1, 0));
+    aws.observed.recent_certificates.paused = owner("web");
+    assert_eq!(requests(&aws), (0, 0), "the certificate that serves stays");
+    // One that is requested is validated.
+    aws.observed.recent_certificates.paused = BTreeSet::new();
+    aws.run(&stack, &planned(&stack, &aws));
+    aws.observed.recent_certificates.paused = owner("web");
+    assert_eq!(requests(&aws), (0, 0));
+    let kinds: Vec<_> = planned(&stack, &aws).steps.iter().map(|step| step.action.kind()).collect();
+    assert_eq!(kinds, ["CreateValidationRecord"]);
 }
 
 #[test]

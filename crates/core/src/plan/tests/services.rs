@@ -14,12 +14,12 @@ use super::{
     replaced::{converge, made},
 };
 use crate::{
-    desired::{BuildConfig, sources::service},
+    desired::sources::service,
     diagnostics::Severity,
     facts::{ExistingLoadBalancer, Fact, FactQuery, Facts, SubnetQuery},
     model::*,
     plan::{Plan, StepAction, Wait, render},
-    snapshot::{Loaded, from_documents},
+    testing::{build_config, snapshot},
 };
 
 mod choice;
@@ -28,9 +28,7 @@ mod quic;
 /// Returns the stack of a Service whose load balancer may exist already, with every fact answered that the build requests;
 /// or the errors.
 fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "manifest", manifest).unwrap();
-    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let (snapshot, config) = (snapshot(manifest), build_config());
     let existing = observed.load_balancers.first().map(|balancer| ExistingLoadBalancer {
         kind: balancer.kind,
         scheme: balancer.scheme,
@@ -42,7 +40,7 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
     });
     let mut facts = Facts { existing, ..Facts::default() };
     for _ in 0..4 {
-        let built = service::build(&loaded.snapshot, &config, &facts, &ObjectName::new("shop", "web"));
+        let built = service::build(&snapshot, &config, &facts, &ObjectName::new("shop", "web"));
         let errors: Vec<_> = built.diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect());

@@ -7,11 +7,11 @@ use super::{
     plan,
 };
 use crate::{
-    desired::{BuildConfig, Membership, sources::ingress},
+    desired::{Membership, sources::ingress},
     facts::{Fact, Facts},
     model::*,
     plan::{Plan, StepAction, Wait, render, summary},
-    snapshot::{Loaded, from_documents},
+    testing::{build_config, snapshot},
 };
 
 pub(super) const MANIFESTS: &str = r#"
@@ -67,16 +67,14 @@ pub(super) fn built(manifests: &str) -> Stack {
 }
 
 fn build(manifests: &str) -> Stack {
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "manifests", manifests).unwrap();
-    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let (snapshot, config) = (snapshot(manifests), build_config());
     let facts = Facts {
         subnets: crate::testing::discovered_subnets(&[SubnetId::new("subnet-a"), SubnetId::new("subnet-b")]),
         backend_security_group: Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP))),
         ..Facts::default()
     };
     let built = ingress::build(
-        &loaded.snapshot,
+        &snapshot,
         &config,
         &facts,
         &group(),

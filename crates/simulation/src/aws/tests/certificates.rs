@@ -145,3 +145,67 @@ async fn what_is_known_is_not_read_and_what_is_refused_waits() {
     inventory.record_certificate_gone(&stack(), &arn);
     assert_eq!(inventory.observe(&stack()).await.unwrap().certificates, Some(Vec::new()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_has_the_same_answer_for_an_hour_whether_the_certificate_exists_or_not() {
+    let world = world();
+    let wanted = wanted(&["shop.example.com"]);
+    let request = async |token: &str| world.aws.request_certificate(&wanted, token).await.unwrap();
+    let (kept, deleted) = (request("kept").await, request("deleted").await);
+    world.aws.delete_certificate(&deleted).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3599)).await;
+    assert_eq!((request("kept").await, request("deleted").await), (kept.clone(), deleted.clone()));
+    assert_eq!(known(&world).await.len(), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_ne!((request("kept").await, request("deleted").await), (kept, deleted));
+    assert_eq!(known(&world).await.len(), 3);
+}
+
+/// Requests a certificate as the controller does, and returns it.
+async fn request(world: &World, inventory: &Inventory, wanted: &ManagedCertificate) -> CertificateArn {
+    inventory.read(&stack(), &Reads { certificates: true, ..Reads::default() }).await.unwrap();
+    let recent = inventory.observe(&stack()).await.unwrap().recent_certificates;
+    let token = wanted.token(recent.deleted.get(&wanted.resource).unwrap_or(&BTreeSet::new()));
+    let arn = world.aws.request_certificate(wanted, &token).await.unwrap();
+    let certificate = ObservedCertificate {
+        arn: arn.clone(),
+        resource: wanted.resource.clone(),
+        hosts: wanted.hosts.clone(),
+        authority: None,
+        status: CertificateStatus::Pending,
+        records: Vec::new(),
+        validated: BTreeSet::new(),
+        created: BTreeSet::new(),
+    };
+    inventory.record_certificate(&stack(), certificate);
+    arn
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_place_of_a_deleted_certificate_another_one_is_requested_also_after_a_restart() {
+    let world = world();
+    let wanted = wanted(&["shop.example.com"]);
+    let inventory = Inventory::new(world.aws.reader().clone(), "demo", vpc());
+    let mut earlier = BTreeSet::new();
+    for _ in 0..3 {
+        let arn = request(&world, &inventory, &wanted).await;
+        world.aws.delete_certificate(&arn).await.unwrap();
+        inventory.record_certificate_deleted(&stack(), &arn);
+        inventory.record_certificate_gone(&stack(), &arn);
+        inventory.release_certificates(&stack());
+        assert!(earlier.insert(arn.clone()), "{arn} was deleted before");
+    }
+    // A new process does not know of them. ACM answers with each one, which is seen not to exist.
+    let inventory = Inventory::new(world.aws.reader().clone(), "demo", vpc());
+    let mut asked = Vec::new();
+    let found = loop {
+        let arn = request(&world, &inventory, &wanted).await;
+        if !earlier.contains(&arn) {
+            break arn;
+        }
+        asked.push(arn);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    };
+    assert_eq!(asked.len(), 9, "{asked:?}");
+    assert_eq!(known(&world).await.iter().map(|known| &known.arn).collect::<Vec<_>>(), [&found]);
+}

@@ -370,17 +370,7 @@ async fn network_load_balancers_have_no_rules_and_keep_without_security_groups()
     let subnets = ["a", "b"].map(|zone| SubnetMapping::plain(SubnetId::new(format!("subnet-private-{zone}"))));
     world.aws.set_subnets(&fenced.arn, &subnets, None, Some(false)).await.unwrap();
 
-    let tcp = TargetGroup {
-        protocol: TargetGroupProtocol::Tcp,
-        protocol_version: None,
-        health_check: HealthCheck {
-            protocol: HealthCheckProtocol::Tcp,
-            path: None,
-            matcher: None,
-            ..target_group(TargetType::Ip).health_check
-        },
-        ..target_group(TargetType::Ip)
-    };
+    let tcp = network_target_group(TargetGroupProtocol::Tcp);
     let name = TargetGroupName::new("tcp").unwrap();
     let group = world.aws.create_target_group(&tcp, &name, &vpc()).await.unwrap();
     assert_eq!(group.health_check.as_ref(), Some(&tcp.health_check));
@@ -608,18 +598,7 @@ async fn dualstack_network_load_balancers_have_ipv6_addresses_source_nat_and_tar
     assert_eq!((after.ip_address_type, after.network.ipv6_source_nat), (IpAddressType::Dualstack, true));
     assert_eq!((after.network.source_nat_prefixes, after.network.private_link_rules), (answered, Some(false)));
     // It cannot go back while a listener of UDP is there, or one that leads to targets of IPv6.
-    let udp = TargetGroup {
-        protocol: TargetGroupProtocol::Udp,
-        protocol_version: None,
-        ip_address_type: IpAddressType::Ipv6,
-        health_check: HealthCheck {
-            protocol: HealthCheckProtocol::Tcp,
-            path: None,
-            matcher: None,
-            ..target_group(TargetType::Ip).health_check
-        },
-        ..target_group(TargetType::Ip)
-    };
+    let udp = TargetGroup { ip_address_type: IpAddressType::Ipv6, ..network_target_group(TargetGroupProtocol::Udp) };
     let made = world.aws.create_target_group(&udp, &TargetGroupName::new("udp").unwrap(), &vpc()).await.unwrap();
     assert_eq!(made.ip_address_type, IpAddressType::Ipv6);
     let listener = NewListener {

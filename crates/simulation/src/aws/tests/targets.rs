@@ -123,17 +123,7 @@ async fn targets_come_in_batches_and_must_be_of_the_vpc() {
 #[tokio::test(start_paused = true)]
 async fn targets_of_quic_have_server_ids_that_do_not_change() {
     let world = world();
-    let wanted = TargetGroup {
-        protocol: TargetGroupProtocol::Quic,
-        protocol_version: None,
-        health_check: HealthCheck {
-            protocol: HealthCheckProtocol::Tcp,
-            path: None,
-            matcher: None,
-            ..target_group(TargetType::Ip).health_check
-        },
-        ..target_group(TargetType::Ip)
-    };
+    let wanted = network_target_group(TargetGroupProtocol::Quic);
     let name = TargetGroupName::new("quic").unwrap();
     let group = world.aws.create_target_group(&wanted, &name, &vpc()).await.unwrap().arn;
     let identified =

@@ -89,7 +89,11 @@ async fn a_certificate_is_requested_and_deleted_with_its_record() {
     room.fake.calls();
     let applied = room.apply(&plan).await.unwrap();
     assert!(applied.left_out.is_empty() && applied.carried_out.len() == plan.steps().len());
-    assert_eq!(room.fake.calls().iter().filter(|call| call.action == "RequestCertificate").count(), 1);
+    let tokens = || -> Vec<Json> {
+        let calls = room.fake.calls().into_iter().filter(|call| call.action == "RequestCertificate");
+        calls.map(|call| serde_json::from_str::<Json>(&call.body).unwrap()["IdempotencyToken"].clone()).collect()
+    };
+    let [token] = tokens().try_into().unwrap();
     let [requested] = known(&room).await.try_into().unwrap();
     assert_eq!((requested.arn.as_str(), requested.status), (ARN, CertificateStatus::Pending));
     room.inventory.record_certificate(&group(), certificate(vec![record()]));
@@ -110,6 +114,12 @@ async fn a_certificate_is_requested_and_deleted_with_its_record() {
         ]
     );
     assert_eq!(known(&room).await, []);
+    // ACM would answer the same token with the deleted certificate.
+    let plan = plan::plan(&requesting(), &room.observe().await).ready().unwrap();
+    let again = plan.steps().iter().find(|step| step.action.kind() == "RequestCertificate").unwrap();
+    room.step(again.action.clone()).await.unwrap();
+    let [other] = tokens().try_into().unwrap();
+    assert_ne!(other, token);
 }
 
 #[tokio::test]
@@ -213,8 +223,10 @@ async fn only_records_that_this_controller_has_created_are_deleted() {
     room.inventory.read_certificates(&group()).await.unwrap();
     let validated = [record().name].into();
     room.inventory.record_certificate(&group(), ObservedCertificate { validated, ..certificate(vec![record()]) });
+    room.fake.calls();
     room.step(delete()).await.unwrap();
-    assert!(room.fake.actions().iter().all(|action| !action.starts_with("POST")));
+    // Nor is the account listed for it.
+    assert_eq!(room.fake.actions(), ["DeleteCertificate", "ListTagsForCertificate"]);
 }
 
 #[tokio::test]

@@ -25,7 +25,8 @@ use crate::{
     diagnostics::Severity,
     facts::{Fact, Facts, Subnet, SubnetQuery},
     model::*,
-    snapshot::{Loaded, Snapshot, from_documents},
+    snapshot::Snapshot,
+    testing::snapshot,
 };
 
 /// Two Services of the namespace `shop`, as most tests need them.
@@ -51,12 +52,6 @@ kind: IngressClass
 metadata: {name: alb}
 spec: {controller: ingress.k8s.aws/alb}
 ";
-
-fn snapshot(manifests: &str) -> Snapshot {
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "manifests", manifests).unwrap();
-    loaded.snapshot
-}
 
 fn config() -> BuildConfig {
     BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")))

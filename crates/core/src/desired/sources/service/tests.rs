@@ -17,7 +17,8 @@ use crate::{
     diagnostics::Severity,
     facts::{ExistingLoadBalancer, Fact, Facts, Subnet, SubnetQuery},
     model::*,
-    snapshot::{Loaded, Scope, Snapshot, from_documents},
+    snapshot::{Scope, Snapshot},
+    testing::snapshot,
 };
 
 /// The beginning of most tests' specs: of the controller's class, one port.
@@ -25,12 +26,6 @@ const CLASS: &str = "  type: LoadBalancer\n  loadBalancerClass: service.k8s.aws/
 const PORT: &str = "  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]\n";
 const TWO_PORTS: &str = "  ports:\n  - {name: http, port: 80, targetPort: 8080, nodePort: 30080}\n  - {name: https, port: 443, targetPort: 8443, nodePort: 30443}\n";
 const IP: (&str, &str) = ("aws-load-balancer-nlb-target-type", "ip");
-
-fn snapshot(manifests: &str) -> Snapshot {
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "manifests", manifests).unwrap();
-    loaded.snapshot
-}
 
 fn config() -> BuildConfig {
     BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")))
