@@ -207,7 +207,7 @@ mod tests {
         ] {
             let annotations = PlanAnnotations::new(enabled);
             let first = if enabled { write(None, Some("a")) } else { write(Some("a"), None) };
-            let is_due = |write, at| annotations.due_in(write, at).is_some_and(|left| left.is_zero());
+            let is_due = |write: &PlanWrite, at| annotations.due_in(write, at).is_some_and(|left| left.is_zero());
             assert!(is_due(&first, now), "{case}");
             annotations.written(&first, now);
             let next = write(shown, text);
