@@ -1,0 +1,120 @@
+//! Groups in which a member waits for the certificate that ACM is to issue for it.
+
+use super::aws::{Aws, BACKEND_GROUP};
+use crate::{
+    desired::{Membership, sources::ingress},
+    facts::{ExistingLoadBalancer, Fact, Facts, hosted_zones::HostedZone},
+    model::*,
+    plan::member_resources,
+    testing::{build_config, discovered_subnets, snapshot},
+};
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: svc, namespace: shop, uid: 11111111-1111-1111-1111-111111111111}\nspec:\n  ports: [{port: 80, targetPort: 8080}]\n";
+const HOST: &str = "lb.example.com";
+const NAMED: (&str, &str) = ("certificate-arn", "arn:aws:acm:eu-west-1:111122223333:certificate/a");
+const REQUESTED: (&str, &str) = ("create-acm-cert", "true");
+const PLAIN: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}]"#);
+const SECURE: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 443}]"#);
+const BOTH: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
+
+/// A member, by name, with its annotations. All show the load balancer in their status.
+type Requested<'t> = (&'t str, &'t [(&'t str, &'t str)]);
+
+fn manifest(members: &[Requested<'_>]) -> String {
+    let mut text = SERVICE.to_owned();
+    for (name, annotations) in members {
+        text.push_str(&format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\n  namespace: shop\n  generation: 1\n  annotations:\n    alb.ingress.kubernetes.io/target-type: ip\n    alb.ingress.kubernetes.io/group.name: g\n"
+        ));
+        for (key, value) in *annotations {
+            text.push_str(&format!("    alb.ingress.kubernetes.io/{key}: {}\n", serde_json::Value::from(*value)));
+        }
+        text.push_str(&format!(
+            "spec:\n  ingressClassName: alb\n  rules: [{{host: {name}.example.com, http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: svc, port: {{number: 80}}}}}}}}]}}}}]\nstatus: {{loadBalancer: {{ingress: [{{hostname: {HOST}}}]}}}}\n"
+        ));
+    }
+    text
+}
+
+/// Returns the desired state of the group beside what AWS has, without a diagnostic.
+fn desired(members: &[Requested<'_>], aws: &Aws) -> Stack {
+    let mut config = build_config();
+    config.manage_certificates = members.iter().any(|(_, annotations)| annotations.contains(&REQUESTED));
+    let balancer = aws.observed.load_balancers.first();
+    let facts = Facts {
+        subnets: discovered_subnets(&[SubnetId::new("subnet-a"), SubnetId::new("subnet-b")]),
+        backend_security_group: Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP))),
+        managed_certificates: Some(Fact::Known(Vec::new())),
+        hosted_zones: Some(Fact::Known(vec![HostedZone {
+            id: HostedZoneId::new("Z1"),
+            name: "example.com.".to_owned(),
+        }])),
+        hostnames: [HOST.to_owned()].into(),
+        existing: balancer.map(|balancer| ExistingLoadBalancer {
+            kind: balancer.kind,
+            scheme: balancer.scheme,
+            has_security_groups: true,
+            subnets: balancer.subnets.clone(),
+            customer_owned_pool: None,
+        }),
+        current: Some(Box::new(aws.observed.clone())),
+        ..Facts::default()
+    };
+    let members_of_group = members.iter().map(|(name, _)| ObjectName::new("shop", *name)).collect();
+    let membership = Membership { members: members_of_group, ..Membership::default() };
+    let id = StackId::Group("g".to_owned());
+    let built = ingress::build(&snapshot(&manifest(members)), &config, &facts, &id, &membership);
+    assert_eq!(built.diagnostics, []);
+    built.stack.unwrap()
+}
+
+/// Returns AWS with all that the members request.
+fn served(members: &[Requested<'_>]) -> Aws {
+    let before = desired(members, &Aws::default());
+    Aws::with(&before)
+}
+
+/// Returns AWS with all that the members request, and with a record of who has what.
+fn recorded(members: &[Requested<'_>]) -> Aws {
+    let before = desired(members, &Aws::default());
+    let mut aws = Aws::with(&before);
+    aws.observed.member_resources = member_resources(&before, &aws.observed, &Default::default());
+    aws
+}
+
+/// Returns the listeners of a stack, each with the members whose rules and whose certificates it has.
+fn listeners(stack: &Stack) -> Vec<String> {
+    let of = |listener: &Listener| {
+        let rules: Vec<&str> = listener.rules.iter().map(|rule| rule.cause.object.name.name.as_str()).collect();
+        let shares = listener.shares.iter().filter(|(_, share)| !share.certificates.is_empty());
+        let certified: Vec<&str> = shares.map(|(member, _)| member.name.name.as_str()).collect();
+        let (protocol, port) = (listener.protocol, listener.port);
+        format!("{protocol} {port}: rules of {}; certificates of {}", rules.join(" "), certified.join(" "))
+    };
+    stack.listeners.values().map(of).collect()
+}
+
+#[test]
+fn without_a_record_a_waiting_member_is_served_only_where_rules_lead_to_it() {
+    // Its status names the load balancer, and it was served on no port, or on one.
+    let waits: &[(&str, &str)] = &[SECURE, REQUESTED, ("inbound-cidrs", "10.0.0.0/8")];
+    let other: Requested<'_> = ("b", &[BOTH, NAMED]);
+    let only_the_other = ["HTTP 80: rules of b; certificates of ", "HTTPS 443: rules of b; certificates of b"];
+    let mut aws = served(&[other]);
+    assert_eq!(listeners(&desired(&[("a", waits), other], &aws)), only_the_other);
+    // With a record of the other, too.
+    aws.observed.member_resources = recorded(&[other]).observed.member_resources;
+    assert_eq!(listeners(&desired(&[("a", waits), other], &aws)), only_the_other);
+
+    let aws = served(&[("a", &[PLAIN]), other]);
+    assert_eq!(
+        listeners(&desired(&[("a", &[SECURE, REQUESTED]), other], &aws)),
+        ["HTTP 80: rules of a b; certificates of ", "HTTPS 443: rules of b; certificates of b"]
+    );
+    // A certificate that it was served with stays.
+    let aws = served(&[("a", &[SECURE, NAMED]), other]);
+    assert_eq!(
+        listeners(&desired(&[("a", &[SECURE, REQUESTED]), other], &aws)),
+        ["HTTP 80: rules of b; certificates of ", "HTTPS 443: rules of a b; certificates of a b"]
+    );
+}
