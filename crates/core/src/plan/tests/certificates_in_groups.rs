@@ -16,6 +16,7 @@ const REQUESTED: (&str, &str) = ("create-acm-cert", "true");
 const PLAIN: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}]"#);
 const SECURE: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 443}]"#);
 const BOTH: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
+const REDIRECTED: (&str, &str) = ("ssl-redirect", "443");
 
 /// A member, by name, with its annotations. All show the load balancer in their status.
 type Requested<'t> = (&'t str, &'t [(&'t str, &'t str)]);
@@ -117,4 +118,24 @@ fn without_a_record_a_waiting_member_is_served_only_where_rules_lead_to_it() {
         listeners(&desired(&[("a", &[SECURE, REQUESTED]), other], &aws)),
         ["HTTP 80: rules of b; certificates of ", "HTTPS 443: rules of a b; certificates of a b"]
     );
+}
+
+#[test]
+fn a_redirect_is_in_force_for_who_has_its_port() {
+    let waits: Requested<'_> = ("a", &[BOTH, REQUESTED, REDIRECTED]);
+    let on_443 = "HTTPS 443: rules of b; certificates of b";
+    // The listener is another member's, and the one that waits would have no rules at all.
+    let plain: Requested<'_> = ("b", &[BOTH, NAMED]);
+    let aws = recorded(&[("a", &[PLAIN]), plain]);
+    assert_eq!(listeners(&desired(&[waits, plain], &aws)), ["HTTP 80: rules of a b; certificates of ", on_443]);
+    // Who redirects with a certificate goes on.
+    let redirects: Requested<'_> = ("b", &[BOTH, NAMED, REDIRECTED]);
+    let aws = recorded(&[redirects]);
+    let stack = desired(&[waits, redirects], &aws);
+    assert_eq!(listeners(&stack), ["HTTP 80: rules of ; certificates of ", on_443]);
+    assert!(matches!(stack.listeners[&80].default_action, Action::Redirect { .. }));
+    // Who has no such port of its own leads to that of others, once it is there.
+    let follows: Requested<'_> = ("b", &[PLAIN, REDIRECTED]);
+    let aws = recorded(&[("a", &[PLAIN]), ("b", &[PLAIN])]);
+    assert_eq!(listeners(&desired(&[waits, follows], &aws)), ["HTTP 80: rules of a b; certificates of "]);
 }
