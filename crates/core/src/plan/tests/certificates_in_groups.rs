@@ -16,6 +16,7 @@ const REQUESTED: (&str, &str) = ("create-acm-cert", "true");
 const PLAIN: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}]"#);
 const SECURE: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 443}]"#);
 const BOTH: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
+const ON_8443: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 8443}]"#);
 const REDIRECTED: (&str, &str) = ("ssl-redirect", "443");
 
 /// A member, by name, with its annotations. All show the load balancer in their status.
@@ -95,6 +96,12 @@ fn listeners(stack: &Stack) -> Vec<String> {
     stack.listeners.values().map(of).collect()
 }
 
+/// Returns the sources that the load balancer's own security group allows.
+fn allowed(stack: &Stack) -> Vec<String> {
+    let group = stack.security_group.as_ref().unwrap();
+    group.ingress.iter().map(|rule| rule.source.to_string()).collect()
+}
+
 #[test]
 fn without_a_record_a_waiting_member_is_served_only_where_rules_lead_to_it() {
     // Its status names the load balancer, and it was served on no port, or on one.
@@ -138,4 +145,44 @@ fn a_redirect_is_in_force_for_who_has_its_port() {
     let follows: Requested<'_> = ("b", &[PLAIN, REDIRECTED]);
     let aws = recorded(&[("a", &[PLAIN]), ("b", &[PLAIN])]);
     assert_eq!(listeners(&desired(&[waits, follows], &aws)), ["HTTP 80: rules of a b; certificates of "]);
+}
+
+#[test]
+fn a_port_that_stays_has_the_settings_of_who_requests_it() {
+    let (old, new) =
+        (("ssl-policy", "ELBSecurityPolicy-2016-08"), ("ssl-policy", "ELBSecurityPolicy-TLS13-1-2-2021-06"));
+    let clients = ("mutual-authentication", r#"[{"port": 443, "mode": "passthrough"}]"#);
+    let nobody = ("mutual-authentication", r#"[{"port": 443, "mode": "off"}]"#);
+    let (sources, others) = (("inbound-cidrs", "10.0.0.0/8"), ("inbound-cidrs", "10.1.0.0/16"));
+    let aws = recorded(&[("a", &[SECURE, NAMED, old, clients]), ("b", &[SECURE, NAMED, old, clients])]);
+    let waits: Requested<'_> = ("a", &[ON_8443, REQUESTED, sources]);
+    let stack = desired(&[waits, ("b", &[SECURE, NAMED, new, nobody, others])], &aws);
+    assert_eq!(listeners(&stack), ["HTTPS 443: rules of a b; certificates of a b"]);
+    let listener = &stack.listeners[&443];
+    assert_eq!(listener.ssl_policy.as_deref(), Some(new.1));
+    assert_eq!(listener.mutual_authentication, Some(MutualAuthentication::Off));
+    assert_eq!(allowed(&stack), ["10.1.0.0/16"]);
+    // Alone, and where nobody requests anything else, it stays as it is.
+    let served = ["HTTPS 443: rules of a; certificates of a", "HTTPS 443: rules of a b; certificates of a b"];
+    for (others, expected) in [(&[][..], served[0]), (&[("b", &[SECURE, NAMED][..])], served[1])] {
+        let stack = desired(&[&[waits], others].concat(), &aws);
+        assert_eq!(listeners(&stack), [expected]);
+        let listener = &stack.listeners[&443];
+        assert_eq!(listener.ssl_policy.as_deref(), Some(old.1));
+        assert!(listener.mutual_authentication.as_ref().is_some_and(|clients| clients.mode() == "passthrough"));
+        assert_eq!(allowed(&stack), [if others.is_empty() { "10.0.0.0/8" } else { "0.0.0.0/0" }]);
+    }
+    // Who uses HTTPS cannot use a port without.
+    let stack = desired(&[waits, ("b", &[("listen-ports", r#"[{"HTTP": 443}]"#)])], &aws);
+    assert_eq!(listeners(&stack), ["HTTP 443: rules of b; certificates of "]);
+}
+
+#[test]
+fn sources_that_are_in_force_stay_with_the_port() {
+    let sources = ("inbound-cidrs", "10.0.0.0/8");
+    let other: Requested<'_> = ("b", &[SECURE, NAMED]);
+    let aws = recorded(&[("a", &[SECURE, NAMED, sources]), other]);
+    let stack = desired(&[("a", &[ON_8443, REQUESTED, sources]), other], &aws);
+    assert_eq!(listeners(&stack), ["HTTPS 443: rules of a b; certificates of a b"]);
+    assert_eq!(allowed(&stack), ["10.0.0.0/8"]);
 }

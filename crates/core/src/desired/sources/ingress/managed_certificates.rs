@@ -4,7 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Builder, Failed, Member, cause, member_spec::PortSpec, services_of, settings::FieldRef};
+use super::{
+    Builder, Failed, Member, cause,
+    member_spec::{PortSpec, StayingPort},
+    merge::open,
+    services_of,
+    settings::FieldRef,
+};
 use crate::{
     api::annotations::registry::ingress as keys,
     diagnostics::{Code, Severity},
@@ -235,7 +241,7 @@ impl<'a> Builder<'a> {
 
     /// Returns the ports on which the load balancer serves a member now, as they are. They stay until the listeners that wait for
     /// its certificate are there, whether it requests them or not: nothing else serves it.
-    pub(super) fn ports_meanwhile(&mut self, member: Member<'a>) -> Result<BTreeMap<u16, PortSpec>, Failed> {
+    pub(super) fn ports_meanwhile(&mut self, member: Member<'a>) -> Result<BTreeMap<u16, StayingPort>, Failed> {
         let Some(observed) = self.current().map_err(|_| Failed)? else { return Ok(BTreeMap::new()) };
         let listeners = observed.load_balancers.first().into_iter().flat_map(|balancer| balancer.known_listeners());
         let staying = listeners.filter_map(|listener| {
@@ -244,9 +250,9 @@ impl<'a> Builder<'a> {
             let is_secure = protocol == ListenerProtocol::Https;
             let all = || on_listener(listener).cloned().collect();
             let clients = listener.mutual_authentication.as_ref().filter(|clients| clients.mode() != "off");
-            let spec = PortSpec {
+            let port = PortSpec {
                 protocol,
-                certificates: if its.is_empty() { all() } else { its },
+                certificates: if its.is_empty() { all() } else { its.clone() },
                 certificates_after_apply: None,
                 mutual_authentication: clients
                     .and_then(|clients| clients.try_map(|store| Ok::<_, Failed>(Value::Known(store.clone()))).ok()),
@@ -254,7 +260,7 @@ impl<'a> Builder<'a> {
                 sources: None,
                 attributes: Attributes::new(),
             };
-            Some((listener.port, spec))
+            Some((listener.port, StayingPort { port, own: its, open: open(observed, listener.port) }))
         });
         Ok(staying.collect())
     }
