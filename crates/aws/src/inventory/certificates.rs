@@ -58,9 +58,19 @@ impl Certificates {
     /// Takes over what a trusted record names.
     pub(super) fn load(&mut self, stack: &StackId, certificates: Vec<ObservedCertificate>) {
         if !certificates.is_empty() {
-            self.created.extend(certificates.iter().flat_map(|certificate| certificate.created.iter().cloned()));
-            self.known.entry(stack.clone()).or_insert(certificates);
+            self.load_created(certificates.iter().flat_map(|certificate| certificate.created.iter().cloned()));
+            let is_deleted = |certificate: &ObservedCertificate| certificate.status == CertificateStatus::Deleted;
+            let (deleted, known): (Vec<_>, Vec<_>) = certificates.into_iter().partition(is_deleted);
+            self.known.entry(stack.clone()).or_insert(known);
+            if !deleted.is_empty() {
+                self.deleted.entry(stack.clone()).or_insert(deleted);
+            }
         }
+    }
+
+    /// Takes over the names of records in Route 53 that the controller has created.
+    pub(super) fn load_created(&mut self, created: impl IntoIterator<Item = String>) {
+        self.created.extend(created);
     }
 
     /// Forgets the certificates of a stack. One that had none has none, unless the answer to a request was lost.

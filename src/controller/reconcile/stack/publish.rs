@@ -221,6 +221,8 @@ impl Controller {
         if !membership.members.is_empty() && complete && left_out.is_empty() && !unknown {
             let tag_keys = plan::tag_keys(stack, &observed);
             self.records.mark_clean(group, &observed, tag_keys);
+        } else if !membership.members.is_empty() {
+            self.records.remember(group, &observed);
         }
         let is_left_out = |step: &plan::Step| step.action.add_on().is_some_and(|add_on| left_out.contains(&add_on));
         if !plan.steps().iter().all(is_left_out) {
