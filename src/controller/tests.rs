@@ -799,3 +799,89 @@ async fn certificates_are_polled_with_one_list_and_only_while_stacks_rely_on_the
     controller.look_at_certificates().await;
     assert_eq!((lists(&fake), controller.queue.snapshot().waiting.len()), (2, 0));
 }
+
+/// ACM with a certificate of the Ingress that it does not delete, for this reason, and an API server with ConfigMaps.
+fn keeps_certificate(call: &Call, reason: (&str, &str)) -> Option<(u16, String)> {
+    let owner = [(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/web")];
+    let owner = owner.map(|(key, value)| json!({ "Key": key, "Value": value }));
+    let missing = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+    Some(match call.action.as_str() {
+        "ListCertificates" => (200, json!({ "CertificateSummaryList": [] }).to_string()),
+        "ListTagsForCertificate" => (200, json!({ "Tags": owner }).to_string()),
+        "DeleteCertificate" => (400, json!({ "__type": reason.0, "message": reason.1 }).to_string()),
+        action if action.ends_with("/ingresses/web/status") => (200, json!({ "metadata": {}, "spec": {} }).to_string()),
+        action if action.contains("/configmaps") => match action.split_once(' ').unwrap().0 {
+            "GET" => (404, missing.to_string()),
+            _ => (200, call.body.clone()),
+        },
+        _ => return None,
+    })
+}
+
+/// The certificate that was requested for the Ingress.
+async fn with_certificate(controller: &Controller) {
+    controller.inventory.read_certificates(&group()).await.unwrap();
+    let certificate = albatross_core::model::ObservedCertificate {
+        arn: albatross_core::model::CertificateArn::new("arn:aws:acm:us-west-2:1:certificate/a"),
+        resource: ResourceId::certificate(&web(), "a.example.com", false),
+        hosts: ["a.example.com".to_owned()].into(),
+        authority: None,
+        status: albatross_core::model::CertificateStatus::Issued,
+        records: Vec::new(),
+        validated: std::collections::BTreeSet::new(),
+        created: std::collections::BTreeSet::new(),
+    };
+    controller.inventory.record_certificate(&group(), certificate);
+}
+
+const IN_USE: (&str, &str) = ("ResourceInUseException", "Certificate a is in use.");
+const NOT_ALLOWED: (&str, &str) = ("AccessDeniedException", "no");
+
+#[tokio::test]
+async fn a_certificate_that_is_not_deleted_holds_up_nothing_of_its_stack() {
+    for reason in [IN_USE, NOT_ALLOWED] {
+        let (mut snapshot, ingress) = unheld();
+        snapshot.ingresses.get_mut(&web()).unwrap().finalizers.push("ingress.k8s.aws/resources".to_owned());
+        let (fake, mut controller) =
+            controller(snapshot, Some(ingress), move |call| keeps_certificate(call, reason).or_else(|| settled(call)))
+                .await;
+        controller.config.enable_backend_security_group = false;
+        controller.config.manage_certificates = true;
+        controller.records.load(1).await;
+        with_certificate(&controller).await;
+        for _ in 0..2 {
+            let outcome = controller.reconcile(&Key::Stack(group())).await;
+            match outcome {
+                Outcome::NotYet => assert_eq!(reason, IN_USE),
+                Outcome::Failed(message) => {
+                    assert_eq!(reason, NOT_ALLOWED);
+                    insta::allow_duplicates! {
+                        insta::assert_snapshot!(message, @"Deletion is blocked: delete certificate amazon_issued/a.example.com-97375646 (arn:aws:acm:us-west-2:1:certificate/a) with its records: AWS does not allow DeleteCertificate: no (AccessDeniedException); allow the action `acm:DeleteCertificate` in the IAM policy of the controller's role");
+                    }
+                }
+                outcome => panic!("{outcome:?}"),
+            }
+            assert!(controller.records.is_clean(&group()));
+        }
+        assert_eq!(controller.waits.count_blocked(), usize::from(reason == NOT_ALLOWED));
+        let calls = fake.calls();
+        assert_eq!(calls.iter().filter(|call| call.action == "DeleteCertificate").count(), 2);
+        assert!(calls.iter().any(|call| call.action.ends_with("/ingresses/web/status")));
+    }
+}
+
+#[tokio::test]
+async fn an_ingress_waits_for_the_deletion_of_its_certificate_without_haste() {
+    for reason in [IN_USE, NOT_ALLOWED] {
+        let (snapshot, gone) = deleted();
+        let (fake, mut controller) =
+            controller(snapshot, Some(gone), move |call| keeps_certificate(call, reason)).await;
+        controller.config.enable_backend_security_group = false;
+        controller.config.manage_certificates = true;
+        with_certificate(&controller).await;
+        let outcome = controller.reconcile(&Key::Stack(group())).await;
+        assert!(matches!(outcome, Outcome::NotYet | Outcome::Failed(_)), "{outcome:?}");
+        assert_eq!(matches!(outcome, Outcome::Failed(_)), reason == NOT_ALLOWED);
+        assert_eq!(patches(&fake), Vec::<serde_json::Value>::new());
+    }
+}

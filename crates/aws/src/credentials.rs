@@ -53,7 +53,7 @@ impl NoCredentials {
     /// Returns it as the error of a call.
     pub(super) fn kind(&self) -> AwsErrorKind {
         let Self { message, fix, denied_by } = self.clone();
-        AwsErrorKind::Credentials { message, fix: Some(fix), denied_by }
+        AwsErrorKind::Credentials { message, fix: Some(fix), denied_by, code: None }
     }
 
     /// Returns this error where it is the cause of another one.

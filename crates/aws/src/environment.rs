@@ -19,7 +19,7 @@ impl AwsReader {
     pub async fn check_credentials(&self) -> Result<(), AwsError> {
         let failed = |message: String| AwsError {
             operation: "the start",
-            kind: AwsErrorKind::Credentials { message, fix: None, denied_by: DeniedBy::OwnAccount },
+            kind: AwsErrorKind::Credentials { message, fix: None, denied_by: DeniedBy::OwnAccount, code: None },
         };
         let Some(provider) = self.credentials.as_ref() else {
             return Err(failed("no provider of credentials is configured".to_owned()));

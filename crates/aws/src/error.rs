@@ -90,6 +90,8 @@ pub enum AwsErrorKind {
         fix: Option<String>,
         /// The party that denies them.
         denied_by: DeniedBy,
+        /// AWS's code, if a service has answered that it does not accept them.
+        code: Option<&'static str>,
     },
     /// The connection could not be made, so the call was never sent.
     Unreachable {
@@ -141,6 +143,15 @@ const BAD_CREDENTIALS: [(&str, &str); 10] = [
     ("IncompleteSignature", "the request's signature is not complete"),
     ("MissingAuthenticationToken", "the request was not signed"),
     ("AuthFailure", "AWS could not validate the credentials"),
+];
+
+/// Those by which AWS says that it does not take a session, whoever has it.
+const ENDED_SESSIONS: [&str; 5] = [
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "InvalidAccessKeyId",
 ];
 
 /// The quotas of AWS that refuse a step, by code, as Service Quotas calls them.
@@ -235,11 +246,12 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
     let message = message.split(" Encoded authorization failure message").next().unwrap_or_default();
     let (code, message) = (code.to_owned(), without_secrets(message.trim().trim_end_matches('.')));
     // AWS's words on a bad signature repeat the signed headers, the session token among them.
-    if let Some((_, message)) = BAD_CREDENTIALS.iter().find(|(bad, _)| *bad == code) {
+    if let Some((code, message)) = BAD_CREDENTIALS.iter().find(|(bad, _)| *bad == code) {
         return AwsErrorKind::Credentials {
             message: format!("{message} ({code})"),
             fix: None,
             denied_by: DeniedBy::OwnAccount,
+            code: Some(code),
         };
     }
     match code.as_str() {
@@ -363,10 +375,28 @@ impl AwsError {
     /// Returns the error of a call that was made in this role.
     #[must_use]
     pub(crate) fn in_role(mut self, arn: &str) -> Self {
-        if let AwsErrorKind::Denied { role, .. } = &mut self.kind {
-            *role = Some(arn.to_owned());
+        match &mut self.kind {
+            AwsErrorKind::Denied { role, .. } => *role = Some(arn.to_owned()),
+            AwsErrorKind::Credentials { message, fix, denied_by, code: Some(code) }
+                if ENDED_SESSIONS.contains(code) =>
+            {
+                *message = format!("AWS does not accept the session of the role {arn}: {message}");
+                let hint = "check that its account has the region enabled and has not ended its sessions; it is assumed anew after a while";
+                *fix = Some(hint.to_owned());
+                *denied_by = DeniedBy::OtherAccount;
+            }
+            _ => {}
         }
         self
+    }
+
+    /// Returns true if a session of the role in which the call was made can do no more: a permission is missing, which a later
+    /// session may have, or AWS does not accept it.
+    #[must_use]
+    pub(crate) fn ends_session(&self) -> bool {
+        let is_refused =
+            matches!(self.kind, AwsErrorKind::Credentials { denied_by: DeniedBy::OtherAccount, code: Some(_), .. });
+        is_refused || self.is_denied()
     }
 
     /// Returns the account whose owner has to let the controller in: its role cannot be assumed or lacks a permission, or the
@@ -518,7 +548,7 @@ fn of_dispatch(endpoint: &str, message: String) -> AwsErrorKind {
     let unsent =
         ["client error (Connect)", "connect timeout", "dns error", "DNS"].iter().any(|word| message.contains(word));
     if credentials {
-        AwsErrorKind::Credentials { message, fix: None, denied_by: DeniedBy::OwnAccount }
+        AwsErrorKind::Credentials { message, fix: None, denied_by: DeniedBy::OwnAccount, code: None }
     } else if unsent {
         AwsErrorKind::Unreachable { endpoint: without_secrets(endpoint), message }
     } else {

@@ -22,7 +22,7 @@ use super::{AwsError, AwsReader, AwsWriter, CallObserver, Inventory, RequestResu
 /// The most roles whose clients are kept. The one that was used longest ago is dropped; its next use costs a call of STS and
 /// reads of its target groups.
 const MAX_ROLES: usize = 100;
-/// The least age of a session that is given up when a permission is missing.
+/// The least age of a session that is given up when it can do no more.
 const SESSION_KEPT: Duration = Duration::from_secs(300);
 
 /// The observer of a role's calls, whose budget is not the account's.
@@ -87,10 +87,11 @@ impl Roles {
         client
     }
 
-    /// Has the role assumed anew before its next call if the answer says that a permission is missing: the sessions of a role can
-    /// be revoked, and what a new session may do then is another matter. A client that is new itself is kept.
-    pub fn drop_denied_session<T>(&self, role: &Role, answer: &Result<T, AwsError>) {
-        if answer.as_ref().is_err_and(AwsError::is_denied) {
+    /// Has the role assumed anew before its next call if the answer says that a permission is missing, or that AWS does not accept the
+    /// session: the sessions of a role can be revoked, and what a new session may do then is another matter. A client that is new
+    /// itself is kept.
+    pub fn drop_ended_session<T>(&self, role: &Role, answer: &Result<T, AwsError>) {
+        if answer.as_ref().is_err_and(AwsError::ends_session) {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.retain(|(known, client)| known != role || client.created.elapsed() < SESSION_KEPT);
         }

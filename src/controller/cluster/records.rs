@@ -24,7 +24,7 @@ use crate::controller::{cluster::deadline::with_deadline, runtime::write_permit:
 use albatross_core::{
     model::{ObservedStack, StackId, TagKeys},
     plan::Wait,
-    record::{self, Clean, Contents, HEADER_KEY, Header, SHARDS, StackRecord},
+    record::{self, Clean, Contents, HEADER_KEY, Header, Remembered, SHARDS, StackRecord},
 };
 
 /// The number of times that a ConfigMap is written again after another writer's change.
@@ -69,6 +69,15 @@ impl Entry {
     fn of(record: &StackRecord) -> Self {
         Self { packed: record::pack(record), clean: record.clean.is_some() }
     }
+}
+
+/// What an earlier process has left in the records.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// The states of the stacks that were in their desired state.
+    pub(crate) clean: Vec<(StackId, Clean)>,
+    /// What is remembered of the others.
+    pub(crate) remembered: Vec<(StackId, Remembered)>,
 }
 
 /// A ConfigMap.
@@ -159,10 +168,9 @@ impl Records {
     }
 
     /// Takes the records over at the start of a term: the previous writer can no longer write. Records that cannot be read
-    /// are not used, and without the permission for ConfigMaps there are none; both are reported once. Returns all clean
-    /// records. It waits for as long as the API server does not answer, because the clean mark of a stack must be removed
-    /// before the stack is changed.
-    pub(crate) async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
+    /// are not used, and without the permission for ConfigMaps there are none; both are reported once. It waits for as long as the API
+    /// server does not answer, because the clean mark of a stack must be removed before the stack is changed.
+    pub(crate) async fn load(&self, term: i32) -> Loaded {
         self.term.store(term, Ordering::Release);
         self.since.store(term, Ordering::Release);
         self.usable.store(true, Ordering::Release);
@@ -170,8 +178,8 @@ impl Records {
         self.own_waits().clear();
         // A few at a time: the takeover is waited for, and its text is in memory meanwhile.
         let taken = stream::iter((0..SHARDS).map(|shard| self.take_over(shard))).buffered(AT_ONCE);
-        let taken: Result<Vec<Vec<_>>, RecordError> = taken.try_collect().await;
-        taken.map(|taken| taken.into_iter().flatten().collect()).unwrap_or_else(|reason| {
+        let taken: Result<Vec<Vec<StackRecord>>, RecordError> = taken.try_collect().await;
+        let taken = taken.unwrap_or_else(|reason| {
             self.usable.store(false, Ordering::Release);
             self.shards().0.iter_mut().for_each(|shard| shard.records.clear());
             tracing::warn!(
@@ -180,17 +188,26 @@ impl Records {
                 self.namespace
             );
             Vec::new()
-        })
+        });
+        let mut loaded = Loaded::default();
+        for record in taken.into_iter().flatten() {
+            match record.clean {
+                Some(clean) => loaded.clean.push((record.stack, clean)),
+                None if record.remembered.is_empty() => {}
+                None => loaded.remembered.push((record.stack, record.remembered)),
+            }
+        }
+        loaded
     }
 
     /// Takes a ConfigMap over, or creates it: from then on the previous writer fails at its version.
-    async fn take_over(&self, shard: usize) -> Result<Vec<(StackId, Clean)>, RecordError> {
+    async fn take_over(&self, shard: usize) -> Result<Vec<StackRecord>, RecordError> {
         let name = record::shard_name(&self.lease, shard);
         let mut stored = self.stored(shard).lock().await;
         let mut reported = false;
         loop {
             let error = match self.try_to_take_over(shard, &name, &mut stored).await {
-                Ok(promises) => return Ok(promises),
+                Ok(taken) => return Ok(taken),
                 Err(error) => error,
             };
             if is_final(&error) {
@@ -204,12 +221,7 @@ impl Records {
         }
     }
 
-    async fn try_to_take_over(
-        &self,
-        shard: usize,
-        name: &str,
-        stored: &mut Stored,
-    ) -> kube::Result<Vec<(StackId, Clean)>> {
+    async fn try_to_take_over(&self, shard: usize, name: &str, stored: &mut Stored) -> kube::Result<Vec<StackRecord>> {
         let found = with_deadline(self.api.get_opt(name)).await?.unwrap_or_default();
         let packed = found.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)).collect();
         let read = record::read(&self.header(), &Contents { data: found.data.unwrap_or_default(), packed });
@@ -228,7 +240,7 @@ impl Records {
             let keys = read.unreadable.join(", ");
             tracing::warn!(config_map = name, keys, "records cannot be read; AWS is read instead");
         }
-        Ok(read.records.into_values().filter_map(|record| Some((record.stack, record.clean?))).collect())
+        Ok(read.records.into_values().collect())
     }
 
     /// Returns the terms up to the present one in which only processes led that write records, as far as is known.
@@ -312,11 +324,16 @@ impl Records {
             return;
         }
         let (was_clean, stays) = (self.is_clean(stack), since.iter().all(|(wait, _)| !wait.is_of_plan()));
-        let before = self.packed(stack).filter(|_| was_clean && stays).and_then(|packed| record::unpack(&packed));
-        let clean = before.and_then(|record| record.clean);
-        let becomes_dirty = was_clean && clean.is_none();
-        let record = StackRecord { stack: stack.clone(), clean, tag_keys: self.tag_keys(stack), waits: since };
-        let is_empty = record.tag_keys.is_none() && record.waits.is_empty();
+        let before = self.recorded(stack);
+        let remains_clean = was_clean && stays && before.as_ref().is_some_and(|record| record.clean.is_some());
+        let becomes_dirty = was_clean && !remains_clean;
+        let (clean, remembered) = match before {
+            Some(record) if remains_clean => (record.clean, Remembered::default()),
+            before => (None, before.map(Remembered::of).unwrap_or_default()),
+        };
+        let tag_keys = self.tag_keys(stack);
+        let record = StackRecord { stack: stack.clone(), clean, tag_keys, waits: since, remembered };
+        let is_empty = record.tag_keys.is_none() && record.waits.is_empty() && record.remembered.is_empty();
         if self.set(stack, Some(record).filter(|_| !is_empty)) {
             if becomes_dirty {
                 self.must_be_written(stack);
@@ -325,9 +342,11 @@ impl Records {
         }
     }
 
-    fn packed(&self, stack: &StackId) -> Option<Vec<u8>> {
+    /// Returns the record of a stack as it was last changed.
+    fn recorded(&self, stack: &StackId) -> Option<StackRecord> {
         let key = record::key(stack);
-        self.shards().of(record::shard(&key)).records.get(&key).map(|entry| entry.packed.clone())
+        let packed = self.shards().of(record::shard(&key)).records.get(&key).map(|entry| entry.packed.clone());
+        record::unpack(&packed?)
     }
 
     /// Notes that the record of a stack is to be written before AWS is changed.
@@ -343,12 +362,17 @@ impl Records {
         self.own_tags().get(stack).cloned()
     }
 
-    /// Removes the clean mark of a stack, if it has one, remembers the tags that are about to be set, and returns when that
-    /// is written.
+    /// Removes the clean mark of a stack, if it has one, remembers the tags that are about to be set, and who has what now, and returns
+    /// when that is written.
     ///
     /// # Errors
     /// When it cannot be written: nothing of the stack may be changed then.
-    pub(crate) async fn mark_dirty(&self, stack: &StackId, about_to_be_set: TagKeys) -> Result<(), RecordError> {
+    pub(crate) async fn mark_dirty(
+        &self,
+        stack: &StackId,
+        observed: &ObservedStack,
+        about_to_be_set: TagKeys,
+    ) -> Result<(), RecordError> {
         let tag_keys = self.own_tags().get_mut(stack).map(|known| {
             known.extend(about_to_be_set);
             known.clone()
@@ -358,14 +382,31 @@ impl Records {
         }
         let waits = self.own_waits().get(stack).cloned().unwrap_or_default();
         let shard = record::shard(&record::key(stack));
-        if (tag_keys.is_some() || self.is_clean(stack))
-            && self.set(stack, Some(StackRecord { stack: stack.clone(), clean: None, tag_keys, waits }))
+        let remembered = self.recorded(stack).map(Remembered::of).unwrap_or_default().with(observed);
+        if (tag_keys.is_some() || self.is_clean(stack) || !remembered.is_empty())
+            && self.set(stack, Some(StackRecord { stack: stack.clone(), clean: None, tag_keys, waits, remembered }))
         {
             self.must_be_written(stack);
         }
         // A mark that was removed before may not be written yet; new marks can wait.
         let is_pending = |shard: &Shard| shard.marked_dirty > shard.written;
         if is_pending(self.shards().of(shard)) { self.write(shard).await.map(drop) } else { Ok(()) }
+    }
+
+    /// Remembers who has what of a stack that is not in its desired state, and waits for something. It is written soon.
+    pub(crate) fn remember(&self, stack: &StackId, observed: &ObservedStack) {
+        if !self.are_kept() || self.is_clean(stack) {
+            return;
+        }
+        let before = self.recorded(stack);
+        let is_recorded = before.is_some();
+        let remembered = before.map(Remembered::of).unwrap_or_default().with(observed);
+        let waits = self.own_waits().get(stack).cloned().unwrap_or_default();
+        let record =
+            StackRecord { stack: stack.clone(), clean: None, tag_keys: self.tag_keys(stack), waits, remembered };
+        if (is_recorded || !record.remembered.is_empty()) && self.set(stack, Some(record)) {
+            self.changes.notify_one();
+        }
     }
 
     /// Marks a stack as clean: nothing is left to do for it, and AWS has it as observed. The mark is written soon. From then
@@ -381,7 +422,8 @@ impl Records {
         };
         if self.are_kept() {
             let clean = Some(Clean::of(observed));
-            let record = StackRecord { stack: stack.clone(), clean, tag_keys: Some(tag_keys), waits };
+            let remembered = Remembered::default();
+            let record = StackRecord { stack: stack.clone(), clean, tag_keys: Some(tag_keys), waits, remembered };
             if self.set(stack, Some(record)) {
                 self.changes.notify_one();
             }

@@ -166,6 +166,7 @@ fn each_kind_reads_as_one_sentence() {
             message: "no providers in chain provided credentials".into(),
             fix: None,
             denied_by: DeniedBy::OwnAccount,
+            code: None,
         },
         AwsErrorKind::Unreachable { endpoint: "ELB v2 in us-west-2".into(), message: "dns error".into() },
         AwsErrorKind::Withheld,

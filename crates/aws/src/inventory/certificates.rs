@@ -46,8 +46,8 @@ pub(super) struct Certificates {
     refused: BTreeMap<(StackId, String), (Duration, Instant)>,
     /// The certificates that are of no use, each with the time when that was first seen.
     unusable: BTreeMap<CertificateArn, Instant>,
-    /// The time after which the next certificate of a resource is given up, where the ones before it were.
-    patience: BTreeMap<(StackId, ResourceId), Duration>,
+    /// The time after which the certificate of a resource that was requested last is given up, where the ones before it were.
+    patience: BTreeMap<(StackId, ResourceId), (CertificateArn, Duration)>,
     /// The stacks that had certificates, or may have got some, and were invalidated since.
     uncertain: BTreeSet<StackId>,
     /// Those that were requested or deleted a short time ago, also of stacks that were released since.
@@ -66,9 +66,19 @@ impl Certificates {
     /// Takes over what a trusted record names.
     pub(super) fn load(&mut self, stack: &StackId, certificates: Vec<ObservedCertificate>) {
         if !certificates.is_empty() {
-            self.created.extend(certificates.iter().flat_map(|certificate| certificate.created.iter().cloned()));
-            self.known.entry(stack.clone()).or_insert(certificates);
+            self.load_created(certificates.iter().flat_map(|certificate| certificate.created.iter().cloned()));
+            let is_deleted = |certificate: &ObservedCertificate| certificate.status == CertificateStatus::Deleted;
+            let (deleted, known): (Vec<_>, Vec<_>) = certificates.into_iter().partition(is_deleted);
+            self.known.entry(stack.clone()).or_insert(known);
+            if !deleted.is_empty() {
+                self.deleted.entry(stack.clone()).or_insert(deleted);
+            }
         }
+    }
+
+    /// Takes over the names of records in Route 53 that the controller has created.
+    pub(super) fn load_created(&mut self, created: impl IntoIterator<Item = String>) {
+        self.created.extend(created);
     }
 
     /// Forgets the certificates of a stack. One that had none has none, unless the answer to a request was lost.
@@ -131,7 +141,7 @@ impl Certificates {
     }
 
     fn patience(&self, stack: &StackId, resource: &ResourceId) -> Duration {
-        self.patience.get(&(stack.clone(), resource.clone())).copied().unwrap_or(GIVEN_UP_AFTER)
+        self.patience.get(&(stack.clone(), resource.clone())).map_or(GIVEN_UP_AFTER, |(_, patience)| *patience)
     }
 
     fn set(&mut self, stack: &StackId, mut read: Vec<ObservedCertificate>) {
@@ -153,8 +163,10 @@ impl Certificates {
                 }
                 _ => drop(self.unusable.remove(&certificate.arn)),
             }
-            if certificate.is_issued() {
-                self.patience.remove(&(stack.clone(), certificate.resource.clone()));
+            let key = (stack.clone(), certificate.resource.clone());
+            // One that was issued for earlier hosts says nothing of the one that fails.
+            if certificate.is_issued() && self.patience.get(&key).is_some_and(|(arn, _)| *arn == certificate.arn) {
+                self.patience.remove(&key);
             }
         }
         self.uncertain.remove(stack);
@@ -165,10 +177,15 @@ impl Certificates {
         self.refused.retain(|(of, _), _| of != stack);
         self.recent.requested(&certificate.resource, &certificate.arn);
         let Some(known) = self.known.get(stack) else { return };
+        let is_unusable = |other: &ObservedCertificate| {
+            other.resource == certificate.resource && self.unusable.contains_key(&other.arn)
+        };
         // ACM counts the certificates of a year.
-        if known.iter().any(|other| other.resource == certificate.resource && self.unusable.contains_key(&other.arn)) {
-            let patience = (self.patience(stack, &certificate.resource) * 2).min(LONGEST_GIVEN_UP_AFTER);
-            self.patience.insert((stack.clone(), certificate.resource.clone()), patience);
+        let times = if known.iter().any(is_unusable) { 2 } else { 1 };
+        let patience = (self.patience(stack, &certificate.resource) * times).min(LONGEST_GIVEN_UP_AFTER);
+        let key = (stack.clone(), certificate.resource.clone());
+        if times > 1 || self.patience.contains_key(&key) {
+            self.patience.insert(key, (certificate.arn.clone(), patience));
         }
         if let Some(known) = self.known.get_mut(stack) {
             known.retain(|other| other.arn != certificate.arn);
@@ -421,6 +438,32 @@ mod tests {
             validated: BTreeSet::new(),
             created: BTreeSet::new(),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_of_earlier_hosts_does_not_shorten_that_time() {
+        let stack = StackId::Ingress(ObjectName::new("shop", "web"));
+        let mut all = Certificates::default();
+        let failed = || CertificateStatus::Unusable("CAA_ERROR".to_owned());
+        let issued = || certificate(0, CertificateStatus::Issued);
+        all.set(&stack, vec![issued()]);
+        for (number, hours) in [(1, 12), (2, 24), (3, 48)] {
+            all.requested(&stack, certificate(number, CertificateStatus::Pending));
+            all.set(&stack, vec![issued(), certificate(number, failed())]);
+            // Also when all of it is read again.
+            all.invalidate(&stack);
+            all.set(&stack, vec![issued(), certificate(number, failed())]);
+            tokio::time::advance(Duration::from_secs(hours * 3600 - 1)).await;
+            assert_eq!(all.given_up(&stack).into_iter().count(), 0, "{number}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(all.given_up(&stack).into_iter().count(), 1, "{number}");
+        }
+        // The one that was requested last makes an end of the row, also where none failed just before.
+        all.requested(&stack, certificate(4, CertificateStatus::Pending));
+        all.set(&stack, vec![issued(), certificate(4, CertificateStatus::Pending)]);
+        all.requested(&stack, certificate(5, CertificateStatus::Pending));
+        all.set(&stack, vec![issued(), certificate(5, CertificateStatus::Issued)]);
+        assert!(all.patience.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

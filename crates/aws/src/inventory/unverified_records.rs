@@ -6,7 +6,7 @@ use super::{BalancerEntry, Inventory, ReadState, State, TargetGroupEntry};
 use crate::{AwsError, convert};
 use albatross_core::{
     model::{ObservedFrontend, StackId, Tags, TargetGroupArn},
-    record::Clean,
+    record::{Clean, Remembered},
 };
 
 impl State {
@@ -53,6 +53,17 @@ impl Inventory {
     /// Takes records at their word, as far as the first sweep lists what they name. For the start of a term.
     pub fn add_records(&self, records: impl IntoIterator<Item = (StackId, Clean)>) {
         self.state().unverified_records.extend(records);
+    }
+
+    /// Takes over what is remembered of stacks that were not in their desired state. For the start of a term.
+    pub fn add_remembered(&self, remembered: impl IntoIterator<Item = (StackId, Remembered)>) {
+        let mut state = self.state();
+        for (stack, Remembered { member_resources, created }) in remembered {
+            state.certificates.load_created(created);
+            if !member_resources.is_empty() {
+                state.member_resources.insert(stack, member_resources);
+            }
+        }
     }
 
     /// The tags of a target group as they were last listed, and with the controller's own writes since; `None` for one of

@@ -278,19 +278,58 @@ async fn a_session_that_may_do_nothing_more_is_given_up_once() {
         let kind = AwsErrorKind::Denied { code: "AccessDenied".into(), message: "no".into(), role: Some(ARN.into()) };
         Err(AwsError { operation: "RegisterTargets", kind })
     };
-    roles.drop_denied_session(&role(None), &denied());
+    roles.drop_ended_session(&role(None), &denied());
     assert!(Arc::ptr_eq(&roles.client(&role(None)), &client), "a new session is kept");
     tokio::time::pause();
     tokio::time::advance(SESSION_KEPT).await;
-    roles.drop_denied_session(&role(Some("shop")), &denied());
-    roles.drop_denied_session(&role(None), &Ok(()));
+    roles.drop_ended_session(&role(Some("shop")), &denied());
+    roles.drop_ended_session(&role(None), &Ok(()));
     assert!(Arc::ptr_eq(&roles.client(&role(None)), &client));
-    roles.drop_denied_session(&role(None), &denied());
+    roles.drop_ended_session(&role(None), &denied());
     tokio::time::resume();
     fake.calls();
     read(&roles, &role(None)).await.unwrap();
     assert_eq!(fake.actions(), ["AssumeRole", "DescribeTargetHealth"]);
     assert_eq!(roles.kept.lock().unwrap().len(), 1);
+}
+
+/// So answers AWS when the keys of a session were deactivated with the role, or its region.
+#[tokio::test]
+async fn a_session_that_aws_does_not_accept_is_given_up_and_is_the_other_accounts_matter() {
+    let is_over = Arc::new(AtomicBool::new(true));
+    let refuses = Arc::clone(&is_over);
+    let fake = Fake::start(move |call| {
+        let is_over = refuses.load(Ordering::SeqCst);
+        std::future::ready(match call.action.as_str() {
+            "AssumeRole" => credentials(Duration::from_secs(3600)),
+            "DescribeTargetHealth" if is_over => {
+                elb_error(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
+            }
+            action => elb(action, ""),
+        })
+    })
+    .await;
+    let aws = Arc::new(crate::testing::at(&fake.endpoint, None));
+    let roles = Roles::new(Arc::clone(&aws), "demo", &VpcId::new("vpc-1"));
+    let answer = read(&roles, &role(None)).await;
+    let error = answer.clone().unwrap_err();
+    insta::assert_snapshot!(format!("{error}; {}; denied by {:?}", error.fix().unwrap(), error.denied_by()), @"no valid AWS credentials for DescribeTargetHealth: AWS does not accept the session of the role arn:aws:iam::111122223333:role/targets: AWS does not know the access key (InvalidClientTokenId); check that its account has the region enabled and has not ended its sessions; it is assumed anew after a while; denied by Some(OtherAccount)");
+    // Of the controller's own keys it is the account's own matter.
+    let own = aws.describe_target_health(&group()).await.unwrap_err();
+    assert_eq!(own.denied_by(), Some(DeniedBy::OwnAccount));
+    roles.drop_ended_session(&role(None), &answer);
+    fake.calls();
+    let _ = read(&roles, &role(None)).await;
+    assert_eq!(fake.actions(), ["DescribeTargetHealth"], "a new session is kept");
+    tokio::time::pause();
+    tokio::time::advance(SESSION_KEPT).await;
+    roles.drop_ended_session(&role(None), &Err::<(), _>(own));
+    assert_eq!(roles.kept.lock().unwrap().len(), 1);
+    roles.drop_ended_session(&role(None), &answer);
+    tokio::time::resume();
+    is_over.store(false, Ordering::SeqCst);
+    assert_eq!(read(&roles, &role(None)).await, Ok(0));
+    assert_eq!(fake.actions(), ["AssumeRole", "DescribeTargetHealth"]);
 }
 
 #[test]

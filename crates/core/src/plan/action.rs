@@ -365,7 +365,9 @@ impl StepAction {
             Self::AssociateWebAcl { .. } | Self::DisassociateWebAcl { .. } => Some(AddOn::WebAcl),
             Self::CreateProtection { .. } | Self::DeleteProtection { .. } => Some(AddOn::Protection),
             Self::ModifyCapacityReservation { .. } => Some(AddOn::Capacity),
-            Self::RequestCertificate { .. } | Self::CreateValidationRecord { .. } => Some(AddOn::Certificates),
+            Self::RequestCertificate { .. } | Self::CreateValidationRecord { .. } | Self::DeleteCertificate { .. } => {
+                Some(AddOn::Certificates)
+            }
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ use crate::model::{ObservedStack, Stack};
 mod add_ons;
 mod authentication;
 mod aws;
+mod certificates_in_groups;
 mod frontend;
 mod frozen;
 mod leaving;

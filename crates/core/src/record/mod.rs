@@ -106,6 +106,49 @@ pub struct StackRecord {
     /// 1970, so that a restart does not begin them anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<(Wait, u64)>,
+    /// What is remembered without a clean state.
+    #[serde(default, skip_serializing_if = "Remembered::is_empty")]
+    pub remembered: Remembered,
+}
+
+/// The part of a stack's state that nothing in AWS tells, while it is not in its desired state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remembered {
+    /// The resources of each member of a group, as of the last time when no changes were left but those that wait.
+    #[serde(rename = "holdings", default, skip_serializing_if = "Vec::is_empty")]
+    pub member_resources: Vec<MemberResources>,
+    /// The names of the records in Route 53 that the controller has created for certificates of the stack.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub created: BTreeSet<String>,
+}
+
+impl Remembered {
+    /// Returns true if there is nothing to remember.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns what a record says.
+    #[must_use]
+    pub fn of(record: StackRecord) -> Self {
+        match record.clean {
+            Some(clean) => Self { member_resources: clean.member_resources, created: created_for(&clean.certificates) },
+            None => record.remembered,
+        }
+    }
+
+    /// Returns what is to be remembered of a stack as observed. While its certificates are not known, what was known of them counts.
+    #[must_use]
+    pub fn with(self, observed: &ObservedStack) -> Self {
+        let created = observed.certificates.as_deref().map_or(self.created, created_for);
+        Self { member_resources: observed.member_resources.clone(), created }
+    }
+}
+
+fn created_for(certificates: &[ObservedCertificate]) -> BTreeSet<String> {
+    certificates.iter().flat_map(|certificate| certificate.created.iter().cloned()).collect()
 }
 
 /// The state of a stack that was in its desired state, as known then. Resources that AWS lists all together are not in here.
@@ -250,7 +293,8 @@ pub fn read(header: &Header, contents: &Contents) -> Read {
                     read.records.insert(name.clone(), record);
                 } else if record.tag_keys.is_some() || !record.waits.is_empty() {
                     // Times do not depend on who wrote them.
-                    read.records.insert(name.clone(), StackRecord { clean: None, ..record });
+                    let remembered = Remembered::default();
+                    read.records.insert(name.clone(), StackRecord { clean: None, remembered, ..record });
                 }
             }
             _ => read.unreadable.push(name.clone()),

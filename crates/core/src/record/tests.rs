@@ -41,7 +41,18 @@ fn record() -> StackRecord {
         }),
         tag_keys: None,
         waits: Vec::new(),
+        remembered: Remembered::default(),
     }
+}
+
+/// Returns what is remembered of a group with one member.
+fn remembered() -> Remembered {
+    let held = crate::model::MemberResources {
+        member: ObjectReference::ingress(&ObjectName::new("shop", "web")),
+        rules: [crate::model::RuleArn::new("arn:rule/1")].into(),
+        ports: [(443, crate::model::ListenerResources::default())].into(),
+    };
+    Remembered { member_resources: vec![held], created: ["_1.example.com.".to_owned()].into() }
 }
 
 fn written(header: &Header, records: &BTreeMap<String, StackRecord>) -> Contents {
@@ -58,7 +69,7 @@ fn what_is_written_is_read() {
         (Wait::Ready(crate::model::ResourceId::of_tag("shop/web-api:80")), 1_800_000_030),
     ];
     let stack = StackId::Group("shared".to_owned());
-    let dirty = StackRecord { stack, clean: None, tag_keys: Some(tag_keys), waits };
+    let dirty = StackRecord { stack, clean: None, tag_keys: Some(tag_keys), waits, remembered: remembered() };
     let records = BTreeMap::from([(key(&web()), record()), (key(&dirty.stack), dirty)]);
     let contents = written(&header("a"), &records);
     insta::assert_snapshot!(contents.data[HEADER_KEY], @r#"{"format":3,"cluster":"demo","region":"us-west-2","vpc":"vpc-1","holder":"a","term":7,"since":7}"#);
@@ -73,7 +84,7 @@ fn what_is_written_is_read() {
         .collect();
     insta::assert_snapshot!(texts.join("\n"), @r#"
     078763e275631f14f8de96a15092af6e {"stack":{"Ingress":{"namespace":"shop","name":"web"}},"clean":{"loadBalancers":[],"targetGroups":[{"arn":"arn:tg/1","name":"tg","target_type":"ip","protocol":"HTTP","protocol_version":null,"ip_address_type":"ipv4","health_check":null,"attributes":{"stickiness.enabled":"true"},"tags":{"team":"a"}}]}}
-    5ae552ebc32435e6d00bdb8dd4e46a65 {"stack":{"Group":"shared"},"tagKeys":{"443":["team"]},"waits":[[{"Hold":"arn:old"},1800000000],[{"Ready":"shop/web-api:80"},1800000030]]}
+    5ae552ebc32435e6d00bdb8dd4e46a65 {"stack":{"Group":"shared"},"tagKeys":{"443":["team"]},"waits":[[{"Hold":"arn:old"},1800000000],[{"Ready":"shop/web-api:80"},1800000030]],"remembered":{"holdings":[{"member":{"namespace":"shop","name":"web"},"rules":["arn:rule/1"],"ports":{"443":{"certificates":[],"default_action":false}}}],"created":["_1.example.com."]}}
     "#);
     let read = read(&Header { term: 8, ..header("b") }, &contents);
     assert_eq!(read, Read { header: Some(header("a")), records, unreadable: Vec::new() });
@@ -114,10 +125,12 @@ fn which_tags_are_ours_and_what_was_waited_for_counts_in_later_terms_too() {
     let tagged = StackRecord { tag_keys: Some(tag_keys), ..record() };
     let waits = vec![(Wait::RetainListener(80), 1_800_000_000)];
     let old = Header { term: 5, ..header("a") };
-    let both = StackRecord { waits: waits.clone(), ..tagged.clone() };
+    // Who has what may have changed meanwhile.
+    let both = StackRecord { waits: waits.clone(), remembered: remembered(), ..tagged.clone() };
     for known in [tagged.clone(), StackRecord { waits, ..record() }, both] {
         let records = BTreeMap::from([(key(&web()), known.clone())]);
-        let kept = BTreeMap::from([(key(&web()), StackRecord { clean: None, ..known })]);
+        let remembered = Remembered::default();
+        let kept = BTreeMap::from([(key(&web()), StackRecord { clean: None, remembered, ..known })]);
         assert_eq!(read(&header("b"), &written(&old, &records)).records, kept);
     }
     let records = BTreeMap::from([(key(&web()), record())]);
@@ -125,6 +138,31 @@ fn which_tags_are_ours_and_what_was_waited_for_counts_in_later_terms_too() {
     let records = BTreeMap::from([(key(&web()), tagged)]);
     let elsewhere = Header { vpc: "vpc-2".to_owned(), ..old };
     assert_eq!(read(&header("b"), &written(&elsewhere, &records)).records, BTreeMap::new());
+}
+
+#[test]
+fn what_is_remembered_is_the_same_with_a_clean_state_and_without() {
+    let certificate = |created: &[&str]| ObservedCertificate {
+        arn: crate::model::CertificateArn::new("arn:certificate/1"),
+        resource: crate::model::ResourceId::of_tag("amazon_issued/a.example.com-00000000"),
+        hosts: BTreeSet::new(),
+        authority: None,
+        status: crate::model::CertificateStatus::Pending,
+        records: Vec::new(),
+        validated: BTreeSet::new(),
+        created: created.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let Remembered { member_resources, .. } = remembered();
+    let certificates = Some(vec![certificate(&[]), certificate(&["_1.example.com."])]);
+    let mut observed = ObservedStack { member_resources, certificates, ..ObservedStack::default() };
+    let clean = StackRecord { clean: Some(Clean::of(&observed)), ..record() };
+    let dirty = StackRecord { clean: None, remembered: Remembered::default().with(&observed), ..record() };
+    assert_eq!((Remembered::of(clean), Remembered::of(dirty)), (remembered(), remembered()));
+    // Certificates that are not known now had the records that they had.
+    observed.certificates = None;
+    assert_eq!(remembered().with(&observed), remembered());
+    observed.certificates = Some(Vec::new());
+    assert_eq!(remembered().with(&observed), Remembered { created: BTreeSet::new(), ..remembered() });
 }
 
 #[test]

@@ -98,7 +98,7 @@ async fn loaded(fake: &Fake, holder: &str) -> (Records, Vec<(StackId, Clean)>) {
     let client = kube::Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
     let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());
     let records = Records::new(&client, "kube-system", "aws-load-balancer-controller-leader", header(holder));
-    let promises = records.load(7).await;
+    let promises = records.load(7).await.clean;
     fake.calls();
     (records, promises)
 }
@@ -121,13 +121,13 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
 
     let (second, promises) = loaded(&fake, "second").await;
     assert_eq!(promises, promised("1"));
-    second.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
+    second.mark_dirty(&stack("web"), &ObservedStack::default(), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake), [format!("PUT /api/v1/namespaces/kube-system/configmaps/{name}")]);
     let third = records(&fake, "third").await;
     assert_eq!((third.is_clean(&stack("web")), third.counts()), (false, (1, 0)));
 
     // Marking dirty a stack without a clean record costs no write, and the same clean record no second one.
-    third.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
+    third.mark_dirty(&stack("web"), &ObservedStack::default(), TagKeys::default()).await.unwrap();
     third.mark_clean(&stack("web"), &observed("2"), TagKeys::default());
     third.flush().await.unwrap();
     third.mark_clean(&stack("web"), &observed("2"), TagKeys::default());
@@ -150,11 +150,11 @@ async fn tags_that_are_about_to_be_set_are_known_as_ours_before_they_are_even_af
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
     // Before a stack is in its desired state for the first time, nothing is known: it may belong to another owner until then.
-    first.mark_dirty(&stack("web"), keys(&["team"])).await.unwrap();
+    first.mark_dirty(&stack("web"), &ObservedStack::default(), keys(&["team"])).await.unwrap();
     assert_eq!(first.tag_keys(&stack("web")), None);
     first.mark_clean(&stack("web"), &observed("1"), keys(&["team"]));
     assert_eq!(first.tag_keys(&stack("web")), Some(keys(&["team"])));
-    first.mark_dirty(&stack("web"), keys(&["cost"])).await.unwrap();
+    first.mark_dirty(&stack("web"), &ObservedStack::default(), keys(&["cost"])).await.unwrap();
 
     // It crashes while it writes.
     let second = records(&fake, "second").await;
@@ -177,7 +177,7 @@ async fn whoever_was_deposed_can_promise_nothing_and_change_nothing() {
     let _second = records(&fake, "second").await;
     let error = RecordError::Deposed("second".to_owned());
     let deposed = Err(error.clone());
-    assert_eq!(first.mark_dirty(&stack("web"), TagKeys::default()).await, deposed);
+    assert_eq!(first.mark_dirty(&stack("web"), &ObservedStack::default(), TagKeys::default()).await, deposed);
     first.mark_clean(&stack("web"), &observed("2"), TagKeys::default());
     assert_eq!(first.flush().await, deposed);
     assert_eq!(loaded(&fake, "third").await.1, promised("1"));
@@ -201,9 +201,9 @@ async fn a_lost_answer_and_a_deleted_config_map_are_no_obstacle() {
     records.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
     records.flush().await.unwrap();
     *lost.lock().unwrap() = true;
-    insta::assert_snapshot!(records.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap_err(), @r"cannot write the ConfigMap albatross-records-7 in namespace kube-system, which holds the records: answer 500");
+    insta::assert_snapshot!(records.mark_dirty(&stack("web"), &ObservedStack::default(), TagKeys::default()).await.unwrap_err(), @r"cannot write the ConfigMap albatross-records-7 in namespace kube-system, which holds the records: answer 500");
     // It has taken effect, so that the version is another now; the holder is still this process.
-    records.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
+    records.mark_dirty(&stack("web"), &ObservedStack::default(), TagKeys::default()).await.unwrap();
     assert!(records.is_written());
 
     stored.lock().unwrap().clear();
@@ -256,7 +256,7 @@ async fn records_are_waited_for_while_the_api_server_fails_and_do_not_count_afte
     let client = kube::Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
     let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());
     let third = Records::new(&client, "kube-system", "aws-load-balancer-controller-leader", header("third"));
-    assert_eq!(third.load(9).await, []);
+    assert_eq!(third.load(9).await, Loaded::default());
 }
 
 #[tokio::test]
@@ -265,7 +265,10 @@ async fn without_the_permission_there_are_no_records_and_work_goes_on() {
     let records = records(&fake, "first").await;
     assert!(!records.are_kept());
     records.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
-    assert_eq!((records.mark_dirty(&stack("web"), TagKeys::default()).await, records.flush().await), (Ok(()), Ok(())));
+    assert_eq!(
+        (records.mark_dirty(&stack("web"), &ObservedStack::default(), TagKeys::default()).await, records.flush().await),
+        (Ok(()), Ok(()))
+    );
     assert_eq!(records.counts(), (0, 0));
     assert!(fake.calls().is_empty());
 }
@@ -278,11 +281,11 @@ async fn a_change_waits_for_no_promise_of_others() {
     let shard = |name: &str| record::shard(&record::key(&stack(name)));
     let other = (0..10_000).map(|number| format!("other-{number}")).find(|name| shard(name) == shard("web")).unwrap();
     records.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
-    records.mark_dirty(&stack(&other), TagKeys::default()).await.unwrap();
+    records.mark_dirty(&stack(&other), &ObservedStack::default(), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake), Vec::<String>::new());
     // The stack's own mark is removed, and that is written, with the mark of the other stack.
     records.mark_clean(&stack(&other), &observed("1"), TagKeys::default());
-    records.mark_dirty(&stack(&other), TagKeys::default()).await.unwrap();
+    records.mark_dirty(&stack(&other), &ObservedStack::default(), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake).len(), 1);
     assert!(records.is_written());
 }
@@ -316,7 +319,7 @@ async fn who_waits_for_aws_is_dirty_before_anything_is_changed_and_who_waits_for
     writes(&fake);
     // A plan that waits for something in AWS begins: the promise is taken back before its first step.
     second.note_waits(&stack("web"), &age(Wait::Opened(443)));
-    second.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
+    second.mark_dirty(&stack("web"), &ObservedStack::default(), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake).len(), 1);
     let third = records(&fake, "third").await;
     assert_eq!((third.is_clean(&stack("web")), third.waits().len()), (false, 1));
@@ -358,4 +361,74 @@ async fn waits_outlive_the_process_also_of_a_stack_that_was_in_its_desired_state
     second.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
     second.flush().await.unwrap();
     assert_eq!(records(&fake, "third").await.waits(), vec![]);
+}
+
+#[tokio::test]
+async fn who_has_what_outlives_a_process_that_ends_before_the_stack_is_in_its_desired_state() {
+    let stored = Stored::default();
+    let fake = server(&stored, |_| None).await;
+    let group = StackId::Group("shared".to_owned());
+    let of = |port: u16, name: &str| {
+        let held = albatross_core::model::MemberResources {
+            member: albatross_core::model::ObjectReference::ingress(&ObjectName::new("shop", "web")),
+            rules: std::collections::BTreeSet::new(),
+            ports: [(port, albatross_core::model::ListenerResources::default())].into(),
+        };
+        let certificate = albatross_core::model::ObservedCertificate {
+            arn: albatross_core::model::CertificateArn::new("arn:certificate/1"),
+            resource: albatross_core::model::ResourceId::of_tag("amazon_issued/a.example.com-00000000"),
+            hosts: std::collections::BTreeSet::new(),
+            authority: None,
+            status: albatross_core::model::CertificateStatus::Pending,
+            records: Vec::new(),
+            validated: std::collections::BTreeSet::new(),
+            created: [name.to_owned()].into(),
+        };
+        let certificates = Some(vec![certificate]);
+        ObservedStack { member_resources: vec![held], certificates, ..ObservedStack::default() }
+    };
+    let expected = |port: u16, name: &str| {
+        let remembered = Remembered::default().with(&of(port, name));
+        Loaded { clean: Vec::new(), remembered: vec![(group.clone(), remembered)] }
+    };
+    let again = async || {
+        let client = kube::Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+        let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());
+        let records = Records::new(&client, "kube-system", "aws-load-balancer-controller-leader", header("again"));
+        let loaded = records.load(7).await;
+        (records, loaded)
+    };
+    // It was never in its desired state.
+    let (first, loaded) = again().await;
+    assert_eq!(loaded, Loaded::default());
+    first.remember(&group, &of(80, "_1."));
+    first.flush().await.unwrap();
+    let (second, loaded) = again().await;
+    assert_eq!(loaded, expected(80, "_1."));
+    fake.calls();
+    // The same costs no second write.
+    second.remember(&group, &of(80, "_1."));
+    second.mark_dirty(&group, &of(80, "_1."), TagKeys::default()).await.unwrap();
+    second.flush().await.unwrap();
+    assert_eq!(writes(&fake), Vec::<String>::new());
+    // A change begins, or a wait, after which it is not clean any more.
+    second.mark_clean(&group, &of(443, "_2."), TagKeys::default());
+    second.mark_dirty(&group, &of(443, "_2."), TagKeys::default()).await.unwrap();
+    let (third, loaded) = again().await;
+    assert_eq!(loaded, expected(443, "_2."));
+    third.mark_clean(&group, &of(8443, "_3."), TagKeys::default());
+    third.note_waits(&group, &BTreeMap::from([(Wait::Opened(443), Duration::ZERO)]));
+    third.flush().await.unwrap();
+    let (fourth, loaded) = again().await;
+    assert_eq!(loaded, expected(8443, "_3."));
+    fourth.note_waits(&group, &BTreeMap::new());
+    // Certificates that are not known yet.
+    let unknown = ObservedStack { certificates: None, ..of(8443, "") };
+    fourth.mark_dirty(&group, &unknown, TagKeys::default()).await.unwrap();
+    fourth.flush().await.unwrap();
+    let (fifth, loaded) = again().await;
+    assert_eq!(loaded, expected(8443, "_3."));
+    fifth.remove(&group);
+    fifth.flush().await.unwrap();
+    assert_eq!(again().await.1, Loaded::default());
 }

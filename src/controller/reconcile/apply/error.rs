@@ -243,6 +243,12 @@ impl ApplyError {
         }
     }
 
+    /// Returns for how long the deletion of a certificate that AWS does not carry out is not reported; `None` for every other error.
+    #[must_use]
+    pub(crate) fn blocked_certificate(&self) -> Option<Duration> {
+        self.blocked_deletion().filter(|_| self.add_on == Some(AddOn::Certificates))
+    }
+
     /// Returns true if a deletion has to wait until AWS releases a resource; it will soon, and this is no error.
     #[must_use]
     pub(crate) fn is_not_yet(&self) -> bool {

@@ -57,9 +57,9 @@ impl Applier {
         }
     }
 
-    /// Runs a plan's steps in order, up to the first that fails. A deletion that has to wait, and any failure to delete a
-    /// certificate, holds up no other step; it is answered with [`StepError::NotYet`] when all others are done; where it is a load balancer, at once. The failure of
-    /// an add-on holds up no other step either, and is part of the result.
+    /// Runs a plan's steps in order, up to the first that fails. A deletion that has to wait holds up no other step; it is answered with
+    /// [`StepError::NotYet`] when all others are done; where it is a load balancer, at once. The failure of an add-on, certificates
+    /// among them, holds up no other step either, and is part of the result.
     ///
     /// # Errors
     /// The step that failed, with its cause. What has been done before stays done, and is known to the inventory.

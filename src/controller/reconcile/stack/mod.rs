@@ -61,6 +61,7 @@ impl Controller {
             self.waits.end(stack);
             self.records.note_waits(stack, &BTreeMap::new());
             self.waits.unblocked(&stack.object().to_string());
+            self.waits.unblocked(&report::certificates_of(stack));
             self.step_history.remove(stack);
             self.secrets.used(stack, &BTreeSet::new());
             self.fact_subscribers.asks(stack, &BTreeSet::new());
@@ -263,6 +264,9 @@ impl Controller {
         let waiting = self.report_left_out(group, membership, &left_out);
         let reported = waiting.filter(|outcome| reported.is_none() || *outcome != Outcome::NotYet).or(reported);
         self.waits.unblocked(&group.object().to_string());
+        if left_out.iter().all(|error| error.blocked_certificate().is_none()) {
+            self.waits.unblocked(&report::certificates_of(group));
+        }
         observed.left_out.extend(left_out.iter().filter_map(|error| error.add_on));
         self.waits.retain_add_ons(group, &observed.left_out);
         let change = Change { membership, stack, frozen, absent, observed: &observed, whereabouts, plan: &plan };

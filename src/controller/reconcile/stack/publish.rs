@@ -206,7 +206,12 @@ impl Controller {
         let Change { membership, stack, plan, .. } = *change;
         let group = &stack.id;
         observed.states_are_read = change.observed.states_are_read;
-        let next = plan::plan(stack, &observed);
+        let left_out = &change.observed.left_out;
+        let is_left_out = |step: &plan::Step| step.action.add_on().is_some_and(|add_on| left_out.contains(&add_on));
+        let mut next = plan::plan(stack, &observed);
+        if let Planned::Ready(next) = &mut next {
+            next.retain_steps(|step| !is_left_out(step));
+        }
         let waits = kept.iter().any(Wait::is_of_plan);
         let complete = !waits && !stack.interim && matches!(&next, Planned::Ready(next) if next.is_complete());
         // What waits keeps nobody's resources without an owner.
@@ -215,14 +220,15 @@ impl Controller {
             observed.member_resources = plan::member_resources(stack, &observed, plan.held_members());
             self.inventory.remember_member_resources(group, observed.member_resources.clone());
         }
-        let left_out = &change.observed.left_out;
-        // A record without certificates says that there are none.
+        // A record without certificates says that there are none. One that could not be deleted is in it as AWS has it.
         let unknown = plan::certificates_are_unknown(stack, &observed);
-        if !membership.members.is_empty() && complete && left_out.is_empty() && !unknown {
+        let is_known = !unknown && left_out.iter().all(|add_on| *add_on == AddOn::Certificates);
+        if !membership.members.is_empty() && complete && is_known {
             let tag_keys = plan::tag_keys(stack, &observed);
             self.records.mark_clean(group, &observed, tag_keys);
+        } else if !membership.members.is_empty() {
+            self.records.remember(group, &observed);
         }
-        let is_left_out = |step: &plan::Step| step.action.add_on().is_some_and(|add_on| left_out.contains(&add_on));
         if !plan.steps().iter().all(is_left_out) {
             let frozen = &stack.frozen.members;
             let add_ons = stack.load_balancer.as_ref().map(|balancer| &balancer.add_ons);
@@ -251,6 +257,10 @@ impl Controller {
             }
             let has_certificates = observed.certificates.as_ref().is_some_and(|all| !all.is_empty());
             if !observed.is_empty() || has_certificates && stack.certificates.enabled {
+                // A certificate that AWS has not deleted is reported, and the pass comes again.
+                if observed.is_empty() && left_out.contains(&AddOn::Certificates) {
+                    return Ok(Outcome::Done);
+                }
                 // The watch queues the stack again when a binding is deleted; everything else is deleted already, or is now that
                 // what stands in front is.
                 let front_is_gone = observed.frontend.is_empty() && !change.observed.frontend.is_empty();

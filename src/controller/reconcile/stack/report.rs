@@ -133,6 +133,17 @@ impl Controller {
             return None;
         }
         let mut messages = Vec::new();
+        let (kept, left_out): (Vec<_>, Vec<_>) =
+            left_out.iter().partition(|error| error.blocked_certificate().is_some());
+        // One after the other, as each has its own time.
+        for error in kept.iter().take(1) {
+            let patience = error.blocked_certificate().unwrap_or_default();
+            if self.waits.blocked(&certificates_of(group), &error.step, patience) {
+                messages.push(self.report_blocked_deletion(group, membership, error));
+            } else {
+                tracing::info!(%group, "{error}; trying again soon");
+            }
+        }
         for error in left_out {
             let patience = patience(error.is_not_yet(), error.is_transient());
             let takes_long = error.add_on.is_some_and(|add_on| self.waits.is_late(group, add_on, patience));
@@ -175,14 +186,14 @@ impl Controller {
             && self.waits.blocked(&stack.object().to_string(), &apply.step, patience)
             && apply.is_not_yet()
         {
-            return self.report_blocked_deletion(stack, membership, apply);
+            return Outcome::Failed(self.report_blocked_deletion(stack, membership, apply));
         }
         let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
         self.report_failure(stack, &names, error)
     }
 
-    /// Reports a deletion that AWS does not carry out, to the leaving members, or to all members if none leaves.
-    fn report_blocked_deletion(&self, stack: &StackId, membership: &Membership, error: &ApplyError) -> Outcome {
+    /// Reports a deletion that AWS does not carry out, to the leaving members, or to all members if none leaves. Returns the message.
+    fn report_blocked_deletion(&self, stack: &StackId, membership: &Membership, error: &ApplyError) -> String {
         let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
         let message = format!("Deletion is blocked: {error}{fix}");
         tracing::warn!(group = %stack, "{message}");
@@ -191,7 +202,7 @@ impl Controller {
         for subject in self.subjects(stack, names) {
             self.events.record(EventType::Warning, &subject, "DeletionBlocked", &message);
         }
-        Outcome::Failed(message)
+        message
     }
 
     fn report_failure(&self, stack: &StackId, names: &[ObjectName], error: &PassError) -> Outcome {
@@ -279,6 +290,11 @@ impl Controller {
         let subject = Subject { kind: object.kind, name: object.name.clone(), uid: uid.unwrap_or_default() };
         self.events.record(EventType::Warning, &subject, reason, &message);
     }
+}
+
+/// Returns the name under which the certificates of a stack are blocked: its other deletions have times of their own.
+pub(super) fn certificates_of(stack: &StackId) -> String {
+    format!("certificates of {}", stack.object())
 }
 
 /// Returns the member that a cause names; all members if it names none.

@@ -139,7 +139,7 @@ impl PlanApplier for Controller {
 
     async fn mark_dirty(&self, change: &Change<'_>) -> Result<(), PassError> {
         let Change { stack, observed, .. } = *change;
-        Ok(self.records.mark_dirty(&stack.id, plan::tag_keys(stack, observed)).await?)
+        Ok(self.records.mark_dirty(&stack.id, observed, plan::tag_keys(stack, observed)).await?)
     }
 
     async fn apply(&self, change: &Change<'_>) -> Result<Vec<ApplyError>, PassError> {

@@ -111,9 +111,9 @@ impl LiveCloud {
     }
 
     /// Has a role whose session may do nothing more assumed anew, and returns the answer.
-    fn drop_denied_session<T>(&self, role: Option<&Role>, answer: Result<T, AwsError>) -> Result<T, AwsError> {
+    fn drop_ended_session<T>(&self, role: Option<&Role>, answer: Result<T, AwsError>) -> Result<T, AwsError> {
         if let Some(role) = role {
-            self.roles.drop_denied_session(role, &answer);
+            self.roles.drop_ended_session(role, &answer);
         }
         answer
     }
@@ -147,7 +147,7 @@ impl Cloud for LiveCloud {
         group: &TargetGroupArn,
     ) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
         match self.client(role) {
-            Some(client) => self.drop_denied_session(role, client.inventory.targets(group).await),
+            Some(client) => self.drop_ended_session(role, client.inventory.targets(group).await),
             None => self.inventory.targets(group).await,
         }
     }
@@ -158,7 +158,7 @@ impl Cloud for LiveCloud {
         group: &TargetGroupArn,
     ) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
         match self.client(role) {
-            Some(client) => self.drop_denied_session(role, client.inventory.read_targets(group).await),
+            Some(client) => self.drop_ended_session(role, client.inventory.read_targets(group).await),
             None => self.inventory.read_targets(group).await,
         }
     }
@@ -183,7 +183,7 @@ impl Cloud for LiveCloud {
         key: &TargetGroupKey,
     ) -> Result<Option<TargetGroupFacts>, AwsError> {
         match self.client(role) {
-            Some(client) => self.drop_denied_session(role, client.aws.describe_target_group(key).await),
+            Some(client) => self.drop_ended_session(role, client.aws.describe_target_group(key).await),
             None => self.aws.describe_target_group(key).await,
         }
     }
@@ -195,7 +195,7 @@ impl Cloud for LiveCloud {
         targets: &[Registration],
     ) -> Result<(), AwsError> {
         let (client, aws) = self.writer(role);
-        let answer = self.drop_denied_session(role, aws.register_targets(group, targets).await);
+        let answer = self.drop_ended_session(role, aws.register_targets(group, targets).await);
         let inventory = client.as_ref().map_or(&*self.inventory, |client| &client.inventory);
         settle(inventory, group, answer, |inventory| inventory.record_registered(group, targets))
     }
@@ -207,7 +207,7 @@ impl Cloud for LiveCloud {
         targets: &[Registration],
     ) -> Result<(), AwsError> {
         let (client, aws) = self.writer(role);
-        let answer = self.drop_denied_session(role, aws.deregister_targets(group, targets).await);
+        let answer = self.drop_ended_session(role, aws.deregister_targets(group, targets).await);
         let inventory = client.as_ref().map_or(&*self.inventory, |client| &client.inventory);
         settle(inventory, group, answer, |inventory| inventory.record_deregistered(group, targets))
     }

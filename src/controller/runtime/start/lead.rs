@@ -43,7 +43,10 @@ pub async fn lead(
     tokio::select! {
         () = until(&mut leadership, over) => return Err(StartError::LeaseLost),
         () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
-        clean_records = controller.records.load(term) => controller.inventory.add_records(clean_records),
+        loaded = controller.records.load(term) => {
+            controller.inventory.add_records(loaded.clean);
+            controller.inventory.add_remembered(loaded.remembered);
+        }
     }
     let there: BTreeSet<StackId> = controller.with_snapshot(|snapshot| desired::possible_stacks(snapshot).collect());
     for (stack, ages) in controller.records.waits() {

@@ -131,7 +131,7 @@ async fn a_certificate_that_something_uses_waits_with_its_records_and_one_of_oth
     .await;
     in_use.inventory.read_certificates(&group()).await.unwrap();
     in_use.inventory.record_certificate(&group(), certificate(vec![record()]));
-    let error = in_use.step(delete()).await.unwrap_err();
+    let [error] = in_use.step(delete()).await.unwrap().left_out.try_into().unwrap();
     assert!(error.is_not_yet() && !error.is_attributable(), "{error}");
     insta::assert_snapshot!(format!("{error}; {}", error.fix().unwrap()), @"delete certificate amazon_issued/a.example.com-97375646 (arn:aws:acm:us-west-2:111122223333:certificate/a) with its records: DeleteCertificate has to wait: Certificate a is in use (ResourceInUseException); take the certificate off the listeners and services that ACM shows for it");
     assert!(in_use.fake.actions().iter().all(|action| !action.starts_with("POST")));
@@ -254,11 +254,13 @@ async fn a_deletion_that_fails_holds_up_nothing_and_is_tried_again() {
         let created = [record().name].into();
         room.inventory.record_certificate(&group(), ObservedCertificate { created, ..certificate(vec![record()]) });
         fails.store(true, Ordering::SeqCst);
-        let error = room.step(delete()).await.unwrap_err();
+        let applied = room.step(delete()).await.unwrap();
+        assert_eq!(applied.carried_out, Vec::<usize>::new());
+        let [error] = applied.left_out.try_into().unwrap();
         assert!(error.is_not_yet() && !error.is_attributable() && error.is_transient(), "{error}");
         let told_at_once = error.blocked_deletion() == Some(Duration::ZERO);
         assert_eq!(
-            (error.blocked_deletion().is_some(), told_at_once),
+            (error.blocked_certificate().is_some(), told_at_once),
             (true, expected != "ConflictException"),
             "{error}"
         );

@@ -4,7 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Builder, Failed, Member, cause, member_spec::PortSpec, settings::FieldRef};
+use super::{
+    Builder, Failed, Member, cause,
+    member_spec::{PortSpec, StayingPort},
+    merge::open,
+    services_of,
+    settings::FieldRef,
+};
 use crate::{
     api::annotations::registry::ingress as keys,
     diagnostics::{Code, Severity},
@@ -12,7 +18,7 @@ use crate::{
     model::{
         Attributes, CertificateArn, CertificateAuthorityArn, CertificateStatus, HostedZoneId,
         InvalidCertificateAuthorityArn, ListenerProtocol, ManagedCertificate, ObservedCertificate, ObservedListener,
-        ObservedStack, ResourceId, Tags, Value,
+        ObservedStack, ResourceId, Tags, TargetGroupArn, Value,
         managed_certificate::{LONGEST_DOMAIN, MOST_HOSTS, on_listener},
     },
 };
@@ -226,7 +232,7 @@ impl<'a> Builder<'a> {
         let on_port = |port: u16| {
             let balancer = current.and_then(|observed| Some((observed, observed.load_balancers.first()?)));
             let listener = balancer.and_then(|(observed, balancer)| Some((observed, balancer.listener(port)?)));
-            let found = listener.map(|(observed, listener)| held_certificates(observed, member, listener));
+            let found = listener.and_then(|(observed, listener)| self.held_certificates(observed, member, listener));
             found.filter(|found| !found.is_empty()).unwrap_or_else(|| usable.to_vec())
         };
         let ports = secure.iter().map(|port| (*port, on_port(*port)));
@@ -235,23 +241,18 @@ impl<'a> Builder<'a> {
 
     /// Returns the ports on which the load balancer serves a member now, as they are. They stay until the listeners that wait for
     /// its certificate are there, whether it requests them or not: nothing else serves it.
-    pub(super) fn ports_meanwhile(&mut self, member: Member<'a>) -> Result<BTreeMap<u16, PortSpec>, Failed> {
+    pub(super) fn ports_meanwhile(&mut self, member: Member<'a>) -> Result<BTreeMap<u16, StayingPort>, Failed> {
         let Some(observed) = self.current().map_err(|_| Failed)? else { return Ok(BTreeMap::new()) };
-        let held = observed.member_resources.iter().find(|its| its.member.as_ingress() == Some(member.name()));
-        // Without a record, a member that is new to the group is not to be served where it does not ask for it.
-        let may_be_its = || !self.group.is_shared() || self.is_served_here(member.ingress);
-        let has_all = observed.member_resources.is_empty() && may_be_its();
-        let is_its = |port: u16| has_all || held.is_some_and(|held| held.ports.contains_key(&port));
         let listeners = observed.load_balancers.first().into_iter().flat_map(|balancer| balancer.known_listeners());
-        let staying = listeners.filter(|listener| is_its(listener.port)).filter_map(|listener| {
+        let staying = listeners.filter_map(|listener| {
+            let its = self.held_certificates(observed, member, listener)?;
             let protocol = listener.protocol?;
             let is_secure = protocol == ListenerProtocol::Https;
-            let its = held_certificates(observed, member, listener);
             let all = || on_listener(listener).cloned().collect();
             let clients = listener.mutual_authentication.as_ref().filter(|clients| clients.mode() != "off");
-            let spec = PortSpec {
+            let port = PortSpec {
                 protocol,
-                certificates: if its.is_empty() { all() } else { its },
+                certificates: if its.is_empty() { all() } else { its.clone() },
                 certificates_after_apply: None,
                 mutual_authentication: clients
                     .and_then(|clients| clients.try_map(|store| Ok::<_, Failed>(Value::Known(store.clone()))).ok()),
@@ -259,17 +260,39 @@ impl<'a> Builder<'a> {
                 sources: None,
                 attributes: Attributes::new(),
             };
-            Some((listener.port, spec))
+            Some((listener.port, StayingPort { port, own: its, open: open(observed, listener.port) }))
         });
         Ok(staying.collect())
     }
-}
 
-/// Returns the certificates that a listener has for a member. If no resources are recorded for any member, it may have all of them.
-fn held_certificates(observed: &ObservedStack, member: Member<'_>, listener: &ObservedListener) -> Vec<CertificateArn> {
-    let mut its = observed.member_resources.iter().filter(|its| its.member.as_ingress() == Some(member.name()));
-    let held = its.find_map(|its| its.ports.get(&listener.port)).map(|held| &held.certificates);
-    let is_unknown = observed.member_resources.is_empty();
-    let is_its = |arn: &&CertificateArn| is_unknown || held.is_some_and(|held| held.contains(*arn));
-    on_listener(listener).filter(is_its).cloned().collect()
+    /// Returns the certificates that a listener has for a member; `None` if the member is not served there. Where nothing is recorded of the
+    /// member, all of them may be its own.
+    fn held_certificates(
+        &self,
+        observed: &ObservedStack,
+        member: Member<'_>,
+        listener: &ObservedListener,
+    ) -> Option<Vec<CertificateArn>> {
+        let mut recorded = observed.member_resources.iter();
+        match recorded.find(|its| its.member.as_ingress() == Some(member.name())) {
+            Some(its) => {
+                let held = &its.ports.get(&listener.port)?.certificates;
+                Some(on_listener(listener).filter(|arn| held.contains(*arn)).cloned().collect())
+            }
+            None => self.leads_to(observed, member, listener).then(|| on_listener(listener).cloned().collect()),
+        }
+    }
+
+    /// Returns true if a listener leads to target groups of a member. Of all others, everything is its own where it is the only member
+    /// and served at all.
+    fn leads_to(&self, observed: &ObservedStack, member: Member<'_>, listener: &ObservedListener) -> bool {
+        let is_alone = self.members.len() == 1 && observed.member_resources.is_empty();
+        if is_alone && (!self.group.is_shared() || self.is_served_here(member.ingress)) {
+            return true;
+        }
+        let services = services_of(self.snapshot, member.name());
+        let resource = |arn: &TargetGroupArn| observed.target_groups.iter().find(|group| group.arn == *arn)?.resource();
+        let is_its = |id: ResourceId| services.iter().any(|(of, service)| id.ingress(service).as_ref() == Some(of));
+        listener.target_groups().any(|arn| resource(arn).is_some_and(is_its))
+    }
 }

@@ -54,9 +54,22 @@ pub(super) struct MemberSpec<'a> {
     pub(super) certificate: Option<MemberCertificate>,
     /// The HTTPS ports that are left out until that certificate is issued. Until then the ports that serve it now stay.
     pub(super) withheld: BTreeSet<u16>,
+    /// Those of them that it does not request.
+    pub(super) staying: BTreeMap<u16, StayingPort>,
+}
+
+/// A port that a member does not request, on which it is served until its certificate is issued.
+pub(super) struct StayingPort {
+    /// The listener as it is.
+    pub(super) port: PortSpec,
+    /// The member's own certificates.
+    pub(super) own: Vec<CertificateArn>,
+    /// The sources that can reach the port now.
+    pub(super) open: BTreeSet<Source>,
 }
 
 /// The settings that a member requests on one listener.
+#[derive(Clone)]
 pub(super) struct PortSpec {
     pub(super) protocol: ListenerProtocol,
     /// In the member's order, or the order of ARNs where they were found; none on listeners without TLS.
@@ -85,6 +98,41 @@ struct RequestedPorts {
     ssl_policy: Option<String>,
     certificate: Option<MemberCertificate>,
     withheld: BTreeSet<u16>,
+    staying: BTreeMap<u16, StayingPort>,
+}
+
+/// Adds the ports that stay for members which wait for a certificate. A setting of a listener that stays gives way to that of a member
+/// which requests the port, and the port goes where such a member requests another protocol: nobody who used it can use it any more.
+pub(super) fn add_staying_ports(specs: &mut [MemberSpec<'_>]) {
+    for spec in &mut *specs {
+        spec.ports.retain(|port, _| !spec.staying.contains_key(port));
+    }
+    let mut requested: BTreeMap<u16, Vec<PortSpec>> = BTreeMap::new();
+    for (port, part) in specs.iter().flat_map(|spec| &spec.ports) {
+        requested.entry(*port).or_default().push(part.clone());
+    }
+    let all: Vec<u16> = specs.iter().flat_map(|spec| spec.staying.keys().copied()).collect();
+    for spec in specs {
+        for (number, StayingPort { port, own, open }) in &spec.staying {
+            let requested = requested.get(number).map(Vec::as_slice).unwrap_or_default();
+            let mut port = port.clone();
+            if requested.iter().any(|other| other.protocol != port.protocol) {
+                continue;
+            }
+            if !requested.is_empty() {
+                port.certificates.clone_from(own);
+                port.ssl_policy = port.ssl_policy.filter(|_| requested.iter().all(|other| other.ssl_policy.is_none()));
+                let names_none = requested.iter().all(|other| other.mutual_authentication.is_none());
+                port.mutual_authentication = port.mutual_authentication.filter(|_| names_none);
+            }
+            if !requested.is_empty() || all.iter().filter(|other| *other == number).count() > 1 {
+                // Others are not to be shut out of a port that the member does not request.
+                let is_in_force = |sources: &Vec<Source>| sources.iter().cloned().collect::<BTreeSet<_>>() == *open;
+                port.sources = port.sources.filter(is_in_force);
+            }
+            spec.ports.insert(*number, port);
+        }
+    }
 }
 
 impl<'a> Builder<'a> {
@@ -134,7 +182,7 @@ impl<'a> Builder<'a> {
             return Err(Failed);
         };
         let (security_groups, manage_backend_rules, sources) = access;
-        let RequestedPorts { mut ports, certificates, ssl_policy, mut certificate, withheld } = ports;
+        let RequestedPorts { mut ports, certificates, ssl_policy, mut certificate, withheld, mut staying } = ports;
         if let Some(wanted) = certificate.as_mut().and_then(|certificate| certificate.wanted.as_mut()) {
             wanted.tags = shared::tags::of_resource(self.config, self.group, &wanted.resource, &tags);
         }
@@ -151,6 +199,9 @@ impl<'a> Builder<'a> {
             part.attributes = self
                 .value(ingress, None, member.annotations.string_map(keys::LISTENER_ATTRIBUTES.with(&name)))?
                 .unwrap_or_default();
+        }
+        for (port, staying) in &mut staying {
+            staying.port = ports.get(port).cloned().unwrap_or_else(|| staying.port.clone());
         }
         let attributes = attributes.unwrap_or_default();
         let frontend = self.requested_frontend(member, &ports, &withheld)?;
@@ -176,6 +227,7 @@ impl<'a> Builder<'a> {
             frontend,
             certificate,
             withheld,
+            staying,
         })
     }
 
@@ -260,12 +312,10 @@ impl<'a> Builder<'a> {
             (port, PortSpec { mutual_authentication, ..part(protocol, certificates) })
         });
         let mut ports: BTreeMap<u16, PortSpec> = ports.collect();
-        if !withheld.is_empty() {
-            for (port, staying) in self.ports_meanwhile(member)? {
-                ports.entry(port).or_insert(staying);
-            }
-        }
-        Ok(RequestedPorts { ports, certificates, ssl_policy, certificate, withheld })
+        let mut staying = if withheld.is_empty() { BTreeMap::new() } else { self.ports_meanwhile(member)? };
+        staying.retain(|port, _| !ports.contains_key(port));
+        ports.extend(staying.iter().map(|(port, staying)| (*port, staying.port.clone())));
+        Ok(RequestedPorts { ports, certificates, ssl_policy, certificate, withheld, staying })
     }
 
     /// Returns the tags that users request: the tags of the class take precedence over the Service's, and these over the

@@ -48,11 +48,16 @@ impl<'a> Builder<'a> {
             let somebody = self.frozen_members(frozen).any(|member| member.is_none_or(|member| may_redirect(&member)));
             return Ok(retained.and_then(current_redirect).filter(|port| somebody && is_secure(port)));
         };
+        let withholds = |spec: &MemberSpec<'_>| spec.withheld.iter().any(|withheld| i32::from(*withheld) == port);
+        // Until the certificate is issued, the port of others serves nobody who asks for the redirect.
+        if specs.iter().filter(|spec| spec.redirect.is_some()).all(withholds) {
+            return Ok(None);
+        }
         if let Some(port) = u16::try_from(port).ok().filter(is_secure) {
             return Ok(Some(port));
         }
         // The listener is made when its certificate is issued; until then requests are served without it.
-        if specs.iter().any(|spec| spec.withheld.iter().any(|withheld| i32::from(*withheld) == port)) {
+        if specs.iter().any(withholds) {
             return Ok(None);
         }
         let alone = specs.len() == 1;

@@ -135,7 +135,7 @@ fn is_everywhere(source: &Source) -> bool {
 }
 
 /// Returns the sources that can reach a port of the load balancer, by the rules of its own security group.
-fn open(observed: &ObservedStack, port: u16) -> BTreeSet<Source> {
+pub(in super::super) fn open(observed: &ObservedStack, port: u16) -> BTreeSet<Source> {
     let rules = observed.security_groups.first().into_iter().flat_map(|group| &group.ingress);
     rules.filter(|rule| rule.from_port == Some(i32::from(port))).map(|rule| rule.source.clone()).collect()
 }

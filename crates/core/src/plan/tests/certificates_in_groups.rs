@@ -1,0 +1,188 @@
+//! Groups in which a member waits for the certificate that ACM is to issue for it.
+
+use super::aws::{Aws, BACKEND_GROUP};
+use crate::{
+    desired::{Membership, sources::ingress},
+    facts::{ExistingLoadBalancer, Fact, Facts, hosted_zones::HostedZone},
+    model::*,
+    plan::member_resources,
+    testing::{build_config, discovered_subnets, snapshot},
+};
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: svc, namespace: shop, uid: 11111111-1111-1111-1111-111111111111}\nspec:\n  ports: [{port: 80, targetPort: 8080}]\n";
+const HOST: &str = "lb.example.com";
+const NAMED: (&str, &str) = ("certificate-arn", "arn:aws:acm:eu-west-1:111122223333:certificate/a");
+const REQUESTED: (&str, &str) = ("create-acm-cert", "true");
+const PLAIN: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}]"#);
+const SECURE: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 443}]"#);
+const BOTH: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
+const ON_8443: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 8443}]"#);
+const REDIRECTED: (&str, &str) = ("ssl-redirect", "443");
+
+/// A member, by name, with its annotations. All show the load balancer in their status.
+type Requested<'t> = (&'t str, &'t [(&'t str, &'t str)]);
+
+fn manifest(members: &[Requested<'_>]) -> String {
+    let mut text = SERVICE.to_owned();
+    for (name, annotations) in members {
+        text.push_str(&format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\n  namespace: shop\n  generation: 1\n  annotations:\n    alb.ingress.kubernetes.io/target-type: ip\n    alb.ingress.kubernetes.io/group.name: g\n"
+        ));
+        for (key, value) in *annotations {
+            text.push_str(&format!("    alb.ingress.kubernetes.io/{key}: {}\n", serde_json::Value::from(*value)));
+        }
+        text.push_str(&format!(
+            "spec:\n  ingressClassName: alb\n  rules: [{{host: {name}.example.com, http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: svc, port: {{number: 80}}}}}}}}]}}}}]\nstatus: {{loadBalancer: {{ingress: [{{hostname: {HOST}}}]}}}}\n"
+        ));
+    }
+    text
+}
+
+/// Returns the desired state of the group beside what AWS has, without a diagnostic.
+fn desired(members: &[Requested<'_>], aws: &Aws) -> Stack {
+    let mut config = build_config();
+    config.manage_certificates = members.iter().any(|(_, annotations)| annotations.contains(&REQUESTED));
+    let balancer = aws.observed.load_balancers.first();
+    let facts = Facts {
+        subnets: discovered_subnets(&[SubnetId::new("subnet-a"), SubnetId::new("subnet-b")]),
+        backend_security_group: Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP))),
+        managed_certificates: Some(Fact::Known(Vec::new())),
+        hosted_zones: Some(Fact::Known(vec![HostedZone {
+            id: HostedZoneId::new("Z1"),
+            name: "example.com.".to_owned(),
+        }])),
+        hostnames: [HOST.to_owned()].into(),
+        existing: balancer.map(|balancer| ExistingLoadBalancer {
+            kind: balancer.kind,
+            scheme: balancer.scheme,
+            has_security_groups: true,
+            subnets: balancer.subnets.clone(),
+            customer_owned_pool: None,
+        }),
+        current: Some(Box::new(aws.observed.clone())),
+        ..Facts::default()
+    };
+    let members_of_group = members.iter().map(|(name, _)| ObjectName::new("shop", *name)).collect();
+    let membership = Membership { members: members_of_group, ..Membership::default() };
+    let id = StackId::Group("g".to_owned());
+    let built = ingress::build(&snapshot(&manifest(members)), &config, &facts, &id, &membership);
+    assert_eq!(built.diagnostics, []);
+    built.stack.unwrap()
+}
+
+/// Returns AWS with all that the members request.
+fn served(members: &[Requested<'_>]) -> Aws {
+    let before = desired(members, &Aws::default());
+    Aws::with(&before)
+}
+
+/// Returns AWS with all that the members request, and with a record of who has what.
+fn recorded(members: &[Requested<'_>]) -> Aws {
+    let before = desired(members, &Aws::default());
+    let mut aws = Aws::with(&before);
+    aws.observed.member_resources = member_resources(&before, &aws.observed, &Default::default());
+    aws
+}
+
+/// Returns the listeners of a stack, each with the members whose rules and whose certificates it has.
+fn listeners(stack: &Stack) -> Vec<String> {
+    let of = |listener: &Listener| {
+        let rules: Vec<&str> = listener.rules.iter().map(|rule| rule.cause.object.name.name.as_str()).collect();
+        let shares = listener.shares.iter().filter(|(_, share)| !share.certificates.is_empty());
+        let certified: Vec<&str> = shares.map(|(member, _)| member.name.name.as_str()).collect();
+        let (protocol, port) = (listener.protocol, listener.port);
+        format!("{protocol} {port}: rules of {}; certificates of {}", rules.join(" "), certified.join(" "))
+    };
+    stack.listeners.values().map(of).collect()
+}
+
+/// Returns the sources that the load balancer's own security group allows.
+fn allowed(stack: &Stack) -> Vec<String> {
+    let group = stack.security_group.as_ref().unwrap();
+    group.ingress.iter().map(|rule| rule.source.to_string()).collect()
+}
+
+#[test]
+fn without_a_record_a_waiting_member_is_served_only_where_rules_lead_to_it() {
+    // Its status names the load balancer, and it was served on no port, or on one.
+    let waits: &[(&str, &str)] = &[SECURE, REQUESTED, ("inbound-cidrs", "10.0.0.0/8")];
+    let other: Requested<'_> = ("b", &[BOTH, NAMED]);
+    let only_the_other = ["HTTP 80: rules of b; certificates of ", "HTTPS 443: rules of b; certificates of b"];
+    let mut aws = served(&[other]);
+    assert_eq!(listeners(&desired(&[("a", waits), other], &aws)), only_the_other);
+    // With a record of the other, too.
+    aws.observed.member_resources = recorded(&[other]).observed.member_resources;
+    assert_eq!(listeners(&desired(&[("a", waits), other], &aws)), only_the_other);
+
+    let aws = served(&[("a", &[PLAIN]), other]);
+    assert_eq!(
+        listeners(&desired(&[("a", &[SECURE, REQUESTED]), other], &aws)),
+        ["HTTP 80: rules of a b; certificates of ", "HTTPS 443: rules of b; certificates of b"]
+    );
+    // A certificate that it was served with stays.
+    let aws = served(&[("a", &[SECURE, NAMED]), other]);
+    assert_eq!(
+        listeners(&desired(&[("a", &[SECURE, REQUESTED]), other], &aws)),
+        ["HTTP 80: rules of b; certificates of ", "HTTPS 443: rules of a b; certificates of a b"]
+    );
+}
+
+#[test]
+fn a_redirect_is_in_force_for_who_has_its_port() {
+    let waits: Requested<'_> = ("a", &[BOTH, REQUESTED, REDIRECTED]);
+    let on_443 = "HTTPS 443: rules of b; certificates of b";
+    // The listener is another member's, and the one that waits would have no rules at all.
+    let plain: Requested<'_> = ("b", &[BOTH, NAMED]);
+    let aws = recorded(&[("a", &[PLAIN]), plain]);
+    assert_eq!(listeners(&desired(&[waits, plain], &aws)), ["HTTP 80: rules of a b; certificates of ", on_443]);
+    // Who redirects with a certificate goes on.
+    let redirects: Requested<'_> = ("b", &[BOTH, NAMED, REDIRECTED]);
+    let aws = recorded(&[redirects]);
+    let stack = desired(&[waits, redirects], &aws);
+    assert_eq!(listeners(&stack), ["HTTP 80: rules of ; certificates of ", on_443]);
+    assert!(matches!(stack.listeners[&80].default_action, Action::Redirect { .. }));
+    // Who has no such port of its own leads to that of others, once it is there.
+    let follows: Requested<'_> = ("b", &[PLAIN, REDIRECTED]);
+    let aws = recorded(&[("a", &[PLAIN]), ("b", &[PLAIN])]);
+    assert_eq!(listeners(&desired(&[waits, follows], &aws)), ["HTTP 80: rules of a b; certificates of "]);
+}
+
+#[test]
+fn a_port_that_stays_has_the_settings_of_who_requests_it() {
+    let (old, new) =
+        (("ssl-policy", "ELBSecurityPolicy-2016-08"), ("ssl-policy", "ELBSecurityPolicy-TLS13-1-2-2021-06"));
+    let clients = ("mutual-authentication", r#"[{"port": 443, "mode": "passthrough"}]"#);
+    let nobody = ("mutual-authentication", r#"[{"port": 443, "mode": "off"}]"#);
+    let (sources, others) = (("inbound-cidrs", "10.0.0.0/8"), ("inbound-cidrs", "10.1.0.0/16"));
+    let aws = recorded(&[("a", &[SECURE, NAMED, old, clients]), ("b", &[SECURE, NAMED, old, clients])]);
+    let waits: Requested<'_> = ("a", &[ON_8443, REQUESTED, sources]);
+    let stack = desired(&[waits, ("b", &[SECURE, NAMED, new, nobody, others])], &aws);
+    assert_eq!(listeners(&stack), ["HTTPS 443: rules of a b; certificates of a b"]);
+    let listener = &stack.listeners[&443];
+    assert_eq!(listener.ssl_policy.as_deref(), Some(new.1));
+    assert_eq!(listener.mutual_authentication, Some(MutualAuthentication::Off));
+    assert_eq!(allowed(&stack), ["10.1.0.0/16"]);
+    // Alone, and where nobody requests anything else, it stays as it is.
+    let served = ["HTTPS 443: rules of a; certificates of a", "HTTPS 443: rules of a b; certificates of a b"];
+    for (others, expected) in [(&[][..], served[0]), (&[("b", &[SECURE, NAMED][..])], served[1])] {
+        let stack = desired(&[&[waits], others].concat(), &aws);
+        assert_eq!(listeners(&stack), [expected]);
+        let listener = &stack.listeners[&443];
+        assert_eq!(listener.ssl_policy.as_deref(), Some(old.1));
+        assert!(listener.mutual_authentication.as_ref().is_some_and(|clients| clients.mode() == "passthrough"));
+        assert_eq!(allowed(&stack), [if others.is_empty() { "10.0.0.0/8" } else { "0.0.0.0/0" }]);
+    }
+    // Who uses HTTPS cannot use a port without.
+    let stack = desired(&[waits, ("b", &[("listen-ports", r#"[{"HTTP": 443}]"#)])], &aws);
+    assert_eq!(listeners(&stack), ["HTTP 443: rules of b; certificates of "]);
+}
+
+#[test]
+fn sources_that_are_in_force_stay_with_the_port() {
+    let sources = ("inbound-cidrs", "10.0.0.0/8");
+    let other: Requested<'_> = ("b", &[SECURE, NAMED]);
+    let aws = recorded(&[("a", &[SECURE, NAMED, sources]), other]);
+    let stack = desired(&[("a", &[ON_8443, REQUESTED, sources]), other], &aws);
+    assert_eq!(listeners(&stack), ["HTTPS 443: rules of a b; certificates of a b"]);
+    assert_eq!(allowed(&stack), ["10.0.0.0/8"]);
+}
