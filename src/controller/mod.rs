@@ -124,11 +124,16 @@ impl Controller {
             Key::NodeRules => {
                 let result = self.targets.reconcile_node_rules().await;
                 self.queue.add_all(self.waits.for_targets().into_iter().map(Key::Stack));
-                let again = result.as_ref().ok().and_then(|outcome| outcome.again).map(Outcome::Again);
-                let outcomes: Vec<Outcome> =
-                    result.err().into_iter().flatten().map(|error| self.targets_failed(&error)).collect();
+                let (again, problems) = match result {
+                    Ok(outcome) => (outcome.again, Vec::new()),
+                    Err(error) => (error.again, error.problems),
+                };
+                if let Some(again) = again {
+                    self.queue.run_within(key, again);
+                }
+                let outcomes: Vec<Outcome> = problems.iter().map(|error| self.targets_failed(error)).collect();
                 let failed = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Failed(_))).cloned();
-                failed.or_else(|| outcomes.into_iter().next()).or(again).unwrap_or(Outcome::Done)
+                failed.or_else(|| outcomes.into_iter().next()).unwrap_or(Outcome::Done)
             }
             Key::BackendSecurityGroup => self.reconcile_backend_security_group().await,
         }

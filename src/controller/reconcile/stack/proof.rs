@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::controller::{Controller, cluster::kubernetes::KubernetesError};
 use albatross_core::{
+    dependents::is_binding_of,
     desired::{
         Membership,
         sources::{ingress, service},
     },
-    model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, StackId},
+    model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, ObservedTargetGroup, StackId},
     plan::{self, Plan},
     snapshot::{Ingress, Service, Snapshot},
 };
@@ -29,12 +30,45 @@ impl Controller {
                 return Ok(false);
             }
         }
+        if self.has_hidden_binding(stack, observed, plan).await? {
+            return Ok(false);
+        }
         match stack {
             StackId::Group(_) | StackId::Ingress(_) => {
                 self.proved_by_ingresses(stack, membership, observed, plan).await
             }
             StackId::Service(name) => self.proved_by_service(name, membership).await,
         }
+    }
+
+    /// Returns true if a target group is to be deleted whose binding the watch does not show yet. Without its target group, nothing
+    /// may tell any more that the binding is of the stack.
+    async fn has_hidden_binding(
+        &self,
+        stack: &StackId,
+        observed: &ObservedStack,
+        plan: &Plan,
+    ) -> Result<bool, KubernetesError> {
+        let deleted = |group: &&ObservedTargetGroup| {
+            let is_it = |step: &plan::Step| matches!(&step.action, plan::StepAction::DeleteTargetGroup { arn, .. } if *arn == group.arn);
+            plan.steps().iter().any(is_it)
+        };
+        let is_known = |snapshot: &Snapshot, group: &ObservedTargetGroup| {
+            let namespace = group.resource().and_then(|resource| Some(resource.namespace()?.to_owned()));
+            let name = namespace.map(|namespace| ObjectName::new(namespace, group.name.clone()));
+            name.is_none_or(|name| snapshot.target_group_bindings.contains_key(&name))
+        };
+        let all_known = self.with_snapshot(|snapshot| {
+            observed.target_groups.iter().filter(deleted).all(|group| is_known(snapshot, group))
+        });
+        if all_known {
+            return Ok(false);
+        }
+        let labelled = self.kubernetes.labelled_bindings(stack).await?;
+        Ok(self.with_snapshot(|snapshot| {
+            let mut hidden = labelled.iter().filter(|it| !snapshot.target_group_bindings.contains_key(&it.name));
+            hidden.any(|binding| is_binding_of(stack, binding, observed, snapshot))
+        }))
     }
 
     /// Proves that a leaving Service is not managed by the controller any more.

@@ -18,7 +18,7 @@ use albatross_core::{
     snapshot::{PodPort, Snapshot, TargetGroupBinding},
 };
 
-use self::shared::SharedBindings;
+use self::leaving::LeavingRules;
 use super::{
     Cloud, Cluster, Problem, Stage, Subject, Targets, TargetsError,
     network_interfaces::{InterfaceLookup, KnownGroups, Located, NetworkInterfaces, interface_lookup, read_groups},
@@ -46,7 +46,7 @@ pub(crate) struct State {
     swept: bool,
     /// The rules that each binding requested when it was last valid: they stay while the binding is not valid.
     understood: BTreeMap<ObjectName, RulesByGroup>,
-    shared: SharedBindings,
+    leaving: LeavingRules,
 }
 
 /// The result of reconciling the node rules.
@@ -57,6 +57,15 @@ pub struct NodeRulesOutcome {
     /// The rules removed in this pass.
     pub revoked: Vec<(SecurityGroupId, SecurityGroupRule)>,
     /// The time until rules may go that stay for targets that have just gone.
+    pub again: Option<Duration>,
+}
+
+/// The failures of a pass over the node rules.
+#[derive(Debug)]
+pub struct NodeRulesError {
+    /// At least one.
+    pub problems: Vec<TargetsError>,
+    /// As in [`NodeRulesOutcome`].
     pub again: Option<Duration>,
 }
 
@@ -129,7 +138,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Returns all failures, at least one; everything else is done. A binding that is not valid keeps its last rules.
     /// If those are unknown, all rules of its sources stay on the groups of its targets or, if those are unknown too
     /// and it has had targets, on all groups. The caller tries again.
-    pub async fn reconcile_node_rules(&self) -> Result<NodeRulesOutcome, Vec<TargetsError>> {
+    pub async fn reconcile_node_rules(&self) -> Result<NodeRulesOutcome, NodeRulesError> {
         let mut state = self.node_rules.lock().await;
         self.node_rules_due.store(false, Ordering::Release);
         let mut outcome = NodeRulesOutcome::default();
@@ -147,15 +156,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if problems.is_empty() {
             return Ok(outcome);
         }
-        Err(problems)
+        Err(NodeRulesError { problems, again: outcome.again })
     }
 
     /// Invalidates the cached security groups and network interfaces, so that the next pass finds drift. The last valid
     /// rules of bindings stay known.
     pub async fn invalidate_node_rules(&self) {
         let mut state = self.node_rules.lock().await;
-        let (understood, shared) = (std::mem::take(&mut state.understood), std::mem::take(&mut state.shared));
-        *state = State { understood, shared, ..State::default() };
+        let (understood, leaving) = (std::mem::take(&mut state.understood), std::mem::take(&mut state.leaving));
+        *state = State { understood, leaving, ..State::default() };
         drop(state);
         self.node_rules_due.store(true, Ordering::Release);
     }
@@ -178,11 +187,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let all = clear.iter().chain(&obscure).chain(&refused);
         let wanted: BTreeSet<InterfaceLookup> =
             all.flat_map(|demand| demand.target_locations.iter().map(|(place, ..)| place.clone())).collect();
-        let State { interfaces, groups, seen, understood, shared, .. } = state;
+        let State { interfaces, groups, seen, understood, leaving, .. } = state;
         let tags = &self.settings.endpoint_group_tags;
         let located = interfaces.locate(&self.cloud, groups, &wanted, &self.settings.cluster, tags).await?;
-        let filled = clear.iter().map(|demand| &demand.binding);
-        shared.note(&self.snapshot(), filled, empty.iter().map(|(binding, _)| binding));
         let mut rules: BTreeMap<ObjectName, RulesByGroup> = BTreeMap::new();
         for demand in clear {
             let before = problems.len();
@@ -214,6 +221,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 None => failed.extend(pins(demand, &located)),
             }
         }
+        outcome.again =
+            leaving.stay(&mut rules, &self.snapshot(), |group| groups.contains_key(group), self.settings.propagation);
         let rule_requesters = rule_requesters(&rules);
         let wanted = combine(rules.into_values(), self.settings.restricted_rules);
         seen.extend(groups.keys().chain(wanted.keys()).cloned());
@@ -231,12 +240,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let surplus = changes(wanted.get(&group.id).unwrap_or(&none), &group.ingress).revoke;
             surplus.iter().any(|rule| !keeps(&failed, &group.id, rule))
         });
-        let rest = shared.rest(self.settings.propagation);
         if revokes {
-            outcome.again = rest.left;
-            failed.extend(rest.sources.into_iter().map(Some).map(Pin::everywhere));
-            let due = empty.into_iter().filter(|(binding, _)| !rest.bindings.contains(&binding.name)).collect();
-            failed.extend(self.prove_unasked(due, problems).await);
+            failed.extend(self.prove_unasked(empty, problems).await);
         }
         for pass in [Pass::Authorize, Pass::Revoke] {
             for id in &*seen {
@@ -623,6 +628,6 @@ fn fail(
     problems.extend(concerned.into_iter().map(error));
 }
 
-mod shared;
+mod leaving;
 #[cfg(test)]
 mod tests;
