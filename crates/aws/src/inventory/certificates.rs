@@ -348,7 +348,7 @@ impl Inventory {
         let mut state = self.state();
         state.certificates.known.remove(stack);
         state.certificates.look_again(stack);
-        state.certificates.recent.to_be_repeated(stack);
+        state.certificates.recent.keep_for_repetition(stack);
     }
 
     /// Forgets the certificates of a stack that has no resources any more.

@@ -88,7 +88,7 @@ impl Recent {
     }
 
     /// A request of a stack without a clear answer is repeated, with the same token: all that belongs to it stays known.
-    pub(super) fn to_be_repeated(&mut self, stack: &StackId) {
+    pub(super) fn keep_for_repetition(&mut self, stack: &StackId) {
         self.forget_old();
         for (_, all) in self.deleted.iter_mut().filter(|((of, _), _)| of == stack) {
             all.iter_mut().for_each(|(_, at)| *at = Instant::now());
@@ -144,7 +144,7 @@ mod tests {
         // A request that is to be repeated later is the same then.
         recent.deleted(&stack(), &resource, &arn);
         pass(3599).await;
-        recent.to_be_repeated(&stack());
+        recent.keep_for_repetition(&stack());
         pass(3599).await;
         assert_eq!(deleted(&recent), ["a"]);
         for number in 0..100 {
