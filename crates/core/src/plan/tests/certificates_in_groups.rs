@@ -53,6 +53,8 @@ fn desired(members: &[Requested<'_>], aws: &Aws) -> Stack {
         }])),
         hostnames: [HOST.to_owned()].into(),
         existing: balancer.map(|balancer| ExistingLoadBalancer {
+            has_ipv6: balancer.ip_address_type.has_ipv6(),
+            has_quic: balancer.has_quic(),
             kind: balancer.kind,
             scheme: balancer.scheme,
             has_security_groups: true,
