@@ -338,8 +338,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             // They have a record now, so only AWS's answer shows whether they are still to be registered.
             self.cloud.invalidate_targets(role_of(bound.binding).as_ref(), bound.arn);
         }
-        // One whose server id has changed is registered again.
-        let again = |written: &&Target| outcome.registered.contains(&target(&written.id, written.port));
+        // One whose server id has changed is registered again, perhaps by a call whose answer is lost.
+        let again = |written: &&Target| wanted.contains(&target(&written.id, written.port));
         let gone: Vec<Target> = outcome.deregistered.iter().filter(|written| !again(written)).cloned().collect();
         let recorded = self.record_after(bound.binding, record, &gone).await;
         carried.and(recorded)

@@ -173,6 +173,23 @@ async fn the_record_of_a_shared_group_keeps_a_target_whose_id_could_not_be_freed
     assert_eq!(lab.registered(), ["10.0.0.3:8080 as 0x0000000000000001"]);
 }
 
+/// The registration may have had its effect although it failed.
+#[tokio::test]
+async fn the_record_of_a_shared_group_keeps_a_target_that_may_be_registered_again() {
+    let lab = quic(&[("10.0.0.1", Some(1))]);
+    lab.change(|snapshot| {
+        let bound = snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap();
+        bound.spec.multi_cluster_target_group = Some(true);
+    });
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    serve(&lab, &[("10.0.0.1", Some(3))]);
+    lab.refuse("RegisterTargets", "OperationNotPermitted");
+    reconcile(&lab, "tgb").await.unwrap_err();
+    let record = lab.cluster.records.lock().unwrap().get(&name("tgb")).cloned();
+    assert_eq!((lab.registered(), record.as_deref()), (vec![], Some("10.0.0.1:8080")));
+}
+
 #[tokio::test]
 async fn the_last_targets_go_where_all_pods_have_lost_their_ids() {
     let lab = quic(&[("10.0.0.1", Some(1))]);
