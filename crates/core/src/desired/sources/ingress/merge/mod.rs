@@ -13,6 +13,7 @@ mod sources;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::agreement::UnitedKey;
+pub(super) use self::redirect::has_frozen_listener;
 pub(super) use self::sources::open;
 use super::{
     Builder, Failed, Member,
