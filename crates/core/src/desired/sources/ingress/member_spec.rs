@@ -101,8 +101,8 @@ struct RequestedPorts {
     staying: BTreeMap<u16, StayingPort>,
 }
 
-/// Adds the ports that stay for members which wait for a certificate. A setting of a listener that stays gives way to that of a member
-/// which requests the port, and the port goes where such a member requests another protocol: nobody who used it can use it any more.
+/// Adds the ports that stay for members which wait for a certificate, with the settings that AWS has. A member that requests the port
+/// with other ones is in conflict with these until then: it takes neither the traffic nor the authentication of the one that waits.
 pub(super) fn add_staying_ports(specs: &mut [MemberSpec<'_>]) {
     for spec in &mut *specs {
         spec.ports.retain(|port, _| !spec.staying.contains_key(port));
@@ -116,14 +116,8 @@ pub(super) fn add_staying_ports(specs: &mut [MemberSpec<'_>]) {
         for (number, StayingPort { port, own, open }) in &spec.staying {
             let requested = requested.get(number).map(Vec::as_slice).unwrap_or_default();
             let mut port = port.clone();
-            if requested.iter().any(|other| other.protocol != port.protocol) {
-                continue;
-            }
             if !requested.is_empty() {
                 port.certificates.clone_from(own);
-                port.ssl_policy = port.ssl_policy.filter(|_| requested.iter().all(|other| other.ssl_policy.is_none()));
-                let names_none = requested.iter().all(|other| other.mutual_authentication.is_none());
-                port.mutual_authentication = port.mutual_authentication.filter(|_| names_none);
             }
             if !requested.is_empty() || all.iter().filter(|other| *other == number).count() > 1 {
                 // Others are not to be shut out of a port that the member does not request.

@@ -272,7 +272,7 @@ impl<'a> Builder<'a> {
         specs: &[MemberSpec<'a>],
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<(BTreeMap<u16, MergedPort>, Option<u16>), Unmerged> {
-        let ports = self.merge_by_key(
+        let ports = self.merge_by_port(
             specs,
             merged::LISTEN_PORTS.into(),
             |port| format!("the protocol of port {port}"),

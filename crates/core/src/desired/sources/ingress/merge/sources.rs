@@ -36,7 +36,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Option<BTreeSet<Source>>, Unmerged> {
         self.merge_on_port(
             specs,
-            key,
+            (key, port),
             &format!("the access to port {port}"),
             |spec| {
                 let sources = spec.ports.get(&port)?.sources.iter().flatten();
