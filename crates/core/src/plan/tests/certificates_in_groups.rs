@@ -18,6 +18,9 @@ const PLAIN: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}]"#);
 const SECURE: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 443}]"#);
 const BOTH: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
 const ON_8443: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 8443}]"#);
+const TEN: (&str, &str) = ("inbound-cidrs", "10.0.0.0/8");
+const ELEVEN: (&str, &str) = ("inbound-cidrs", "11.0.0.0/8");
+const LISTED: (&str, &str) = ("security-group-prefix-lists", "pl-1");
 const REDIRECTED: (&str, &str) = ("ssl-redirect", "443");
 const OLD_POLICY: (&str, &str) = ("ssl-policy", "ELBSecurityPolicy-TLS13-1-2-2021-06");
 const VERIFIED: (&str, &str) = (
@@ -246,11 +249,51 @@ fn whoever_requests_what_a_port_that_stays_has_is_named_as_the_reason() {
 }
 
 #[test]
-fn sources_that_are_in_force_stay_with_the_port() {
-    let sources = ("inbound-cidrs", "10.0.0.0/8");
-    let other: Requested<'_> = ("b", &[SECURE, NAMED]);
-    let aws = recorded(&[("a", &[SECURE, NAMED, sources]), other]);
-    let stack = desired(&[("a", &[ON_8443, REQUESTED, sources]), other], &aws);
-    assert_eq!(listeners(&stack), ["HTTPS 443: rules of a b; certificates of a b"]);
+fn a_port_that_stays_is_open_as_before() {
+    type Settings = &'static [(&'static str, &'static str)];
+    // What `a` and `b` named, what they name now, and from where the port can be reached then.
+    let cases: Vec<([Settings; 2], [Settings; 2], &[&str])> = vec![
+        ([&[TEN], &[]], [&[TEN], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[("inbound-cidrs", "10.0.0.0/8,192.168.0.0/16")], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[("inbound-cidrs", "10.1.0.0/16")], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[("inbound-cidrs", "10.0.0.0/8,fd00::/8")], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[LISTED], &[]], &["10.0.0.0/8"]),
+        ([&[LISTED], &[]], [&[TEN], &[]], &["pl-1"]),
+        ([&[TEN], &[LISTED]], [&[TEN], &[LISTED]], &["10.0.0.0/8", "pl-1"]),
+        ([&[TEN], &[LISTED]], [&[("inbound-cidrs", "10.1.0.0/16")], &[LISTED]], &["10.0.0.0/8", "pl-1"]),
+        ([&[TEN], &[]], [&[TEN], &[LISTED]], &["10.0.0.0/8", "pl-1"]),
+        ([&[], &[TEN]], [&[], &[]], &["10.0.0.0/8"]),
+        ([&[], &[TEN]], [&[], &[ELEVEN]], &["11.0.0.0/8"]),
+        ([&[], &[]], [&[TEN], &[]], &["0.0.0.0/0"]),
+        ([&[], &[]], [&[TEN], &[ELEVEN]], &["11.0.0.0/8"]),
+    ];
+    for (before, now, expected) in cases {
+        let aws =
+            recorded(&[("a", &[&[SECURE, NAMED], before[0]].concat()), ("b", &[&[SECURE, NAMED], before[1]].concat())]);
+        let waits = [&[ON_8443, REQUESTED], now[0]].concat();
+        let (stack, diagnostics) = built(&[("a", &waits), ("b", &[&[SECURE, NAMED], now[1]].concat())], &aws);
+        let of_ipv6 = |text: &&String| !text.contains("the load balancer has only IPv4 addresses");
+        assert_eq!(diagnostics.iter().filter(of_ipv6).collect::<Vec<_>>(), Vec::<&String>::new());
+        assert_eq!(listeners(&stack), ["HTTPS 443: rules of a b; certificates of a b"]);
+        assert_eq!(allowed(&stack), expected, "{before:?} {now:?}");
+    }
+    // Alone, a member decides.
+    let aws = recorded(&[("a", &[SECURE, NAMED, TEN])]);
+    assert_eq!(allowed(&desired(&[("a", &[ON_8443, REQUESTED, ELEVEN])], &aws)), ["11.0.0.0/8"]);
+    // Of several that wait there, none does.
+    let aws = recorded(&[("a", &[SECURE, NAMED, TEN]), ("b", &[SECURE, NAMED])]);
+    let stack = desired(&[("a", &[ON_8443, REQUESTED, ELEVEN]), ("b", &[ON_8443, REQUESTED])], &aws);
     assert_eq!(allowed(&stack), ["10.0.0.0/8"]);
+    // Whoever names others waits too.
+    let (stack, diagnostics) = built(&[("a", &[ON_8443, REQUESTED, TEN]), ("b", &[SECURE, NAMED, ELEVEN])], &aws);
+    let message = "the access to port 443 should be `11.0.0.0/8`, but a group has only one: `10.0.0.0/8`";
+    assert_eq!(diagnostics, [conflict("inbound-cidrs", message)]);
+    assert_eq!(allowed(&stack), ["10.0.0.0/8"]);
+    // Beside who is frozen, nothing changes either.
+    for edited in [("inbound-cidrs", "0.0.0.0/0"), ELEVEN] {
+        let (stack, diagnostics) =
+            built(&[("a", &[ON_8443, REQUESTED, edited]), ("b", &[SECURE, NAMED, ("scheme", "nowhere")])], &aws);
+        assert_eq!((diagnostics.len(), allowed(&stack)), (1, vec!["10.0.0.0/8".to_owned()]));
+    }
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::agreement::UnitedKey;
 pub(super) use self::redirect::has_frozen_listener;
-pub(super) use self::sources::open;
+pub(super) use self::sources::{is_everywhere, is_list, open};
 use super::{
     Builder, Failed, Member,
     access::Access,
