@@ -151,6 +151,13 @@ impl ObservedStack {
         current.is_some_and(|current| (takes_over || !current.is_active()) && wanted.lacks_web_acl(current))
     }
 
+    /// Returns the rules on a port that no member is remembered to have.
+    pub fn rules_without_owner(&self, port: u16) -> impl Iterator<Item = &ObservedRule> {
+        let listeners = self.load_balancers.iter().filter_map(move |balancer| balancer.listener(port));
+        let is_owned = |rule: &RuleArn| self.member_resources.iter().any(|resources| resources.rules.contains(rule));
+        listeners.flat_map(|listener| &listener.rules).filter(move |rule| !is_owned(&rule.arn))
+    }
+
     /// Returns true if the stack has no resources but certificates, which stay where the controller requests none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

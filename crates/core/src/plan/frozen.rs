@@ -4,18 +4,21 @@
 //! owner (in a process that has just started without a record, or one that was created for a member before AWS refused the
 //! rest) is frozen too, as long as a member is frozen and no other member requests it.
 
-use crate::model::{CertificateArn, FrozenMembers, MemberResources, ObjectReference, ResourceId, RuleArn};
+use super::stack::is_parking;
+use crate::model::{
+    CertificateArn, FrozenMembers, MemberResources, ObjectReference, ObservedStack, ResourceId, RuleArn,
+};
 
 /// Decides which resources are kept.
 #[derive(Clone, Copy)]
 pub(super) struct FrozenResources<'a> {
     frozen: &'a FrozenMembers,
-    member_resources: &'a [MemberResources],
+    observed: &'a ObservedStack,
 }
 
 impl<'a> FrozenResources<'a> {
-    pub(super) fn new(frozen: &'a FrozenMembers, member_resources: &'a [MemberResources]) -> Self {
-        Self { frozen, member_resources }
+    pub(super) fn new(frozen: &'a FrozenMembers, observed: &'a ObservedStack) -> Self {
+        Self { frozen, observed }
     }
 
     pub(super) fn none_frozen(&self) -> bool {
@@ -30,14 +33,14 @@ impl<'a> FrozenResources<'a> {
 
     /// Returns true if the resource that `has` looks for belongs to a frozen member, or has no known owner.
     fn keeps(&self, has: impl Fn(&MemberResources) -> bool) -> bool {
-        let mut holders = self.member_resources.iter().filter(|resources| has(resources)).peekable();
+        let mut holders = self.observed.member_resources.iter().filter(|resources| has(resources)).peekable();
         !self.none_frozen()
             && (holders.peek().is_none() || holders.any(|resources| self.frozen.members.contains(&resources.member)))
     }
 
     /// Returns the frozen member in whose place a rule stays that no other member requests.
     pub(super) fn frozen_owner_of_rule(&self, rule: &RuleArn) -> Option<&'a ObjectReference> {
-        match self.member_resources.iter().find(|resources| resources.rules.contains(rule)) {
+        match self.observed.member_resources.iter().find(|resources| resources.rules.contains(rule)) {
             Some(resources) => self.frozen.members.get(&resources.member),
             None => self.order().find(|(_, frozen)| *frozen).map(|(member, _)| member),
         }
@@ -45,18 +48,25 @@ impl<'a> FrozenResources<'a> {
 
     /// The member that is remembered to have a rule.
     pub(super) fn holder_of_rule(&self, rule: &RuleArn) -> Option<&'a ObjectReference> {
-        self.member_resources.iter().find(|resources| resources.rules.contains(rule)).map(|resources| &resources.member)
+        self.observed
+            .member_resources
+            .iter()
+            .find(|resources| resources.rules.contains(rule))
+            .map(|resources| &resources.member)
     }
 
     /// Returns true if a rule is remembered to be a frozen member's: then it is no other member's, however alike.
     pub(super) fn belongs_to_frozen(&self, rule: &RuleArn) -> bool {
         let mut frozen =
-            self.member_resources.iter().filter(|resources| self.frozen.members.contains(&resources.member));
+            self.observed.member_resources.iter().filter(|resources| self.frozen.members.contains(&resources.member));
         frozen.any(|resources| resources.rules.contains(rule))
     }
 
+    /// Returns true if a listener stays. A rule without a remembered owner, which may be a frozen member's, keeps it too: what is
+    /// remembered may be older than the rule.
     pub(super) fn listener(&self, port: u16) -> bool {
-        self.keeps(|resources| resources.ports.contains_key(&port))
+        let may_be_its = || self.observed.rules_without_owner(port).any(|rule| !is_parking(rule));
+        self.keeps(|resources| resources.ports.contains_key(&port)) || !self.none_frozen() && may_be_its()
     }
 
     pub(super) fn certificate(&self, port: u16, certificate: &CertificateArn) -> bool {

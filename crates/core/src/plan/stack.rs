@@ -96,7 +96,7 @@ fn planned(part: Part, stack: &Stack, observed: &ObservedStack) -> Planned {
         stack,
         observed,
         matched,
-        frozen_resources: FrozenResources::new(&stack.frozen, &observed.member_resources),
+        frozen_resources: FrozenResources::new(&stack.frozen, observed),
         frozen_target_groups: BTreeSet::new(),
         pending,
         retained,

@@ -141,7 +141,7 @@ impl Planner<'_> {
         let (used, balancer) = (self.used(), self.balancer());
         let frozen = self.frozen_on(wanted);
         let frozen_resources = match &frozen {
-            Some(frozen) => FrozenResources::new(frozen, &self.observed.member_resources),
+            Some(frozen) => FrozenResources::new(frozen, self.observed),
             None => self.frozen_resources,
         };
         let held = self.pending.held(wanted.port);

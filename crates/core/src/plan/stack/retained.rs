@@ -27,7 +27,7 @@ pub(in crate::plan) fn of(stack: &Stack, observed: &ObservedStack) -> Retained {
     let gets_another = stack.listeners.keys().any(|port| balancer.listener(*port).is_none());
     let (asked, unasked): (Vec<_>, Vec<_>) =
         ObservedLoadBalancer::known_listeners(balancer).partition(|listener| is_asked(listener.port));
-    let frozen = FrozenResources::new(&stack.frozen, &observed.member_resources);
+    let frozen = FrozenResources::new(&stack.frozen, observed);
     let mut led_to = BTreeSet::new();
     for existing in asked {
         // What is to redirect there in the future too is meant for something else, and what is frozen does not change.

@@ -3,6 +3,7 @@
 use super::aws::{Aws, BACKEND_GROUP};
 use crate::{
     desired::{Membership, sources::ingress},
+    diagnostics::Diagnostic,
     facts::{ExistingLoadBalancer, Fact, Facts, hosted_zones::HostedZone},
     model::*,
     plan::member_resources,
@@ -17,7 +18,15 @@ const PLAIN: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}]"#);
 const SECURE: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 443}]"#);
 const BOTH: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
 const ON_8443: (&str, &str) = ("listen-ports", r#"[{"HTTPS": 8443}]"#);
+const TEN: (&str, &str) = ("inbound-cidrs", "10.0.0.0/8");
+const ELEVEN: (&str, &str) = ("inbound-cidrs", "11.0.0.0/8");
+const LISTED: (&str, &str) = ("security-group-prefix-lists", "pl-1");
 const REDIRECTED: (&str, &str) = ("ssl-redirect", "443");
+const OLD_POLICY: (&str, &str) = ("ssl-policy", "ELBSecurityPolicy-TLS13-1-2-2021-06");
+const VERIFIED: (&str, &str) = (
+    "mutual-authentication",
+    r#"[{"port": 443, "mode": "verify", "trustStore": "arn:aws:elasticloadbalancing:eu-west-1:111122223333:truststore/t/1"}]"#,
+);
 
 /// A member, by name, with its annotations. All show the load balancer in their status.
 type Requested<'t> = (&'t str, &'t [(&'t str, &'t str)]);
@@ -40,6 +49,13 @@ fn manifest(members: &[Requested<'_>]) -> String {
 
 /// Returns the desired state of the group beside what AWS has, without a diagnostic.
 fn desired(members: &[Requested<'_>], aws: &Aws) -> Stack {
+    let (stack, diagnostics) = built(members, aws);
+    assert_eq!(diagnostics, Vec::<String>::new());
+    stack
+}
+
+/// Returns the desired state of the group beside what AWS has, and each diagnostic with its object.
+fn built(members: &[Requested<'_>], aws: &Aws) -> (Stack, Vec<String>) {
     let mut config = build_config();
     config.manage_certificates = members.iter().any(|(_, annotations)| annotations.contains(&REQUESTED));
     let balancer = aws.observed.load_balancers.first();
@@ -68,8 +84,9 @@ fn desired(members: &[Requested<'_>], aws: &Aws) -> Stack {
     let membership = Membership { members: members_of_group, ..Membership::default() };
     let id = StackId::Group("g".to_owned());
     let built = ingress::build(&snapshot(&manifest(members)), &config, &facts, &id, &membership);
-    assert_eq!(built.diagnostics, []);
-    built.stack.unwrap()
+    let shown = |d: &Diagnostic| format!("{}: {}: {}; {}", d.object.name.name, d.field, d.message, d.fix);
+    let diagnostics = built.diagnostics.iter().map(shown).collect();
+    (built.stack.unwrap_or_else(|| panic!("{diagnostics:?}")), diagnostics)
 }
 
 /// Returns AWS with all that the members request.
@@ -150,41 +167,133 @@ fn a_redirect_is_in_force_for_who_has_its_port() {
 }
 
 #[test]
-fn a_port_that_stays_has_the_settings_of_who_requests_it() {
-    let (old, new) =
-        (("ssl-policy", "ELBSecurityPolicy-2016-08"), ("ssl-policy", "ELBSecurityPolicy-TLS13-1-2-2021-06"));
-    let clients = ("mutual-authentication", r#"[{"port": 443, "mode": "passthrough"}]"#);
-    let nobody = ("mutual-authentication", r#"[{"port": 443, "mode": "off"}]"#);
-    let (sources, others) = (("inbound-cidrs", "10.0.0.0/8"), ("inbound-cidrs", "10.1.0.0/16"));
-    let aws = recorded(&[("a", &[SECURE, NAMED, old, clients]), ("b", &[SECURE, NAMED, old, clients])]);
-    let waits: Requested<'_> = ("a", &[ON_8443, REQUESTED, sources]);
-    let stack = desired(&[waits, ("b", &[SECURE, NAMED, new, nobody, others])], &aws);
-    assert_eq!(listeners(&stack), ["HTTPS 443: rules of a b; certificates of a b"]);
-    let listener = &stack.listeners[&443];
-    assert_eq!(listener.ssl_policy.as_deref(), Some(new.1));
-    assert_eq!(listener.mutual_authentication, Some(MutualAuthentication::Off));
-    assert_eq!(allowed(&stack), ["10.1.0.0/16"]);
-    // Alone, and where nobody requests anything else, it stays as it is.
-    let served = ["HTTPS 443: rules of a; certificates of a", "HTTPS 443: rules of a b; certificates of a b"];
-    for (others, expected) in [(&[][..], served[0]), (&[("b", &[SECURE, NAMED][..])], served[1])] {
+fn a_port_that_stays_keeps_the_settings_that_aws_has() {
+    let aws = recorded(&[("a", &[SECURE, NAMED, OLD_POLICY, VERIFIED]), ("b", &[SECURE, NAMED, OLD_POLICY, VERIFIED])]);
+    let waits: Requested<'_> = ("a", &[ON_8443, REQUESTED]);
+    let keeps = |stack: &Stack| {
+        let listener = &stack.listeners[&443];
+        assert_eq!(listener.ssl_policy.as_deref(), Some(OLD_POLICY.1));
+        assert!(listener.mutual_authentication.as_ref().is_some_and(|clients| clients.mode() == "verify"));
+    };
+    // Alone, where nobody requests anything else, and where somebody says the same.
+    let both = "HTTPS 443: rules of a b; certificates of a b";
+    let others: [(&[Requested<'_>], _); 3] = [
+        (&[], "HTTPS 443: rules of a; certificates of a"),
+        (&[("b", &[SECURE, NAMED])], both),
+        (&[("b", &[SECURE, NAMED, OLD_POLICY, VERIFIED])], both),
+    ];
+    for (others, expected) in others {
         let stack = desired(&[&[waits], others].concat(), &aws);
         assert_eq!(listeners(&stack), [expected]);
-        let listener = &stack.listeners[&443];
-        assert_eq!(listener.ssl_policy.as_deref(), Some(old.1));
-        assert!(listener.mutual_authentication.as_ref().is_some_and(|clients| clients.mode() == "passthrough"));
-        assert_eq!(allowed(&stack), [if others.is_empty() { "10.0.0.0/8" } else { "0.0.0.0/0" }]);
+        keeps(&stack);
     }
-    // Who uses HTTPS cannot use a port without.
-    let stack = desired(&[waits, ("b", &[("listen-ports", r#"[{"HTTP": 443}]"#)])], &aws);
-    assert_eq!(listeners(&stack), ["HTTP 443: rules of b; certificates of "]);
+    // Whoever requests something else waits too.
+    let cases = [
+        (
+            ("mutual-authentication", r#"[{"port": 443, "mode": "off"}]"#),
+            "the mutual authentication on port 443 should be `off`, but a group has only one: `verify by trust store arn:aws:elasticloadbalancing:eu-west-1:111122223333:truststore/t/1`",
+        ),
+        (
+            ("ssl-policy", "ELBSecurityPolicy-2016-08"),
+            "the TLS policy of port 443 should be `ELBSecurityPolicy-2016-08`, but a group has only one: `ELBSecurityPolicy-TLS13-1-2-2021-06`",
+        ),
+    ];
+    for (setting, message) in cases {
+        let (stack, diagnostics) = built(&[waits, ("b", &[SECURE, NAMED, setting])], &aws);
+        assert_eq!(diagnostics, [conflict(setting.0, message)]);
+        assert_eq!(stack.frozen.members, [ObjectReference::ingress(&ObjectName::new("shop", "b"))].into());
+        keeps(&stack);
+    }
+}
+
+/// Returns the diagnostic of `b`, whose setting differs from that of a port on which `a` is served until its certificate is issued.
+fn conflict(key: &str, message: &str) -> String {
+    format!(
+        "b: alb.ingress.kubernetes.io/{key}: {message}, which the load balancer of the group has, and with which it serves Ingress shop/a until the certificate of that is issued; wait until that certificate is issued, which frees the port, make them agree, or put this Ingress in another group; until then nothing of this Ingress changes"
+    )
 }
 
 #[test]
-fn sources_that_are_in_force_stay_with_the_port() {
-    let sources = ("inbound-cidrs", "10.0.0.0/8");
-    let other: Requested<'_> = ("b", &[SECURE, NAMED]);
-    let aws = recorded(&[("a", &[SECURE, NAMED, sources]), other]);
-    let stack = desired(&[("a", &[ON_8443, REQUESTED, sources]), other], &aws);
-    assert_eq!(listeners(&stack), ["HTTPS 443: rules of a b; certificates of a b"]);
+fn a_port_that_stays_keeps_its_protocol() {
+    let waits: Requested<'_> = ("a", &[SECURE, REQUESTED]);
+    // Whoever comes first in the group.
+    for other in ["b", "0-first"] {
+        let aws = recorded(&[("a", &[PLAIN]), (other, &[ON_8443, NAMED])]);
+        let other: Requested<'_> = (other, &[("listen-ports", r#"[{"HTTPS": 80}]"#), NAMED]);
+        let (stack, diagnostics) = built(&[waits, other], &aws);
+        let message = "the protocol of port 80 should be `HTTPS`, but a group has only one: `HTTP`";
+        assert_eq!(diagnostics, [conflict("listen-ports", message).replace("b: ", &format!("{}: ", other.0))]);
+        assert_eq!(listeners(&stack), ["HTTP 80: rules of a; certificates of "]);
+    }
+    let aws = recorded(&[("a", &[SECURE, NAMED])]);
+    let (stack, diagnostics) =
+        built(&[("a", &[ON_8443, REQUESTED]), ("b", &[("listen-ports", r#"[{"HTTP": 443}]"#)])], &aws);
+    let message = "the protocol of port 443 should be `HTTP`, but a group has only one: `HTTPS`";
+    assert_eq!(diagnostics, [conflict("listen-ports", message)]);
+    assert_eq!(listeners(&stack), ["HTTPS 443: rules of a; certificates of a"]);
+}
+
+#[test]
+fn whoever_requests_what_a_port_that_stays_has_is_named_as_the_reason() {
+    let aws = recorded(&[("a", &[SECURE, NAMED, OLD_POLICY]), ("c", &[SECURE, NAMED, OLD_POLICY])]);
+    let (waits, other): (Requested<'_>, Requested<'_>) =
+        (("a", &[ON_8443, REQUESTED]), ("c", &[SECURE, NAMED, OLD_POLICY]));
+    let differs: Requested<'_> = ("b", &[SECURE, NAMED, ("ssl-policy", "ELBSecurityPolicy-2016-08")]);
+    let (_, diagnostics) = built(&[waits, differs, other], &aws);
+    assert_eq!(
+        diagnostics,
+        [
+            "b: alb.ingress.kubernetes.io/ssl-policy: the TLS policy of port 443 should be `ELBSecurityPolicy-2016-08`, but a group has only one: `ELBSecurityPolicy-TLS13-1-2-2021-06`, which the load balancer of the group has, and Ingress shop/c requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes"
+        ]
+    );
+}
+
+#[test]
+fn a_port_that_stays_is_open_as_before() {
+    type Settings = &'static [(&'static str, &'static str)];
+    // What `a` and `b` named, what they name now, and from where the port can be reached then.
+    let cases: Vec<([Settings; 2], [Settings; 2], &[&str])> = vec![
+        ([&[TEN], &[]], [&[TEN], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[("inbound-cidrs", "10.0.0.0/8,192.168.0.0/16")], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[("inbound-cidrs", "10.1.0.0/16")], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[("inbound-cidrs", "10.0.0.0/8,fd00::/8")], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[], &[]], &["10.0.0.0/8"]),
+        ([&[TEN], &[]], [&[LISTED], &[]], &["10.0.0.0/8"]),
+        ([&[LISTED], &[]], [&[TEN], &[]], &["pl-1"]),
+        ([&[TEN], &[LISTED]], [&[TEN], &[LISTED]], &["10.0.0.0/8", "pl-1"]),
+        ([&[TEN], &[LISTED]], [&[("inbound-cidrs", "10.1.0.0/16")], &[LISTED]], &["10.0.0.0/8", "pl-1"]),
+        ([&[TEN], &[]], [&[TEN], &[LISTED]], &["10.0.0.0/8", "pl-1"]),
+        ([&[], &[TEN]], [&[], &[]], &["10.0.0.0/8"]),
+        ([&[], &[TEN]], [&[], &[ELEVEN]], &["11.0.0.0/8"]),
+        ([&[], &[]], [&[TEN], &[]], &["0.0.0.0/0"]),
+        ([&[], &[]], [&[TEN], &[ELEVEN]], &["11.0.0.0/8"]),
+    ];
+    for (before, now, expected) in cases {
+        let aws =
+            recorded(&[("a", &[&[SECURE, NAMED], before[0]].concat()), ("b", &[&[SECURE, NAMED], before[1]].concat())]);
+        let waits = [&[ON_8443, REQUESTED], now[0]].concat();
+        let (stack, diagnostics) = built(&[("a", &waits), ("b", &[&[SECURE, NAMED], now[1]].concat())], &aws);
+        let of_ipv6 = |text: &&String| !text.contains("the load balancer has only IPv4 addresses");
+        assert_eq!(diagnostics.iter().filter(of_ipv6).collect::<Vec<_>>(), Vec::<&String>::new());
+        assert_eq!(listeners(&stack), ["HTTPS 443: rules of a b; certificates of a b"]);
+        assert_eq!(allowed(&stack), expected, "{before:?} {now:?}");
+    }
+    // Alone, a member decides.
+    let aws = recorded(&[("a", &[SECURE, NAMED, TEN])]);
+    assert_eq!(allowed(&desired(&[("a", &[ON_8443, REQUESTED, ELEVEN])], &aws)), ["11.0.0.0/8"]);
+    // Of several that wait there, none does.
+    let aws = recorded(&[("a", &[SECURE, NAMED, TEN]), ("b", &[SECURE, NAMED])]);
+    let stack = desired(&[("a", &[ON_8443, REQUESTED, ELEVEN]), ("b", &[ON_8443, REQUESTED])], &aws);
     assert_eq!(allowed(&stack), ["10.0.0.0/8"]);
+    // Whoever names others waits too.
+    let (stack, diagnostics) = built(&[("a", &[ON_8443, REQUESTED, TEN]), ("b", &[SECURE, NAMED, ELEVEN])], &aws);
+    let message = "the access to port 443 should be `11.0.0.0/8`, but a group has only one: `10.0.0.0/8`";
+    assert_eq!(diagnostics, [conflict("inbound-cidrs", message)]);
+    assert_eq!(allowed(&stack), ["10.0.0.0/8"]);
+    // Beside who is frozen, nothing changes either.
+    for edited in [("inbound-cidrs", "0.0.0.0/0"), ELEVEN] {
+        let (stack, diagnostics) =
+            built(&[("a", &[ON_8443, REQUESTED, edited]), ("b", &[SECURE, NAMED, ("scheme", "nowhere")])], &aws);
+        assert_eq!((diagnostics.len(), allowed(&stack)), (1, vec!["10.0.0.0/8".to_owned()]));
+    }
 }

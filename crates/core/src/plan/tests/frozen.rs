@@ -251,6 +251,38 @@ fn the_last_others_go_and_it_stays() {
 }
 
 #[test]
+fn a_listener_stays_with_a_rule_that_nobody_is_remembered_to_have() {
+    // `b` is served on 8080, too, since a moment before the process ended: nothing tells that.
+    let before = agreed(&[("a", PORTS), ("b", "")], true);
+    let mut aws = agreed(&[("a", PORTS), ("b", PORTS)], false);
+    let owned = |observed: &ObservedStack, port: u16, path: &str| {
+        let rules = &observed.load_balancers[0].listener(port).unwrap().rules;
+        let is_its = |rule: &&ObservedRule| matches!(&rule.conditions[0], Condition::PathPattern { values, .. } if values[0].starts_with(path));
+        rules.iter().filter(is_its).map(|rule| rule.arn.clone()).collect::<Vec<_>>()
+    };
+    aws.observed.member_resources.clone_from(&before.observed.member_resources);
+    let rules_of_a = [owned(&aws.observed, 80, "/a"), owned(&aws.observed, 8080, "/a")].concat();
+    let rules_of_b = owned(&aws.observed, 80, "/b");
+    for (resources, rules) in aws.observed.member_resources.iter_mut().zip([rules_of_a, rules_of_b]) {
+        resources.rules = rules.into_iter().collect();
+    }
+    // It breaks, and who is remembered to have the listener goes, alone or beside another.
+    for (other, on_80) in [(&[][..], &["/b", "/b/say"][..]), (&[("c", "")], &["/b", "/b/say", "/c", "/c/say"])] {
+        let mut aws = aws.clone();
+        let stack = built(&[&[("b", BROKEN)], other].concat(), &["a"], &aws.observed);
+        aws.settle(&stack, 2);
+        assert_eq!(rules(&aws.observed, 80), on_80);
+        assert_eq!(rules(&aws.observed, 8080), ["/b", "/b/say"]);
+        let open: Vec<Option<i32>> = aws.observed.security_groups[0].ingress.iter().map(|r| r.from_port).collect();
+        assert_eq!(open, [Some(80), Some(8080)]);
+        // Once it is mended, the listener goes, unless it is requested.
+        let stack = built(&[&[("b", "")], other].concat(), &[], &aws.observed);
+        aws.settle(&stack, 2);
+        assert_eq!(aws.observed.load_balancers[0].known_listeners().count(), 1);
+    }
+}
+
+#[test]
 fn a_rule_like_its_own_is_not_taken_from_it() {
     let mut aws = agreed(&[("a", ""), ("b", "")], true);
     let held = |observed: &ObservedStack, member: &str| {

@@ -61,6 +61,13 @@ fn sources(ranges: impl Iterator<Item = String>, lists: impl Iterator<Item = Str
     sources
 }
 
+/// Returns the sources of a port for which no member names any.
+pub(super) fn everywhere(has_ipv6: bool) -> Vec<Source> {
+    let mut everywhere = vec![Source::Ipv4("0.0.0.0/0".to_owned())];
+    everywhere.extend(has_ipv6.then(|| Source::Ipv6("::/0".to_owned())));
+    everywhere
+}
+
 impl Member<'_> {
     /// Returns the sources that the member names, whatever else is wrong with it. `None` where they cannot be read.
     pub(super) fn named_sources(&self) -> Option<Vec<Source>> {
@@ -249,11 +256,7 @@ impl<'a> Builder<'a> {
                 sources.retain(|source| six || !matches!(source, Source::Ipv6(_)));
                 sources
             }
-            None => {
-                let mut everywhere = vec![Source::Ipv4("0.0.0.0/0".to_owned())];
-                everywhere.extend(six.then(|| Source::Ipv6("::/0".to_owned())));
-                everywhere
-            }
+            None => everywhere(six),
         }
     }
 }

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Builder, Failed, Member, cause,
+    Builder, Failed, Member,
+    access::everywhere,
+    cause,
     member_spec::{PortSpec, StayingPort},
     merge::open,
     services_of,
@@ -18,7 +20,7 @@ use crate::{
     model::{
         Attributes, CertificateArn, CertificateAuthorityArn, CertificateStatus, HostedZoneId,
         InvalidCertificateAuthorityArn, ListenerProtocol, ManagedCertificate, ObservedCertificate, ObservedListener,
-        ObservedStack, ResourceId, Tags, TargetGroupArn, Value,
+        ObservedStack, ResourceId, Source, Tags, TargetGroupArn, Value,
         managed_certificate::{LONGEST_DOMAIN, MOST_HOSTS, on_listener},
     },
 };
@@ -243,8 +245,9 @@ impl<'a> Builder<'a> {
     /// its certificate are there, whether it requests them or not: nothing else serves it.
     pub(super) fn ports_meanwhile(&mut self, member: Member<'a>) -> Result<BTreeMap<u16, StayingPort>, Failed> {
         let Some(observed) = self.current().map_err(|_| Failed)? else { return Ok(BTreeMap::new()) };
-        let listeners = observed.load_balancers.first().into_iter().flat_map(|balancer| balancer.known_listeners());
-        let staying = listeners.filter_map(|listener| {
+        let Some(balancer) = observed.load_balancers.first() else { return Ok(BTreeMap::new()) };
+        let everywhere: BTreeSet<Source> = everywhere(balancer.ip_address_type.has_ipv6()).into_iter().collect();
+        let staying = balancer.known_listeners().filter_map(|listener| {
             let its = self.held_certificates(observed, member, listener)?;
             let protocol = listener.protocol?;
             let is_secure = protocol == ListenerProtocol::Https;
@@ -260,7 +263,9 @@ impl<'a> Builder<'a> {
                 sources: None,
                 attributes: Attributes::new(),
             };
-            Some((listener.port, StayingPort { port, own: its, open: open(observed, listener.port) }))
+            let open = open(observed, listener.port);
+            let is_public = open == everywhere;
+            Some((listener.port, StayingPort { port, own: its, open, is_public }))
         });
         Ok(staying.collect())
     }

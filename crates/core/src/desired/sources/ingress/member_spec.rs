@@ -7,6 +7,7 @@ use super::{
     frontend::FrontendSpec,
     listeners::ListenerContext,
     managed_certificates::MemberCertificate,
+    merge::{is_everywhere, is_list},
     settings::{FieldRef, Sourced, SubnetSelection},
 };
 use crate::{
@@ -66,6 +67,32 @@ pub(super) struct StayingPort {
     pub(super) own: Vec<CertificateArn>,
     /// The sources that can reach the port now.
     pub(super) open: BTreeSet<Source>,
+    /// True if those are everywhere, as where no member names any.
+    pub(super) is_public: bool,
+}
+
+impl StayingPort {
+    /// Returns the sources of the port beside other members, of which some may request it: of ranges and prefix lists each, those that
+    /// can reach the port now. Where a member that requests the port names others, the one that waits keeps its own. So none of them
+    /// opens the port further than it is, or shuts out the others.
+    fn sources_beside(&self, requested: &[PortSpec]) -> Option<Vec<Source>> {
+        let own = || self.port.sources.iter().flatten();
+        if self.is_public && !own().any(is_everywhere) {
+            return None;
+        }
+        let mut sources: Vec<Source> = Vec::new();
+        for lists in [false, true] {
+            let of_kind = |source: &&Source| is_list(source) == lists;
+            let is_requested = requested.iter().any(|other| other.sources.iter().flatten().any(|s| of_kind(&s)));
+            if self.open.is_empty() {
+                // Until now, other security groups decide.
+                sources.extend(own().filter(of_kind).filter(|_| !is_requested).cloned());
+            } else if !is_requested || own().any(|source| of_kind(&source)) {
+                sources.extend(self.open.iter().filter(of_kind).cloned());
+            }
+        }
+        Some(sources).filter(|sources| !sources.is_empty())
+    }
 }
 
 /// The settings that a member requests on one listener.
@@ -101,9 +128,9 @@ struct RequestedPorts {
     staying: BTreeMap<u16, StayingPort>,
 }
 
-/// Adds the ports that stay for members which wait for a certificate. A setting of a listener that stays gives way to that of a member
-/// which requests the port, and the port goes where such a member requests another protocol: nobody who used it can use it any more.
-pub(super) fn add_staying_ports(specs: &mut [MemberSpec<'_>]) {
+/// Adds the ports that stay for members which wait for a certificate, with the settings that AWS has. A member that requests the port
+/// with other ones is in conflict with these until then: it takes neither the traffic nor the authentication of the one that waits.
+pub(super) fn add_staying_ports(specs: &mut [MemberSpec<'_>], some_are_frozen: bool) {
     for spec in &mut *specs {
         spec.ports.retain(|port, _| !spec.staying.contains_key(port));
     }
@@ -113,22 +140,15 @@ pub(super) fn add_staying_ports(specs: &mut [MemberSpec<'_>]) {
     }
     let all: Vec<u16> = specs.iter().flat_map(|spec| spec.staying.keys().copied()).collect();
     for spec in specs {
-        for (number, StayingPort { port, own, open }) in &spec.staying {
+        for (number, staying) in &spec.staying {
             let requested = requested.get(number).map(Vec::as_slice).unwrap_or_default();
-            let mut port = port.clone();
-            if requested.iter().any(|other| other.protocol != port.protocol) {
-                continue;
-            }
+            let mut port = staying.port.clone();
             if !requested.is_empty() {
-                port.certificates.clone_from(own);
-                port.ssl_policy = port.ssl_policy.filter(|_| requested.iter().all(|other| other.ssl_policy.is_none()));
-                let names_none = requested.iter().all(|other| other.mutual_authentication.is_none());
-                port.mutual_authentication = port.mutual_authentication.filter(|_| names_none);
+                port.certificates.clone_from(&staying.own);
             }
-            if !requested.is_empty() || all.iter().filter(|other| *other == number).count() > 1 {
-                // Others are not to be shut out of a port that the member does not request.
-                let is_in_force = |sources: &Vec<Source>| sources.iter().cloned().collect::<BTreeSet<_>>() == *open;
-                port.sources = port.sources.filter(is_in_force);
+            let others_wait = all.iter().filter(|other| *other == number).count() > 1;
+            if !requested.is_empty() || others_wait || some_are_frozen {
+                port.sources = staying.sources_beside(requested);
             }
             spec.ports.insert(*number, port);
         }

@@ -186,7 +186,7 @@ impl<'a> Builder<'a> {
                 self.sink.wants.clear();
                 return if leaving { self.retain_existing() } else { None };
             }
-            member_spec::add_staying_ports(&mut specs);
+            member_spec::add_staying_ports(&mut specs, !frozen.is_empty());
             let merged = match self.merge(&specs, frozen) {
                 Ok(merged) => merged,
                 Err(merge::Unmerged::Freeze(to_freeze)) => {

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 
 use super::{
-    Builder, Failed, access, group, is_of,
+    Builder, Failed, access, group,
     listeners::{self, ListenerContext},
     managed_certificates::MemberCertificate,
     member_spec::MemberSpec,
-    merge::{Merged, MergedPort},
+    merge::{Merged, MergedPort, has_frozen_listener},
     optimise,
 };
 use crate::{
@@ -135,12 +135,8 @@ impl<'a> Builder<'a> {
             };
             let held = |rule: &&SecurityGroupRule| {
                 let port = rule.from_port.and_then(|port| u16::try_from(port).ok());
-                let mut holders = current
-                    .into_iter()
-                    .flat_map(|observed| &observed.member_resources)
-                    .filter(|resources| port.is_some_and(|port| resources.ports.contains_key(&port)))
-                    .peekable();
-                holders.peek().is_none() || holders.any(|resources| is_of(resources, frozen))
+                let Some((observed, port)) = current.zip(port) else { return true };
+                has_frozen_listener(observed, frozen, port)
             };
             rules.extend(retained.filter(elsewhere).filter(held).cloned());
             Some(self.managed_security_group(first, rules, &user_tags))

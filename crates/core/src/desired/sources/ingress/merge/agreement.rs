@@ -32,6 +32,8 @@ struct Setting<'s> {
     field: Field<'s>,
     /// The name of the setting in messages, with its article.
     what: &'s str,
+    /// The port of the setting, if it has one.
+    port: Option<u16>,
 }
 
 /// A key whose maps are merged by key, with its parameter if it has one.
@@ -72,7 +74,7 @@ impl<'a> Builder<'a> {
         is_current: impl Fn(&ObservedStack, &T) -> bool,
         show: impl Fn(&T) -> String,
     ) -> Result<Option<T>, Unmerged> {
-        let setting = Setting { field: Field::Annotation(key.into()), what };
+        let setting = Setting { field: Field::Annotation(key.into()), what, port: None };
         self.agree(specs, &setting, requested, is_current, show)
     }
 
@@ -88,7 +90,7 @@ impl<'a> Builder<'a> {
         show: impl Fn(&T) -> String,
     ) -> Result<Option<T>, Unmerged> {
         let written: WrittenKey<'_> = key.into();
-        let setting = Setting { field: Field::Annotation(written), what };
+        let setting = Setting { field: Field::Annotation(written), what, port: None };
         let all = specs.iter().filter_map(|spec| Some((spec, requested(spec)?)));
         let (weak, strong): (Vec<_>, Vec<_>) = all.partition(|(_, value)| is_weak(value));
         if strong.is_empty() {
@@ -114,13 +116,13 @@ impl<'a> Builder<'a> {
     pub(super) fn merge_on_port<T: Clone + PartialEq>(
         &mut self,
         specs: &[MemberSpec<'a>],
-        key: ExclusivePerPort,
+        (key, port): (ExclusivePerPort, u16),
         what: &str,
         requested: impl Fn(&MemberSpec<'a>) -> Option<T>,
         is_current: impl Fn(&ObservedStack, &T) -> bool,
         show: impl Fn(&T) -> String,
     ) -> Result<Option<T>, Unmerged> {
-        let setting = Setting { field: Field::Annotation(key.into()), what };
+        let setting = Setting { field: Field::Annotation(key.into()), what, port: Some(port) };
         self.agree(specs, &setting, requested, is_current, show)
     }
 
@@ -134,7 +136,7 @@ impl<'a> Builder<'a> {
         is_current: impl Fn(&ObservedStack, &T) -> bool,
         show: impl Fn(&T) -> String,
     ) -> Result<Option<T>, Unmerged> {
-        self.agree(specs, &Setting { field: Field::Path(path), what }, requested, is_current, show)
+        self.agree(specs, &Setting { field: Field::Path(path), what, port: None }, requested, is_current, show)
     }
 
     /// Returns the union of the maps of all members. All members that set an entry must agree on its value.
@@ -146,12 +148,35 @@ impl<'a> Builder<'a> {
         of: impl Fn(&MemberSpec<'a>) -> BTreeMap<K, V>,
         is_current: impl Fn(&ObservedStack, &K, &V) -> bool,
     ) -> Result<BTreeMap<K, V>, Unmerged> {
+        self.merge_entries(specs, key, |entry| (what(entry), None), of, is_current)
+    }
+
+    /// As [`Self::merge_by_key`], by the ports of listeners.
+    pub(super) fn merge_by_port<V: Clone + PartialEq + Display>(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        key: UnitedKey<'_>,
+        what: impl Fn(u16) -> String,
+        of: impl Fn(&MemberSpec<'a>) -> BTreeMap<u16, V>,
+        is_current: impl Fn(&ObservedStack, &u16, &V) -> bool,
+    ) -> Result<BTreeMap<u16, V>, Unmerged> {
+        self.merge_entries(specs, key, |port| (what(*port), Some(*port)), of, is_current)
+    }
+
+    fn merge_entries<K: Clone + Ord, V: Clone + PartialEq + Display>(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        key: UnitedKey<'_>,
+        what: impl Fn(&K) -> (String, Option<u16>),
+        of: impl Fn(&MemberSpec<'a>) -> BTreeMap<K, V>,
+        is_current: impl Fn(&ObservedStack, &K, &V) -> bool,
+    ) -> Result<BTreeMap<K, V>, Unmerged> {
         let maps: Vec<BTreeMap<K, V>> = specs.iter().map(of).collect();
         let entries: BTreeSet<&K> = maps.iter().flat_map(BTreeMap::keys).collect();
         let mut united = BTreeMap::new();
         for entry in entries {
-            let what = what(entry);
-            let setting = Setting { field: Field::Annotation(key.written()), what: &what };
+            let (what, port) = what(entry);
+            let setting = Setting { field: Field::Annotation(key.written()), what: &what, port };
             let given = specs.iter().zip(&maps);
             let requested: Vec<(&MemberSpec<'a>, V)> =
                 given.filter_map(|(spec, map)| Some((spec, map.get(entry)?.clone()))).collect();
@@ -191,9 +216,18 @@ impl<'a> Builder<'a> {
         if all.iter().all(|(_, other)| *other == first.1) {
             return Ok(Some(first.1.clone()));
         }
-        let held = self.current()?.and_then(|observed| all.iter().find(|(_, value)| is_current(observed, value)));
+        // Who is only served on the port until its certificate is issued comes after those who request it.
+        let waits = |spec: &MemberSpec<'_>| setting.port.is_some_and(|port| spec.staying.contains_key(&port));
+        let held = self.current()?.and_then(|observed| {
+            let current = all.iter().filter(|(_, value)| is_current(observed, value));
+            current.min_by_key(|(spec, _)| waits(spec))
+        });
         let (winner, value) = held.unwrap_or(first);
         let reason = match held {
+            Some(_) if waits(winner) => format!(
+                "which the load balancer of the group has, and with which it serves Ingress {} until the certificate of that is issued",
+                winner.member.name()
+            ),
             Some(_) => {
                 format!("which the load balancer of the group has, and Ingress {} requests", winner.member.name())
             }
@@ -212,8 +246,14 @@ impl<'a> Builder<'a> {
                 show(other),
                 show(value)
             );
-            let fix =
-                "make them agree, or put this Ingress in another group; until then nothing of this Ingress changes";
+            let fix = match waits(winner) {
+                false => {
+                    "make them agree, or put this Ingress in another group; until then nothing of this Ingress changes"
+                }
+                true => {
+                    "wait until that certificate is issued, which frees the port, make them agree, or put this Ingress in another group; until then nothing of this Ingress changes"
+                }
+            };
             match place {
                 Some(place) => {
                     self.wrong(spec.member.ingress, Code::Conflict, &place, Severity::Error, &message, fix);

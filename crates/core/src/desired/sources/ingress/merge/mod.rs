@@ -13,7 +13,8 @@ mod sources;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::agreement::UnitedKey;
-pub(super) use self::sources::open;
+pub(super) use self::redirect::has_frozen_listener;
+pub(super) use self::sources::{is_everywhere, is_list, open};
 use super::{
     Builder, Failed, Member,
     access::Access,
@@ -271,7 +272,7 @@ impl<'a> Builder<'a> {
         specs: &[MemberSpec<'a>],
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<(BTreeMap<u16, MergedPort>, Option<u16>), Unmerged> {
-        let ports = self.merge_by_key(
+        let ports = self.merge_by_port(
             specs,
             merged::LISTEN_PORTS.into(),
             |port| format!("the protocol of port {port}"),

@@ -39,7 +39,7 @@ impl<'a> Builder<'a> {
         let tls = protocol == ListenerProtocol::Https;
         let policy = self.merge_on_port(
             specs,
-            merged::SSL_POLICY,
+            (merged::SSL_POLICY, port),
             &format!("the TLS policy of port {port}"),
             |spec| spec.ports.get(&port)?.ssl_policy.clone(),
             |observed, policy| in_listener(observed, port, |l| l.ssl_policy.as_ref() == Some(policy)),
@@ -81,7 +81,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Option<MutualAuthentication<Value<TrustStoreArn>>>, Unmerged> {
         self.merge_on_port(
             specs,
-            merged::MUTUAL_AUTHENTICATION,
+            (merged::MUTUAL_AUTHENTICATION, port),
             &format!("the mutual authentication on port {port}"),
             |spec| spec.ports.get(&port)?.mutual_authentication.clone(),
             |observed, clients| {

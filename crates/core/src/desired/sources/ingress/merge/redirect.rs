@@ -74,11 +74,17 @@ impl<'a> Builder<'a> {
 }
 
 /// Returns true if the plan keeps a listener that no other member requests: it is recorded for a frozen member, or for
-/// no member.
-fn has_frozen_listener(observed: &ObservedStack, frozen: &BTreeSet<ObjectName>, port: u16) -> bool {
+/// no member, or has a rule that is.
+pub(in super::super) fn has_frozen_listener(
+    observed: &ObservedStack,
+    frozen: &BTreeSet<ObjectName>,
+    port: u16,
+) -> bool {
     let mut holders =
         observed.member_resources.iter().filter(|resources| resources.ports.contains_key(&port)).peekable();
-    holders.peek().is_none() || holders.any(|resources| is_of(resources, frozen))
+    holders.peek().is_none()
+        || holders.any(|resources| is_of(resources, frozen))
+        || observed.rules_without_owner(port).next().is_some()
 }
 
 /// Returns the HTTPS port that all HTTP listeners of the load balancer redirect to without other rules, if an HTTPS

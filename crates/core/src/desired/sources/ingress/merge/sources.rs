@@ -36,7 +36,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Option<BTreeSet<Source>>, Unmerged> {
         self.merge_on_port(
             specs,
-            key,
+            (key, port),
             &format!("the access to port {port}"),
             |spec| {
                 let sources = spec.ports.get(&port)?.sources.iter().flatten();
@@ -125,12 +125,12 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn is_list(source: &Source) -> bool {
+pub(in super::super) fn is_list(source: &Source) -> bool {
     matches!(source, Source::PrefixList(_))
 }
 
 /// Returns true if the source is a range of all addresses.
-fn is_everywhere(source: &Source) -> bool {
+pub(in super::super) fn is_everywhere(source: &Source) -> bool {
     matches!(source, Source::Ipv4(range) | Source::Ipv6(range) if range.ends_with("/0"))
 }
 
