@@ -462,7 +462,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             self.cloud.authorize(&group.id, &late).await?;
             outcome.authorized(group, late);
         }
-        failed.map_or(Ok(()), |error| Err((only_source(&refused), error).into()))
+        match failed {
+            Some(error) => Err((only_source(&refused), error).into()),
+            None => Ok(()),
+        }
     }
 }
 
