@@ -14,7 +14,8 @@ use self::recent::Recent;
 use super::{Inventory, State};
 use crate::{AwsError, AwsReader, managed_certificates::AnyCertificate};
 use albatross_core::model::{
-    CertificateArn, CertificateStatus, ObservedCertificate, RecentCertificates, ResourceId, StackId, Tags, tags,
+    CertificateArn, CertificateStatus, ObjectReference, ObservedCertificate, RecentCertificates, ResourceId, StackId,
+    Tags, tags,
 };
 
 /// The maximum age of a list that serves several stacks.
@@ -175,7 +176,6 @@ impl Certificates {
 
     fn requested(&mut self, stack: &StackId, certificate: ObservedCertificate) {
         self.refused.retain(|(of, _), _| of != stack);
-        self.recent.requested(&certificate.resource, &certificate.arn);
         let Some(known) = self.known.get(stack) else { return };
         let is_unusable = |other: &ObservedCertificate| {
             other.resource == certificate.resource && self.unusable.contains_key(&other.arn)
@@ -336,6 +336,11 @@ impl Inventory {
     /// Returns a certificate of a stack, one whose records have yet to go among them.
     pub fn certificate(&self, stack: &StackId, arn: &CertificateArn) -> Option<ObservedCertificate> {
         self.state().certificates.of(stack)?.into_iter().find(|certificate| certificate.arn == *arn)
+    }
+
+    /// ACM has answered a request for this Ingress with a certificate, or has refused it; `what` is the certificate or the token.
+    pub fn count_request(&self, owner: &ObjectReference, what: &str) {
+        self.state().certificates.recent.requested(owner, what);
     }
 
     /// A certificate was requested.

@@ -23,11 +23,13 @@ impl Applier {
         let arn = self.aws.request_certificate(wanted, token).await.map_err(|error| {
             if error.is_refused() {
                 self.inventory.record_refused_certificate(stack, token);
+                self.inventory.count_request(&wanted.cause.object, token);
             } else if error.is_denied() {
                 self.inventory.record_denied(stack, token);
             }
             StepError::Aws(error)
         })?;
+        self.inventory.count_request(&wanted.cause.object, arn.as_str());
         let requested = ObservedCertificate {
             arn,
             resource: wanted.resource.clone(),

@@ -467,10 +467,7 @@ fn hosts_that_change_all_the_time_wait_for_another_request() {
         let kinds = |kind: &str| plan.steps.iter().filter(|step| step.action.kind() == kind).count();
         (kinds("RequestCertificate"), kinds("DeleteCertificate"))
     };
-    let owner = |name: &str| {
-        let resource = ResourceId::certificate(&ObjectName::new("shop", name), "any.example.com", false);
-        BTreeSet::from([resource.certificate_owner().unwrap().to_owned()])
-    };
+    let owner = |name: &str| BTreeSet::from([ObjectReference::ingress(&ObjectName::new("shop", name))]);
     aws.observed.recent_certificates.paused = owner("other");
     assert_eq!(requests(&aws), (1, 0));
     aws.observed.recent_certificates.paused = owner("web");

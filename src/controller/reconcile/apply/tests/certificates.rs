@@ -273,3 +273,34 @@ async fn a_deletion_that_fails_holds_up_nothing_and_is_tried_again() {
         }
     }
 }
+
+#[tokio::test]
+async fn requests_and_refusals_count_for_the_ingress_that_asks() {
+    for is_refused in [false, true] {
+        let room = room(move |call| match call.action.as_str() {
+            "RequestCertificate" if is_refused => Some(json_error("LimitExceededException", "words")),
+            "RequestCertificate" => {
+                let token = serde_json::from_str::<Json>(&call.body).unwrap()["IdempotencyToken"].clone();
+                let arn = format!("arn:aws:acm:us-west-2:1:certificate/{}", token.as_str().unwrap());
+                Some((200, json!({ "CertificateArn": arn }).to_string()))
+            }
+            _ => acm(call),
+        })
+        .await;
+        room.inventory.read_certificates(&group()).await.unwrap();
+        let mut stack = requesting();
+        let mut requests = async |host: &str| {
+            stack.certificates.wanted[0].hosts = [host.to_owned()].into();
+            let plan = plan::plan(&stack, &room.observe().await).ready().unwrap();
+            let request = plan.steps().iter().find(|step| step.action.kind() == "RequestCertificate").cloned();
+            if let Some(step) = &request {
+                room.step(step.action.clone()).await.unwrap();
+            }
+            request.is_some()
+        };
+        // The same once more is not another one.
+        for (host, expected) in [("a", true), ("a", false), ("b", true), ("c", false)] {
+            assert_eq!(requests(&format!("{host}.example.com")).await, expected, "{host} {is_refused}");
+        }
+    }
+}
