@@ -27,6 +27,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(43_200);
 /// The same where a permission is missing, which may be given at any time, or where Route 53 refuses a record.
 const PAUSE_WITHOUT_PERMISSION: Duration = Duration::from_secs(60);
+/// The most refusals of a stack that are remembered.
+const MOST_REFUSED: usize = 16;
 /// The time after which another certificate is requested in place of one that is of no use, and the longest one: each failure in a row
 /// doubles it.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(43_200);
@@ -115,10 +117,30 @@ impl Certificates {
         self.uncertain.contains(stack)
     }
 
-    /// Returns the tokens of the requests that are not repeated yet.
+    /// Returns what is not repeated yet, with the time until it is.
+    fn pauses(&self, stack: &StackId) -> impl Iterator<Item = (&str, Duration)> {
+        let of_stack = self.refused.range((stack.clone(), String::new())..).take_while(move |((of, _), _)| of == stack);
+        let pauses = of_stack.map(|((_, what), (pause, at))| (what.as_str(), pause.saturating_sub(at.elapsed())));
+        pauses.filter(|(_, left)| !left.is_zero())
+    }
+
+    /// Returns the tokens and names of records of the requests that are not repeated yet.
     pub(super) fn refused(&self, stack: &StackId) -> impl Iterator<Item = String> {
-        let of_stack = self.refused.iter().filter(move |((of, _), _)| of == stack);
-        of_stack.filter(|(_, (pause, at))| at.elapsed() < *pause).map(|((_, token), _)| token.clone())
+        self.pauses(stack).map(|(what, _)| what.to_owned())
+    }
+
+    fn refuse(&mut self, stack: &StackId, what: &str, pause: impl FnOnce(Option<Duration>) -> Duration) {
+        self.refused.retain(|_, (_, at)| at.elapsed() < LONGEST_PAUSE * 2);
+        let key = (stack.clone(), what.to_owned());
+        let pause = pause(self.refused.get(&key).map(|(before, _)| *before));
+        self.refused.insert(key, (pause, Instant::now()));
+        let of_stack = self.refused.range((stack.clone(), String::new())..).take_while(|((of, _), _)| of == stack);
+        let all: Vec<_> = of_stack.map(|(key, (_, at))| (*at, key.clone())).collect();
+        if all.len() > MOST_REFUSED
+            && let Some((_, oldest)) = all.into_iter().min()
+        {
+            self.refused.remove(&oldest);
+        }
     }
 
     /// Returns true if the controller may not read the tags of a certificate, as AWS has answered a short time ago.
@@ -364,21 +386,12 @@ impl Inventory {
     /// ACM has refused a request.
     pub fn record_refused_certificate(&self, stack: &StackId, token: &str) {
         let again = |before: Option<Duration>| before.map_or(SHORTEST_PAUSE, |before| (before * 2).min(LONGEST_PAUSE));
-        self.record_refused(stack, token, again);
+        self.state().certificates.refuse(stack, token, again);
     }
 
     /// A permission is missing for a request, by token, or for a record, by name; or Route 53 has refused the record.
     pub fn record_denied(&self, stack: &StackId, what: &str) {
-        self.record_refused(stack, what, |_| PAUSE_WITHOUT_PERMISSION);
-    }
-
-    fn record_refused(&self, stack: &StackId, what: &str, pause: impl FnOnce(Option<Duration>) -> Duration) {
-        let mut state = self.state();
-        let refused = &mut state.certificates.refused;
-        refused.retain(|_, (_, at)| at.elapsed() < LONGEST_PAUSE * 2);
-        let key = (stack.clone(), what.to_owned());
-        let pause = pause(refused.get(&key).map(|(before, _)| *before));
-        refused.insert(key, (pause, Instant::now()));
+        self.state().certificates.refuse(stack, what, |_| PAUSE_WITHOUT_PERMISSION);
     }
 
     /// A record that proves a host exists; `is_new` if this controller has created it.
@@ -443,6 +456,26 @@ mod tests {
             validated: BTreeSet::new(),
             created: BTreeSet::new(),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_known_of_each_stack_and_no_more_than_a_number() {
+        let names = ["a", "b", "c"].map(|name| StackId::Ingress(ObjectName::new("shop", name)));
+        let mut all = Certificates::default();
+        for stack in [&names[0], &names[2]] {
+            all.refuse(stack, "of another stack", |_| SHORTEST_PAUSE);
+        }
+        for number in 10..40 {
+            all.refuse(&names[1], &number.to_string(), |before| before.unwrap_or(Duration::from_secs(number)));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let last: Vec<String> = (24..40).map(|number| number.to_string()).collect();
+        assert_eq!(all.refused(&names[1]).collect::<Vec<_>>(), last);
+        assert_eq!(all.refused(&names[0]).collect::<Vec<_>>(), ["of another stack"]);
+        tokio::time::advance(Duration::from_secs(38)).await;
+        assert_eq!(all.refused(&names[1]).collect::<Vec<_>>(), ["39"]);
+        all.release(&names[1]);
+        assert_eq!((all.refused(&names[1]).count(), all.refused(&names[2]).count()), (0, 1));
     }
 
     #[tokio::test(start_paused = true)]
