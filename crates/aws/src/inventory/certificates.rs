@@ -15,7 +15,7 @@ use super::{Inventory, State};
 use crate::{AwsError, AwsReader, managed_certificates::AnyCertificate};
 use albatross_core::model::{
     CertificateArn, CertificateStatus, ObjectReference, ObservedCertificate, RecentCertificates, ResourceId, StackId,
-    Tags, tags,
+    Tags, ValidationRecord, managed_certificate::removable_records, tags,
 };
 
 /// The maximum age of a list that serves several stacks.
@@ -141,6 +141,11 @@ impl Certificates {
         {
             self.refused.remove(&oldest);
         }
+    }
+
+    /// Returns the certificates of all stacks, with those whose records have yet to go.
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut ObservedCertificate> {
+        self.known.values_mut().chain(self.deleted.values_mut()).flatten()
     }
 
     /// Returns true if the controller may not read the tags of a certificate, as AWS has answered a short time ago.
@@ -394,6 +399,18 @@ impl Inventory {
         self.state().certificates.refuse(stack, what, |_| PAUSE_WITHOUT_PERMISSION);
     }
 
+    /// Returns true if another certificate that the controller knows has this record, or is of its host and will have it: the list of
+    /// ACM may be older, or does not show it yet.
+    pub fn has_other_certificate_with(&self, arn: &CertificateArn, record: &ValidationRecord) -> bool {
+        let state = self.state();
+        let mut others = state.certificates.known.values().flatten().filter(|other| other.arn != *arn);
+        others.any(|other| {
+            let is_public = other.authority.is_none();
+            other.records.iter().any(|its| its.name == record.name)
+                || is_public && removable_records(std::slice::from_ref(record), &other.hosts).is_empty()
+        })
+    }
+
     /// A record that proves a host exists; `is_new` if this controller has created it.
     pub fn record_validation(&self, stack: &StackId, arn: &CertificateArn, name: &str, is_new: bool) {
         let mut state = self.state();
@@ -409,9 +426,14 @@ impl Inventory {
         }
     }
 
-    /// A record that proved a host was deleted.
+    /// A record that proved a host was deleted. A certificate that was requested meanwhile, of any stack, lacks it.
     pub fn record_validation_deleted(&self, name: &str) {
-        self.state().certificates.created.remove(name);
+        let mut state = self.state();
+        state.certificates.created.remove(name);
+        for certificate in state.certificates.all_mut() {
+            certificate.validated.remove(name);
+            certificate.created.remove(name);
+        }
     }
 
     /// A certificate was deleted; its records were not.

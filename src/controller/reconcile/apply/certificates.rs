@@ -98,6 +98,10 @@ impl Applier {
                 self.inventory.record_validation_deleted(&record.name);
             }
         }
+                // Another stack may have requested one since ACM was listed.
+                if self.inventory.has_other_certificate_with(&certificate.arn, record) {
+                    continue;
+                }
         if !unsure.is_empty() {
             let records: BTreeSet<&str> = unsure.iter().map(|record| record.name.as_str()).collect();
             tracing::warn!(

@@ -2,7 +2,8 @@
 
 use super::*;
 use albatross_core::model::{
-    AddOn, CertificateArn, CertificateStatus, HostedZoneId, ManagedCertificate, ObservedCertificate, ValidationRecord,
+    AddOn, CertificateArn, CertificateAuthorityArn, CertificateStatus, HostedZoneId, ManagedCertificate,
+    ObservedCertificate, ValidationRecord,
 };
 
 const ARN: &str = "arn:aws:acm:us-west-2:111122223333:certificate/a";
@@ -272,6 +273,56 @@ async fn a_deletion_that_fails_holds_up_nothing_and_is_tried_again() {
             assert_eq!(known(&room).await, []);
         }
     }
+}
+
+/// The certificate of another stack for the same host.
+fn of_another_stack(records: Vec<ValidationRecord>) -> (StackId, ObservedCertificate) {
+    let other = ObservedCertificate {
+        arn: CertificateArn::new("arn:aws:acm:us-west-2:111122223333:certificate/b"),
+        resource: ResourceId::certificate(&ObjectName::new("shop", "other"), "a.example.com", false),
+        status: CertificateStatus::Pending,
+        ..certificate(records)
+    };
+    (StackId::Ingress(ObjectName::new("shop", "other")), other)
+}
+
+#[tokio::test]
+async fn a_record_that_another_stack_needs_stays_although_acm_does_not_list_its_certificate() {
+    for (records, authority, stays) in [
+        (vec![record()], None, true),
+        // ACM does not show yet which record it will have.
+        (Vec::new(), None, true),
+        (Vec::new(), Some("arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a"), false),
+    ] {
+        let room = room(acm).await;
+        let (stack, other) = of_another_stack(records);
+        room.inventory.read_certificates(&group()).await.unwrap();
+        room.inventory.read_certificates(&stack).await.unwrap();
+        let created = [record().name].into();
+        room.inventory.record_certificate(&group(), ObservedCertificate { created, ..certificate(vec![record()]) });
+        let authority = authority.map(|arn| CertificateAuthorityArn::new(arn).unwrap());
+        room.inventory.record_certificate(&stack, ObservedCertificate { authority, ..other });
+        room.fake.calls();
+        room.step(delete()).await.unwrap();
+        let deleted = room.fake.calls().iter().any(|call| call.body.contains("<Action>DELETE</Action>"));
+        assert_eq!(deleted, !stays);
+        assert_eq!(known(&room).await, []);
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_is_deleted_is_missing_wherever_it_was_there() {
+    let room = room(acm).await;
+    let (stack, other) = of_another_stack(vec![record()]);
+    room.inventory.read_certificates(&stack).await.unwrap();
+    room.inventory.record_certificate(&stack, other.clone());
+    room.inventory.record_validation(&stack, &other.arn, &record().name, true);
+    let known = || room.inventory.certificate(&stack, &other.arn).unwrap();
+    assert_eq!((known().missing_records().len(), known().created.len()), (0, 1));
+    room.inventory.record_validation_deleted("_2.b.example.com.");
+    assert_eq!((known().missing_records().len(), known().created.len()), (0, 1));
+    room.inventory.record_validation_deleted(&record().name);
+    assert_eq!((known().missing_records().len(), known().created.len()), (1, 0));
 }
 
 #[tokio::test]
