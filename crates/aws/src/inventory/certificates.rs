@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use self::recent::Recent;
 use super::{Inventory, State};
-use crate::{AwsError, AwsReader, managed_certificates::AnyCertificate};
+use crate::{AwsError, AwsErrorKind, AwsReader, managed_certificates::AnyCertificate};
 use albatross_core::model::{
     CertificateArn, CertificateStatus, ObjectReference, ObservedCertificate, RecentCertificates, ResourceId, StackId,
     Tags, ValidationRecord, managed_certificate::removable_records, tags,
@@ -27,6 +27,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(43_200);
 /// The same where a permission is missing, which may be given at any time, or where Route 53 refuses a record.
 const PAUSE_WITHOUT_PERMISSION: Duration = Duration::from_secs(60);
+/// The shortest and the longest time for which the deletion of a certificate that something uses is not tried again.
+const SHORTEST_PAUSE_IN_USE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE_IN_USE: Duration = Duration::from_secs(3600);
 /// The most refusals of a stack that are remembered.
 const MOST_REFUSED: usize = 16;
 /// The time after which another certificate is requested in place of one that is of no use, and the longest one: each failure in a row
@@ -45,7 +48,8 @@ pub(super) struct Certificates {
     created: BTreeSet<String>,
     /// The tags of certificates, which ACM lists one by one. Nobody changes those that name the owner.
     tags: BTreeMap<CertificateArn, Tags>,
-    /// The requests that AWS has refused, by token or name of the record: for how long they are not repeated, and since when.
+    /// The requests that AWS has refused, by token or name of the record, and the deletions, by ARN: for how long they are not repeated,
+    /// and since when.
     refused: BTreeMap<(StackId, String), (Duration, Instant)>,
     /// The certificates that are of no use, each with the time when that was first seen.
     unusable: BTreeMap<CertificateArn, Instant>,
@@ -124,7 +128,7 @@ impl Certificates {
         pauses.filter(|(_, left)| !left.is_zero())
     }
 
-    /// Returns the tokens and names of records of the requests that are not repeated yet.
+    /// Returns the tokens, names of records and certificates of the requests that are not repeated yet.
     pub(super) fn refused(&self, stack: &StackId) -> impl Iterator<Item = String> {
         self.pauses(stack).map(|(what, _)| what.to_owned())
     }
@@ -399,6 +403,29 @@ impl Inventory {
         self.state().certificates.refuse(stack, what, |_| PAUSE_WITHOUT_PERMISSION);
     }
 
+    /// AWS has not deleted a certificate, or its records. Where the same answer has to be expected, the deletion is not tried again for a
+    /// while, and longer each time.
+    pub fn record_certificate_kept(&self, stack: &StackId, arn: &CertificateArn, error: &AwsError) {
+        let (shortest, longest) = match &error.kind {
+            AwsErrorKind::Refused { .. } | AwsErrorKind::Denied { .. } => (SHORTEST_PAUSE, LONGEST_PAUSE),
+            AwsErrorKind::Dependency { .. } => (SHORTEST_PAUSE_IN_USE, LONGEST_PAUSE_IN_USE),
+            _ => return,
+        };
+        let again = |before: Option<Duration>| before.map_or(shortest, |before| (before * 2).clamp(shortest, longest));
+        self.state().certificates.refuse(stack, arn.as_str(), again);
+    }
+
+    /// Returns the time until the first deletion of one of the stack's certificates is tried again; `None` if none waits for that.
+    pub fn next_certificate_deletion(&self, stack: &StackId) -> Option<Duration> {
+        let state = self.state();
+        let all = &state.certificates;
+        let has = |arn: &str| {
+            let of_stack = [all.known.get(stack), all.deleted.get(stack)].into_iter().flatten().flatten();
+            of_stack.into_iter().any(|certificate| certificate.arn.as_str() == arn)
+        };
+        all.pauses(stack).filter(|(what, _)| has(what)).map(|(_, left)| left).min()
+    }
+
     /// Returns true if another certificate that the controller knows has this record, or is of its host and will have it: the list of
     /// ACM may be older, or does not show it yet.
     pub fn has_other_certificate_with(&self, arn: &CertificateArn, record: &ValidationRecord) -> bool {
@@ -448,12 +475,14 @@ impl Inventory {
             all.deleted.entry(stack.clone()).or_default().push(certificate);
         }
         all.tags.remove(arn);
+        all.refused.remove(&(stack.clone(), arn.to_string()));
     }
 
     /// A certificate is not the stack's, or nothing is left of it.
     pub fn record_certificate_gone(&self, stack: &StackId, arn: &CertificateArn) {
         let mut state = self.state();
-        let Certificates { known, deleted, unusable, .. } = &mut state.certificates;
+        let Certificates { known, deleted, unusable, refused, .. } = &mut state.certificates;
+        refused.remove(&(stack.clone(), arn.to_string()));
         for all in [known.get_mut(stack), deleted.get_mut(stack)].into_iter().flatten() {
             all.retain(|certificate| certificate.arn != *arn);
         }

@@ -482,6 +482,24 @@ fn hosts_that_change_all_the_time_wait_for_another_request() {
 }
 
 #[test]
+fn a_deletion_that_aws_has_not_carried_out_waits_and_no_other_step_does() {
+    let mut aws = settled(&manifest(&[REQUESTED], &["b.example.com"]));
+    let stack = built(&manifest(&[], &["b.example.com"]), &aws);
+    let withheld = |aws: &Aws| {
+        let mut plan = planned(&stack, aws);
+        let all: Vec<_> = plan.steps.iter().map(|step| step.action.kind()).collect();
+        assert_eq!(all.last(), Some(&"DeleteCertificate"));
+        let is_withheld = plan.withhold_paused(&aws.observed);
+        (is_withheld, all.len() - plan.steps.len(), plan.steps.iter().any(|s| s.action.kind() == "DeleteCertificate"))
+    };
+    let arn = aws.observed.certificates.as_ref().unwrap()[0].arn.to_string();
+    aws.observed.refused_requests = ["other".to_owned()].into();
+    assert_eq!(withheld(&aws), (false, 0, true));
+    aws.observed.refused_requests = [arn].into();
+    assert_eq!(withheld(&aws), (true, 1, false));
+}
+
+#[test]
 fn what_aws_has_not_accepted_in_a_pass_is_not_requested_again_in_it() {
     let mut aws = empty();
     let stack = built(&manifest(&[REQUESTED], &["b.example.com"]), &aws);

@@ -275,6 +275,42 @@ async fn a_deletion_that_fails_holds_up_nothing_and_is_tried_again() {
     }
 }
 
+#[tokio::test]
+async fn a_deletion_that_fails_is_paused_for_longer_each_time() {
+    let deny = |code: &'static str| {
+        room(move |call| match call.action.as_str() {
+            "DeleteCertificate" if code.is_empty() => Some((500, "{}".to_owned())),
+            "DeleteCertificate" => Some(json_error(code, "words")),
+            _ => acm(call),
+        })
+    };
+    for (code, minutes) in [
+        ("AccessDeniedException", vec![10, 20, 40, 80, 160, 320, 640, 720, 720]),
+        ("InvalidArnException", vec![10, 20]),
+        ("ResourceInUseException", vec![1, 2, 4, 8, 16, 32, 60, 60]),
+        ("ConflictException", vec![1, 2]),
+        // Nothing says that the answer will be the same.
+        ("", vec![]),
+    ] {
+        let room = deny(code).await;
+        room.inventory.read_certificates(&group()).await.unwrap();
+        room.inventory.record_certificate(&group(), certificate(vec![record()]));
+        let next = || room.inventory.next_certificate_deletion(&group()).map(|left| left.as_secs().div_ceil(60));
+        for expected in &minutes {
+            room.step(delete()).await.unwrap();
+            assert_eq!(next(), Some(*expected), "{code}");
+        }
+        if minutes.is_empty() {
+            room.step(delete()).await.unwrap();
+            assert_eq!(next(), None);
+        }
+        assert_eq!(room.observe().await.refused_requests.contains(ARN), !minutes.is_empty());
+        // It is deleted by somebody else.
+        room.inventory.record_certificate_gone(&group(), &CertificateArn::new(ARN));
+        assert!(next().is_none() && room.observe().await.refused_requests.is_empty());
+    }
+}
+
 /// The certificate of another stack for the same host.
 fn of_another_stack(records: Vec<ValidationRecord>) -> (StackId, ObservedCertificate) {
     let other = ObservedCertificate {
