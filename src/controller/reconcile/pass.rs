@@ -416,7 +416,11 @@ pub(crate) async fn carry_out<A: PlanApplier>(
         return Ok(CarriedOut::Unproved);
     }
     applier.ensure_finalizer(change).await?;
-    applier.mark_dirty(change).await?;
+    // The record of a clean stack has the certificates that are left to delete, so that one whose deletion fails writes none.
+    let is_deletion = |step: &plan::Step| matches!(step.action, plan::StepAction::DeleteCertificate { .. });
+    if !change.plan.steps().iter().all(is_deletion) {
+        applier.mark_dirty(change).await?;
+    }
     Ok(CarriedOut::Applied(applier.apply(change).await?))
 }
 

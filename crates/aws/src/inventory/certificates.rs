@@ -12,9 +12,10 @@ use tokio::time::Instant;
 
 use self::recent::Recent;
 use super::{Inventory, State};
-use crate::{AwsError, AwsReader, managed_certificates::AnyCertificate};
+use crate::{AwsError, AwsErrorKind, AwsReader, managed_certificates::AnyCertificate};
 use albatross_core::model::{
-    CertificateArn, CertificateStatus, ObservedCertificate, RecentCertificates, ResourceId, StackId, Tags, tags,
+    CertificateArn, CertificateStatus, ObjectReference, ObservedCertificate, RecentCertificates, ResourceId, StackId,
+    Tags, ValidationRecord, managed_certificate::removable_records, tags,
 };
 
 /// The maximum age of a list that serves several stacks.
@@ -26,6 +27,12 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(43_200);
 /// The same where a permission is missing, which may be given at any time, or where Route 53 refuses a record.
 const PAUSE_WITHOUT_PERMISSION: Duration = Duration::from_secs(60);
+/// The shortest and the longest time for which a failed deletion of a certificate is not tried again: an Ingress that is deleted
+/// waits for it.
+const SHORTEST_PAUSE_OF_DELETION: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE_OF_DELETION: Duration = Duration::from_secs(900);
+/// The most refusals of a stack that are remembered.
+const MOST_REFUSED: usize = 16;
 /// The time after which another certificate is requested in place of one that is of no use, and the longest one: each failure in a row
 /// doubles it.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(43_200);
@@ -42,7 +49,8 @@ pub(super) struct Certificates {
     created: BTreeSet<String>,
     /// The tags of certificates, which ACM lists one by one. Nobody changes those that name the owner.
     tags: BTreeMap<CertificateArn, Tags>,
-    /// The requests that AWS has refused, by token or name of the record: for how long they are not repeated, and since when.
+    /// The requests that AWS has refused, by token or name of the record, and the deletions, by ARN: for how long they are not repeated,
+    /// and since when.
     refused: BTreeMap<(StackId, String), (Duration, Instant)>,
     /// The certificates that are of no use, each with the time when that was first seen.
     unusable: BTreeMap<CertificateArn, Instant>,
@@ -114,10 +122,35 @@ impl Certificates {
         self.uncertain.contains(stack)
     }
 
-    /// Returns the tokens of the requests that are not repeated yet.
+    /// Returns what is not repeated yet, with the time until it is.
+    fn pauses(&self, stack: &StackId) -> impl Iterator<Item = (&str, Duration)> {
+        let of_stack = self.refused.range((stack.clone(), String::new())..).take_while(move |((of, _), _)| of == stack);
+        let pauses = of_stack.map(|((_, what), (pause, at))| (what.as_str(), pause.saturating_sub(at.elapsed())));
+        pauses.filter(|(_, left)| !left.is_zero())
+    }
+
+    /// Returns the tokens, names of records and certificates of the requests that are not repeated yet.
     pub(super) fn refused(&self, stack: &StackId) -> impl Iterator<Item = String> {
-        let of_stack = self.refused.iter().filter(move |((of, _), _)| of == stack);
-        of_stack.filter(|(_, (pause, at))| at.elapsed() < *pause).map(|((_, token), _)| token.clone())
+        self.pauses(stack).map(|(what, _)| what.to_owned())
+    }
+
+    fn refuse(&mut self, stack: &StackId, what: &str, pause: impl FnOnce(Option<Duration>) -> Duration) {
+        self.refused.retain(|_, (_, at)| at.elapsed() < LONGEST_PAUSE * 2);
+        let key = (stack.clone(), what.to_owned());
+        let pause = pause(self.refused.get(&key).map(|(before, _)| *before));
+        self.refused.insert(key, (pause, Instant::now()));
+        let of_stack = self.refused.range((stack.clone(), String::new())..).take_while(|((of, _), _)| of == stack);
+        let all: Vec<_> = of_stack.map(|(key, (_, at))| (*at, key.clone())).collect();
+        if all.len() > MOST_REFUSED
+            && let Some((_, oldest)) = all.into_iter().min()
+        {
+            self.refused.remove(&oldest);
+        }
+    }
+
+    /// Returns the certificates of all stacks, with those whose records have yet to go.
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut ObservedCertificate> {
+        self.known.values_mut().chain(self.deleted.values_mut()).flatten()
     }
 
     /// Returns true if the controller may not read the tags of a certificate, as AWS has answered a short time ago.
@@ -175,7 +208,6 @@ impl Certificates {
 
     fn requested(&mut self, stack: &StackId, certificate: ObservedCertificate) {
         self.refused.retain(|(of, _), _| of != stack);
-        self.recent.requested(&certificate.resource, &certificate.arn);
         let Some(known) = self.known.get(stack) else { return };
         let is_unusable = |other: &ObservedCertificate| {
             other.resource == certificate.resource && self.unusable.contains_key(&other.arn)
@@ -338,6 +370,11 @@ impl Inventory {
         self.state().certificates.of(stack)?.into_iter().find(|certificate| certificate.arn == *arn)
     }
 
+    /// ACM has answered a request for this Ingress with a certificate, or has refused it; `what` is the certificate or the token.
+    pub fn count_request(&self, owner: &ObjectReference, what: &str) {
+        self.state().certificates.recent.requested(owner, what);
+    }
+
     /// A certificate was requested.
     pub fn record_certificate(&self, stack: &StackId, certificate: ObservedCertificate) {
         self.state().certificates.requested(stack, certificate);
@@ -359,21 +396,48 @@ impl Inventory {
     /// ACM has refused a request.
     pub fn record_refused_certificate(&self, stack: &StackId, token: &str) {
         let again = |before: Option<Duration>| before.map_or(SHORTEST_PAUSE, |before| (before * 2).min(LONGEST_PAUSE));
-        self.record_refused(stack, token, again);
+        self.state().certificates.refuse(stack, token, again);
     }
 
     /// A permission is missing for a request, by token, or for a record, by name; or Route 53 has refused the record.
     pub fn record_denied(&self, stack: &StackId, what: &str) {
-        self.record_refused(stack, what, |_| PAUSE_WITHOUT_PERMISSION);
+        self.state().certificates.refuse(stack, what, |_| PAUSE_WITHOUT_PERMISSION);
     }
 
-    fn record_refused(&self, stack: &StackId, what: &str, pause: impl FnOnce(Option<Duration>) -> Duration) {
-        let mut state = self.state();
-        let refused = &mut state.certificates.refused;
-        refused.retain(|_, (_, at)| at.elapsed() < LONGEST_PAUSE * 2);
-        let key = (stack.clone(), what.to_owned());
-        let pause = pause(refused.get(&key).map(|(before, _)| *before));
-        refused.insert(key, (pause, Instant::now()));
+    /// AWS has not deleted a certificate, or its records. Where the same answer has to be expected, the deletion is not tried again for a
+    /// while, and longer each time.
+    pub fn record_certificate_kept(&self, stack: &StackId, arn: &CertificateArn, error: &AwsError) {
+        let (AwsErrorKind::Refused { .. } | AwsErrorKind::Denied { .. } | AwsErrorKind::Dependency { .. }) =
+            &error.kind
+        else {
+            return;
+        };
+        let longer = |before: Duration| (before * 2).min(LONGEST_PAUSE_OF_DELETION);
+        let again = |before: Option<Duration>| before.map_or(SHORTEST_PAUSE_OF_DELETION, longer);
+        self.state().certificates.refuse(stack, arn.as_str(), again);
+    }
+
+    /// Returns the time until the first deletion of one of the stack's certificates is tried again; `None` if none waits for that.
+    pub fn next_certificate_deletion(&self, stack: &StackId) -> Option<Duration> {
+        let state = self.state();
+        let all = &state.certificates;
+        let has = |arn: &str| {
+            let of_stack = [all.known.get(stack), all.deleted.get(stack)].into_iter().flatten().flatten();
+            of_stack.into_iter().any(|certificate| certificate.arn.as_str() == arn)
+        };
+        all.pauses(stack).filter(|(what, _)| has(what)).map(|(_, left)| left).min()
+    }
+
+    /// Returns true if another certificate that the controller knows has this record, or is of its host and will have it: the list of
+    /// ACM may be older, or does not show it yet.
+    pub fn has_other_certificate_with(&self, arn: &CertificateArn, record: &ValidationRecord) -> bool {
+        let state = self.state();
+        let mut others = state.certificates.known.values().flatten().filter(|other| other.arn != *arn);
+        others.any(|other| {
+            let is_public = other.authority.is_none();
+            other.records.iter().any(|its| its.name == record.name)
+                || is_public && removable_records(std::slice::from_ref(record), &other.hosts).is_empty()
+        })
     }
 
     /// A record that proves a host exists; `is_new` if this controller has created it.
@@ -391,9 +455,14 @@ impl Inventory {
         }
     }
 
-    /// A record that proved a host was deleted.
+    /// A record that proved a host was deleted. A certificate that was requested meanwhile, of any stack, lacks it.
     pub fn record_validation_deleted(&self, name: &str) {
-        self.state().certificates.created.remove(name);
+        let mut state = self.state();
+        state.certificates.created.remove(name);
+        for certificate in state.certificates.all_mut() {
+            certificate.validated.remove(name);
+            certificate.created.remove(name);
+        }
     }
 
     /// A certificate was deleted; its records were not.
@@ -408,12 +477,14 @@ impl Inventory {
             all.deleted.entry(stack.clone()).or_default().push(certificate);
         }
         all.tags.remove(arn);
+        all.refused.remove(&(stack.clone(), arn.to_string()));
     }
 
     /// A certificate is not the stack's, or nothing is left of it.
     pub fn record_certificate_gone(&self, stack: &StackId, arn: &CertificateArn) {
         let mut state = self.state();
-        let Certificates { known, deleted, unusable, .. } = &mut state.certificates;
+        let Certificates { known, deleted, unusable, refused, .. } = &mut state.certificates;
+        refused.remove(&(stack.clone(), arn.to_string()));
         for all in [known.get_mut(stack), deleted.get_mut(stack)].into_iter().flatten() {
             all.retain(|certificate| certificate.arn != *arn);
         }
@@ -438,6 +509,26 @@ mod tests {
             validated: BTreeSet::new(),
             created: BTreeSet::new(),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_known_of_each_stack_and_no_more_than_a_number() {
+        let names = ["a", "b", "c"].map(|name| StackId::Ingress(ObjectName::new("shop", name)));
+        let mut all = Certificates::default();
+        for stack in [&names[0], &names[2]] {
+            all.refuse(stack, "of another stack", |_| SHORTEST_PAUSE);
+        }
+        for number in 10..40 {
+            all.refuse(&names[1], &number.to_string(), |before| before.unwrap_or(Duration::from_secs(number)));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let last: Vec<String> = (24..40).map(|number| number.to_string()).collect();
+        assert_eq!(all.refused(&names[1]).collect::<Vec<_>>(), last);
+        assert_eq!(all.refused(&names[0]).collect::<Vec<_>>(), ["of another stack"]);
+        tokio::time::advance(Duration::from_secs(38)).await;
+        assert_eq!(all.refused(&names[1]).collect::<Vec<_>>(), ["39"]);
+        all.release(&names[1]);
+        assert_eq!((all.refused(&names[1]).count(), all.refused(&names[2]).count()), (0, 1));
     }
 
     #[tokio::test(start_paused = true)]

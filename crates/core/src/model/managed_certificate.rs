@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause, CertificateArn, CertificateAuthorityArn, HostedZoneId, ObjectName, ObservedListener, ResourceId, Tags, names,
+    Cause, CertificateArn, CertificateAuthorityArn, HostedZoneId, ObjectName, ObjectReference, ObservedListener,
+    ResourceId, Tags, names,
 };
 
 /// The longest first name of a certificate (RFC 5280: the common name).
@@ -131,16 +132,8 @@ impl ObservedCertificate {
 pub struct RecentCertificates {
     /// Those that were deleted, by resource: ACM may answer a request with the token of an earlier one with one of them.
     pub deleted: BTreeMap<ResourceId, BTreeSet<CertificateArn>>,
-    /// The hashes of the Ingresses for which no other certificate is requested for the moment.
-    pub paused: BTreeSet<String>,
-}
-
-impl RecentCertificates {
-    /// Returns true if no certificate of the resource's Ingress is requested for the moment.
-    #[must_use]
-    pub fn is_paused(&self, resource: &ResourceId) -> bool {
-        resource.certificate_owner().is_some_and(|owner| self.paused.contains(owner))
-    }
+    /// The Ingresses for which no other certificate is requested for the moment.
+    pub paused: BTreeSet<ObjectReference>,
 }
 
 /// The state of a certificate (ACM API: CertificateStatus).
@@ -196,7 +189,6 @@ pub fn on_listener(listener: &ObservedListener) -> impl Iterator<Item = &Certifi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ObjectReference;
 
     fn record(host: &str, name: &str) -> ValidationRecord {
         ValidationRecord { host: host.to_owned(), name: name.to_owned(), value: "v".to_owned() }

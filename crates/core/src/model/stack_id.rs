@@ -287,8 +287,7 @@ impl ResourceId {
     }
 
     /// Returns the hash of the Ingress for which the certificate was requested; `None` for all other resources.
-    #[must_use]
-    pub fn certificate_owner(&self) -> Option<&str> {
+    fn certificate_owner(&self) -> Option<&str> {
         self.0.rsplit_once('-').map(|(_, hash)| hash).filter(|_| self.is_certificate())
     }
 

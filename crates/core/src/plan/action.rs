@@ -10,7 +10,7 @@ use super::step::{
 use crate::model::{
     AddOn, Attributes, CapacityUnits, CertificateArn, FrontendTargetGroup, HealthCheck, HostedZoneId, IpAddressType,
     IpamPoolId, Listener, ListenerArn, LoadBalancer, LoadBalancerArn, LoadBalancerTarget, ManagedCertificate,
-    ManagedSecurityGroup, ObjectName, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId,
+    ManagedSecurityGroup, ObjectName, ObservedBinding, ObservedStack, ResourceId, Rule, RuleArn, SecurityGroupId,
     SecurityGroupReference, SecurityGroupRule, Source, SubnetMapping, TargetGroup, TargetGroupArn, ValidationRecord,
     Value, WebAclArn,
 };
@@ -370,6 +370,12 @@ impl StepAction {
             }
             _ => None,
         }
+    }
+
+    /// Returns true if the step deletes a certificate that AWS has kept a while ago: it is not run again yet.
+    #[must_use]
+    pub fn is_paused_deletion(&self, observed: &ObservedStack) -> bool {
+        matches!(self, Self::DeleteCertificate { arn, .. } if observed.refused_requests.contains(arn.as_str()))
     }
 
     /// Returns true if the step creates or changes a resource that all members of a group share.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::action::StepAction;
 use crate::model::{
     Action, AddOn, Authentication, Cause, CertificateArn, ListenerArn, ListenerProtocol, LoadBalancerArn,
-    MutualAuthentication, ObjectName, ObjectReference, ResourceId, RuleArn, SecurityGroupId, TargetGroupArn,
-    TargetGroupReference, TrustStoreArn, Value,
+    MutualAuthentication, ObjectName, ObjectReference, ObservedStack, ResourceId, RuleArn, SecurityGroupId,
+    TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -100,6 +100,13 @@ impl Plan {
     /// Takes out the steps that are not to run now.
     pub fn retain_steps(&mut self, keep: impl FnMut(&Step) -> bool) {
         self.steps.retain(keep);
+    }
+
+    /// Takes out the deletions that are not tried again yet. Returns true if there are some.
+    pub fn withhold_paused(&mut self, observed: &ObservedStack) -> bool {
+        let before = self.steps.len();
+        self.steps.retain(|step| !step.action.is_paused_deletion(observed));
+        self.steps.len() < before
     }
 
     /// Takes out all deletions. A target group that stays for now is passed over.

@@ -23,11 +23,13 @@ impl Applier {
         let arn = self.aws.request_certificate(wanted, token).await.map_err(|error| {
             if error.is_refused() {
                 self.inventory.record_refused_certificate(stack, token);
+                self.inventory.count_request(&wanted.cause.object, token);
             } else if error.is_denied() {
                 self.inventory.record_denied(stack, token);
             }
             StepError::Aws(error)
         })?;
+        self.inventory.count_request(&wanted.cause.object, arn.as_str());
         let requested = ObservedCertificate {
             arn,
             resource: wanted.resource.clone(),
@@ -62,20 +64,27 @@ impl Applier {
 
     /// Deletes a certificate that the controller has requested, and then the records that the controller has created and that no other
     /// one needs. As long as something uses it, its records stay, and it is renewed. Nothing else depends on this deletion, so whatever
-    /// AWS answers holds up nothing: it is tried again.
+    /// AWS answers holds up nothing: it is tried again, later where the same answer has to be expected.
     pub(super) async fn delete_certificate(&self, stack: &StackId, arn: &CertificateArn) -> Result<(), StepError> {
+        self.delete_with_records(stack, arn).await.map_err(|error| {
+            self.inventory.record_certificate_kept(stack, arn, &error);
+            StepError::NotYet(error)
+        })
+    }
+
+    async fn delete_with_records(&self, stack: &StackId, arn: &CertificateArn) -> Result<(), AwsError> {
         let (aws, inventory) = (&self.aws, &*self.inventory);
         let Some(known) = inventory.certificate(stack, arn) else { return Ok(()) };
         if known.status != CertificateStatus::Deleted {
-            if !inventory.is_certificate_of(stack, arn).await.map_err(StepError::NotYet)? {
+            if !inventory.is_certificate_of(stack, arn).await? {
                 tracing::warn!(%stack, certificate = %arn, "it does not carry the stack's tags any more, so it stays");
                 inventory.record_certificate_gone(stack, arn);
                 return Ok(());
             }
-            aws.delete_certificate(arn).await.map_err(StepError::NotYet)?;
+            aws.delete_certificate(arn).await?;
             inventory.record_certificate_deleted(stack, arn);
         }
-        self.delete_records(&known).await.map_err(StepError::NotYet)?;
+        self.delete_records(&known).await?;
         inventory.record_certificate_gone(stack, arn);
         Ok(())
     }
@@ -89,6 +98,10 @@ impl Applier {
             let removable = removable_records(&ours, &others);
             let zones = if removable.is_empty() { Vec::new() } else { self.aws.public_zones().await? };
             for record in removable {
+                // Another stack may have requested one since ACM was listed.
+                if self.inventory.has_other_certificate_with(&certificate.arn, record) {
+                    continue;
+                }
                 // Without a zone there is no record.
                 if let Some(zone) = zone_of(&record.name, &zones) {
                     self.aws.delete_record(zone, record).await?;

@@ -5,8 +5,8 @@ use crate::controller::reconcile::MANIFESTS;
 use albatross_aws::{Inventory, facts::FactStore};
 use albatross_core::{
     model::{
-        DELETION_PROTECTION, IpAddressType, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedAddOns,
-        ObservedNetworkSettings, ObservedPools, Requested, Scheme, Tags, VpcId,
+        CertificateArn, DELETION_PROTECTION, IpAddressType, LoadBalancerKind, LoadBalancerState, ObjectName,
+        ObservedAddOns, ObservedNetworkSettings, ObservedPools, Requested, ResourceId, Scheme, Tags, VpcId,
     },
     testing::{build_config, plan_of, snapshot},
 };
@@ -179,10 +179,20 @@ impl PlanApplier for Applier {
 async fn a_plan_is_carried_out_once_it_is_proved_and_remembered() {
     let account = account();
     let (membership, built, observed, full) = planned(&account).await;
+    let action = plan::StepAction::DeleteCertificate {
+        arn: CertificateArn::new("arn:certificate/1"),
+        resource: ResourceId::of_tag("amazon_issued/a.example.com-00000000"),
+    };
+    let step = plan::Step::new(action, full.steps()[0].cause.clone());
+    let deletion = plan_of(vec![step.clone()], None);
+    let with_deletion = plan_of([full.steps(), &[step]].concat(), None);
     for (plan, proved, result, log) in [
         (&full, true, CarriedOut::Applied(vec![AddOn::WebAcl]), &["prove", "finalizer", "dirty", "apply"][..]),
         (&full, false, CarriedOut::Unproved, &["prove"]),
         (&plan_of(Vec::new(), None), true, CarriedOut::Nothing, &["finalizer"]),
+        // What is left to delete is in the record, which is written for nothing else.
+        (&deletion, true, CarriedOut::Applied(vec![AddOn::WebAcl]), &["prove", "finalizer", "apply"]),
+        (&with_deletion, true, CarriedOut::Applied(vec![AddOn::WebAcl]), &["prove", "finalizer", "dirty", "apply"]),
     ] {
         let applier = Applier { proved, log: Mutex::default() };
         let (stack, frozen, absent) = (built.stack.as_ref().unwrap(), &built.frozen, &built.absent);

@@ -238,6 +238,7 @@ impl Controller {
         }
         let Planning { mut plan, mut observed, unread } = pass::plan(self, stack, observed).await?;
         let reported = self.report_unread(group, membership, stack, &unread).or(reported);
+        let keeps_certificate = plan.withhold_paused(&observed);
         let repeated = self.step_history.withhold(group, &mut plan);
         let reported = self.report_repeats(group, membership, &repeated).or(reported);
         let (frozen, absent) = (&built.frozen, &built.absent);
@@ -264,7 +265,7 @@ impl Controller {
         let waiting = self.report_left_out(group, membership, &left_out);
         let reported = waiting.filter(|outcome| reported.is_none() || *outcome != Outcome::NotYet).or(reported);
         self.waits.unblocked(&group.object().to_string());
-        if left_out.iter().all(|error| error.blocked_certificate().is_none()) {
+        if !keeps_certificate && left_out.iter().all(|error| error.blocked_certificate().is_none()) {
             self.waits.unblocked(&report::certificates_of(group));
         }
         observed.left_out.extend(left_out.iter().filter_map(|error| error.add_on));
@@ -309,6 +310,7 @@ impl Controller {
                 }
             }
         }
+        let again = again.into_iter().chain(self.inventory.next_certificate_deletion(group)).min();
         if let Some(again) = again {
             // Also where a member's failure gives the stack a longer pause.
             self.queue.run_within(&Key::Stack(group.clone()), again);

@@ -209,7 +209,9 @@ impl Controller {
         let left_out = &change.observed.left_out;
         let is_left_out = |step: &plan::Step| step.action.add_on().is_some_and(|add_on| left_out.contains(&add_on));
         let mut next = plan::plan(stack, &observed);
+        let mut keeps_certificate = left_out.contains(&AddOn::Certificates);
         if let Planned::Ready(next) = &mut next {
+            keeps_certificate |= next.withhold_paused(&observed);
             next.retain_steps(|step| !is_left_out(step));
         }
         let waits = kept.iter().any(Wait::is_of_plan);
@@ -258,7 +260,7 @@ impl Controller {
             let has_certificates = observed.certificates.as_ref().is_some_and(|all| !all.is_empty());
             if !observed.is_empty() || has_certificates && stack.certificates.enabled {
                 // A certificate that AWS has not deleted is reported, and the pass comes again.
-                if observed.is_empty() && left_out.contains(&AddOn::Certificates) {
+                if observed.is_empty() && keeps_certificate {
                     return Ok(Outcome::Done);
                 }
                 // The watch queues the stack again when a binding is deleted; everything else is deleted already, or is now that

@@ -7,27 +7,53 @@ use std::{
 
 use tokio::time::Instant;
 
-use albatross_core::model::{CertificateArn, RecentCertificates, ResourceId, StackId};
+use albatross_core::model::{CertificateArn, ObjectReference, RecentCertificates, ResourceId, StackId};
 
 /// The time for which ACM answers the same token with the same certificate.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// The time after which ACM shows a certificate that was requested.
 const SHOWN_AFTER: Duration = Duration::from_secs(10);
-/// The most deleted certificates of a resource that are remembered. [`PAUSE`] lets no more be requested in the time.
+/// The most deleted certificates of a resource that are remembered. The pauses between requests let no more be made in the time.
 const MOST_DELETED: usize = 64;
-/// The number of certificates that are requested for an Ingress without a pause, and the time between any more: ACM counts those of
-/// a year, and an Ingress whose hosts change all the time would soon leave none for others.
-const WITHOUT_PAUSE: usize = 2;
-const PAUSE: Duration = Duration::from_secs(60);
+/// The number of certificates that are requested for an Ingress without a pause, and the time until the next one, which each further one
+/// doubles: ACM counts those of a year, and an Ingress whose hosts change all the time would soon leave none for others.
+const WITHOUT_PAUSE: u32 = 2;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(43_200);
+/// The time without a request after which the earlier ones do not count.
+const QUIET: Duration = Duration::from_secs(86_400);
+/// The most requests of an Ingress that are told apart from their repetitions.
+const MOST_REQUESTS: usize = 16;
 
-/// The certificates that were requested or deleted within [`TOKEN_LIFETIME`], and no others.
+/// The requests of an Ingress.
+#[derive(Debug)]
+struct Requests {
+    /// What tells the last ones apart: the certificate that ACM has answered with, or the token of a refused request.
+    last: Vec<String>,
+    number: u32,
+    at: Instant,
+}
+
+impl Requests {
+    fn is_quiet(&self) -> bool {
+        self.at.elapsed() >= QUIET
+    }
+
+    fn is_paused(&self) -> bool {
+        let Some(further) = self.number.checked_sub(WITHOUT_PAUSE) else { return false };
+        let pause = SHORTEST_PAUSE.saturating_mul(2_u32.saturating_pow(further)).min(LONGEST_PAUSE);
+        self.at.elapsed() < pause
+    }
+}
+
+/// The certificates that were deleted within [`TOKEN_LIFETIME`] and those that were requested since [`QUIET`], and no others.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     deleted: BTreeMap<(StackId, ResourceId), Vec<(CertificateArn, Instant)>>,
     /// Those that ACM did not know when they were described, since when.
     missing: BTreeMap<CertificateArn, Instant>,
-    /// Those that ACM has answered requests with, by the hash of the Ingress, whatever its group is.
-    requested: BTreeMap<String, Vec<(CertificateArn, Instant)>>,
+    /// The requests that ACM has answered or refused, by Ingress, whatever its group is.
+    requested: BTreeMap<ObjectReference, Requests>,
 }
 
 fn is_recent(at: Instant) -> bool {
@@ -38,29 +64,44 @@ impl Recent {
     /// Returns what is known of the certificates of a stack.
     pub(super) fn of(&self, stack: &StackId) -> RecentCertificates {
         let mut recent = RecentCertificates::default();
-        for ((_, resource), all) in self.deleted.iter().filter(|((of, _), _)| of == stack) {
+        let of_stack = self.deleted.range((stack.clone(), ResourceId::of_tag(""))..);
+        for ((_, resource), all) in of_stack.take_while(|((of, _), _)| of == stack) {
             let arns = all.iter().filter(|(_, at)| is_recent(*at)).map(|(arn, _)| arn.clone());
             recent.deleted.entry(resource.clone()).or_default().extend(arns);
         }
-        recent.paused = self.paused();
+        recent.paused = self.paused(stack);
         recent
     }
 
-    fn paused(&self) -> BTreeSet<String> {
-        let is_paused = |all: &[(CertificateArn, Instant)]| {
-            let is_full = all.iter().filter(|(_, at)| is_recent(*at)).count() >= WITHOUT_PAUSE;
-            is_full && all.last().is_some_and(|(_, at)| at.elapsed() < PAUSE)
-        };
-        self.requested.iter().filter(|(_, all)| is_paused(all)).map(|(owner, _)| owner.clone()).collect()
+    /// Returns the Ingresses that are paused, for an Ingress alone itself at most; which members a group has is not known here.
+    fn paused(&self, stack: &StackId) -> BTreeSet<ObjectReference> {
+        match stack {
+            StackId::Ingress(name) => {
+                let owner = ObjectReference::ingress(name);
+                let is_paused = self.requested.get(&owner).is_some_and(Requests::is_paused);
+                is_paused.then_some(owner).into_iter().collect()
+            }
+            StackId::Group(_) => {
+                let paused = self.requested.iter().filter(|(_, all)| all.is_paused());
+                paused.map(|(owner, _)| owner.clone()).collect()
+            }
+            StackId::Service(_) => BTreeSet::new(),
+        }
     }
 
-    /// ACM has answered a request with a certificate, which is a new one unless an earlier request was answered with it.
-    pub(super) fn requested(&mut self, resource: &ResourceId, arn: &CertificateArn) {
+    /// ACM has answered a request with a certificate, or refused it; `what` is the certificate or the token. It counts unless an
+    /// earlier one was answered so.
+    pub(super) fn requested(&mut self, owner: &ObjectReference, what: &str) {
         self.forget_old();
-        let Some(owner) = resource.certificate_owner() else { return };
-        let all = self.requested.entry(owner.to_owned()).or_default();
-        if all.iter().all(|(known, _)| known != arn) {
-            all.push((arn.clone(), Instant::now()));
+        let new = || Requests { last: Vec::new(), number: 0, at: Instant::now() };
+        let all = self.requested.entry(owner.clone()).or_insert_with(new);
+        if all.last.iter().all(|known| known != what) {
+            all.last.push(what.to_owned());
+            all.number = all.number.saturating_add(1);
+            all.at = Instant::now();
+            if all.last.len() > MOST_REQUESTS {
+                all.last.remove(0);
+            }
         }
     }
 
@@ -99,8 +140,7 @@ impl Recent {
         self.missing.retain(|_, at| is_recent(*at));
         self.deleted.values_mut().for_each(|all| all.retain(|(_, at)| is_recent(*at)));
         self.deleted.retain(|_, all| !all.is_empty());
-        self.requested.values_mut().for_each(|all| all.retain(|(_, at)| is_recent(*at)));
-        self.requested.retain(|_, all| !all.is_empty());
+        self.requested.retain(|_, all| !all.is_quiet());
     }
 }
 
@@ -170,35 +210,47 @@ mod tests {
         assert!(recent.missing.is_empty());
     }
 
+    fn is_paused(recent: &Recent, stack: &StackId, owner: &ObjectName) -> bool {
+        recent.of(stack).paused.contains(&ObjectReference::ingress(owner))
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn an_ingress_has_one_certificate_requested_in_a_minute_after_the_first_two() {
-        let mut recent = Recent::default();
-        let request =
-            |recent: &mut Recent, domain: &str| recent.requested(&resource(domain), &CertificateArn::new(domain));
-        let is_paused = |recent: &Recent| {
-            let other = ResourceId::certificate(&ObjectName::new("shop", "other"), "a.example.com", false);
-            // It is paused whatever its hosts and its group are.
-            let anywhere = recent.of(&StackId::Group("team".to_owned()));
-            assert!(!anywhere.is_paused(&other));
-            anywhere.is_paused(&resource("new.example.com"))
+    async fn each_certificate_of_an_ingress_after_the_first_two_waits_twice_as_long() {
+        let (mut recent, owner, other) =
+            (Recent::default(), ObjectReference::ingress(&name()), ObjectName::new("shop", "other"));
+        let mut number = 0;
+        let mut request = |recent: &mut Recent| {
+            number += 1;
+            recent.requested(&owner, &number.to_string());
+            // The same answer is the same certificate.
+            recent.requested(&owner, &number.to_string());
         };
-        request(&mut recent, "a.example.com");
+        // It is paused whatever its group is, and no other one is.
+        let is_paused = |recent: &Recent| {
+            let group = StackId::Group("team".to_owned());
+            let all = [&stack(), &group].map(|stack| is_paused(recent, stack, &name()));
+            assert!(all[0] == all[1] && !self::is_paused(recent, &group, &other));
+            assert_eq!(recent.of(&StackId::Ingress(other.clone())), RecentCertificates::default());
+            all[0]
+        };
+        request(&mut recent);
         assert!(!is_paused(&recent));
-        // The same answer is the same certificate.
-        request(&mut recent, "a.example.com");
-        assert!(!is_paused(&recent));
-        request(&mut recent, "b.example.com");
-        assert!(is_paused(&recent));
-        for number in 0..3 {
-            pass(59).await;
-            assert!(is_paused(&recent));
+        request(&mut recent);
+        for minutes in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 720, 720, 720, 720, 720, 720, 720, 720] {
+            pass(minutes * 60 - 1).await;
+            assert!(is_paused(&recent), "{minutes}");
             pass(1).await;
-            assert!(!is_paused(&recent));
-            request(&mut recent, &format!("{number}.example.com"));
-            assert!(is_paused(&recent));
+            assert!(!is_paused(&recent), "{minutes}");
+            request(&mut recent);
+            assert!(is_paused(&recent), "{minutes}");
         }
-        pass(3600).await;
-        request(&mut recent, "d.example.com");
-        assert!(!is_paused(&recent) && recent.requested.values().all(|all| all.len() == 1));
+        assert_eq!(recent.requested[&owner].last.len(), MOST_REQUESTS);
+        // What was requested before a quiet day does not count.
+        pass(86_400).await;
+        request(&mut recent);
+        assert!(!is_paused(&recent));
+        pass(86_400).await;
+        recent.forget_old();
+        assert!(recent.requested.is_empty());
     }
 }

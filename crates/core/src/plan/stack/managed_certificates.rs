@@ -62,7 +62,7 @@ impl<'a> Planner<'a> {
                     let before = existing.map(|other| &other.arn).chain(deleted).cloned().collect();
                     let token = wanted.token(&before);
                     let waits = observed.refused_requests.contains(&token)
-                        || observed.recent_certificates.is_paused(&wanted.resource);
+                        || observed.recent_certificates.paused.contains(&wanted.cause.object);
                     if wanted.zones.is_some() && !waits {
                         let certificate = Box::new(wanted.clone());
                         self.push(StepAction::RequestCertificate { certificate, token }, &wanted.cause);

@@ -467,10 +467,7 @@ fn hosts_that_change_all_the_time_wait_for_another_request() {
         let kinds = |kind: &str| plan.steps.iter().filter(|step| step.action.kind() == kind).count();
         (kinds("RequestCertificate"), kinds("DeleteCertificate"))
     };
-    let owner = |name: &str| {
-        let resource = ResourceId::certificate(&ObjectName::new("shop", name), "any.example.com", false);
-        BTreeSet::from([resource.certificate_owner().unwrap().to_owned()])
-    };
+    let owner = |name: &str| BTreeSet::from([ObjectReference::ingress(&ObjectName::new("shop", name))]);
     aws.observed.recent_certificates.paused = owner("other");
     assert_eq!(requests(&aws), (1, 0));
     aws.observed.recent_certificates.paused = owner("web");
@@ -482,6 +479,24 @@ fn hosts_that_change_all_the_time_wait_for_another_request() {
     assert_eq!(requests(&aws), (0, 0));
     let kinds: Vec<_> = planned(&stack, &aws).steps.iter().map(|step| step.action.kind()).collect();
     assert_eq!(kinds, ["CreateValidationRecord"]);
+}
+
+#[test]
+fn a_deletion_that_aws_has_not_carried_out_waits_and_no_other_step_does() {
+    let mut aws = settled(&manifest(&[REQUESTED], &["b.example.com"]));
+    let stack = built(&manifest(&[], &["b.example.com"]), &aws);
+    let withheld = |aws: &Aws| {
+        let mut plan = planned(&stack, aws);
+        let all: Vec<_> = plan.steps.iter().map(|step| step.action.kind()).collect();
+        assert_eq!(all.last(), Some(&"DeleteCertificate"));
+        let is_withheld = plan.withhold_paused(&aws.observed);
+        (is_withheld, all.len() - plan.steps.len(), plan.steps.iter().any(|s| s.action.kind() == "DeleteCertificate"))
+    };
+    let arn = aws.observed.certificates.as_ref().unwrap()[0].arn.to_string();
+    aws.observed.refused_requests = ["other".to_owned()].into();
+    assert_eq!(withheld(&aws), (false, 0, true));
+    aws.observed.refused_requests = [arn].into();
+    assert_eq!(withheld(&aws), (true, 1, false));
 }
 
 #[test]

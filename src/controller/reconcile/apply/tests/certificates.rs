@@ -2,7 +2,8 @@
 
 use super::*;
 use albatross_core::model::{
-    AddOn, CertificateArn, CertificateStatus, HostedZoneId, ManagedCertificate, ObservedCertificate, ValidationRecord,
+    AddOn, CertificateArn, CertificateAuthorityArn, CertificateStatus, HostedZoneId, ManagedCertificate,
+    ObservedCertificate, ValidationRecord,
 };
 
 const ARN: &str = "arn:aws:acm:us-west-2:111122223333:certificate/a";
@@ -270,6 +271,123 @@ async fn a_deletion_that_fails_holds_up_nothing_and_is_tried_again() {
         if expected == "ConflictException" {
             room.step(delete()).await.unwrap();
             assert_eq!(known(&room).await, []);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_is_paused_for_longer_each_time() {
+    let deny = |code: &'static str| {
+        room(move |call| match call.action.as_str() {
+            "DeleteCertificate" if code.is_empty() => Some((500, "{}".to_owned())),
+            "DeleteCertificate" => Some(json_error(code, "words")),
+            _ => acm(call),
+        })
+    };
+    for (code, minutes) in [
+        ("AccessDeniedException", vec![1, 2, 4, 8, 15, 15]),
+        ("InvalidArnException", vec![1, 2]),
+        ("ResourceInUseException", vec![1, 2, 4, 8, 15, 15]),
+        ("ConflictException", vec![1, 2]),
+        // Nothing says that the answer will be the same.
+        ("", vec![]),
+    ] {
+        let room = deny(code).await;
+        room.inventory.read_certificates(&group()).await.unwrap();
+        room.inventory.record_certificate(&group(), certificate(vec![record()]));
+        let next = || room.inventory.next_certificate_deletion(&group()).map(|left| left.as_secs().div_ceil(60));
+        for expected in &minutes {
+            room.step(delete()).await.unwrap();
+            assert_eq!(next(), Some(*expected), "{code}");
+        }
+        if minutes.is_empty() {
+            room.step(delete()).await.unwrap();
+            assert_eq!(next(), None);
+        }
+        assert_eq!(room.observe().await.refused_requests.contains(ARN), !minutes.is_empty());
+        // It is deleted by somebody else.
+        room.inventory.record_certificate_gone(&group(), &CertificateArn::new(ARN));
+        assert!(next().is_none() && room.observe().await.refused_requests.is_empty());
+    }
+}
+
+/// The certificate of another stack for the same host.
+fn of_another_stack(records: Vec<ValidationRecord>) -> (StackId, ObservedCertificate) {
+    let other = ObservedCertificate {
+        arn: CertificateArn::new("arn:aws:acm:us-west-2:111122223333:certificate/b"),
+        resource: ResourceId::certificate(&ObjectName::new("shop", "other"), "a.example.com", false),
+        status: CertificateStatus::Pending,
+        ..certificate(records)
+    };
+    (StackId::Ingress(ObjectName::new("shop", "other")), other)
+}
+
+#[tokio::test]
+async fn a_record_that_another_stack_needs_stays_although_acm_does_not_list_its_certificate() {
+    for (records, authority, stays) in [
+        (vec![record()], None, true),
+        // ACM does not show yet which record it will have.
+        (Vec::new(), None, true),
+        (Vec::new(), Some("arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a"), false),
+    ] {
+        let room = room(acm).await;
+        let (stack, other) = of_another_stack(records);
+        room.inventory.read_certificates(&group()).await.unwrap();
+        room.inventory.read_certificates(&stack).await.unwrap();
+        let created = [record().name].into();
+        room.inventory.record_certificate(&group(), ObservedCertificate { created, ..certificate(vec![record()]) });
+        let authority = authority.map(|arn| CertificateAuthorityArn::new(arn).unwrap());
+        room.inventory.record_certificate(&stack, ObservedCertificate { authority, ..other });
+        room.fake.calls();
+        room.step(delete()).await.unwrap();
+        let deleted = room.fake.calls().iter().any(|call| call.body.contains("<Action>DELETE</Action>"));
+        assert_eq!(deleted, !stays);
+        assert_eq!(known(&room).await, []);
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_is_deleted_is_missing_wherever_it_was_there() {
+    let room = room(acm).await;
+    let (stack, other) = of_another_stack(vec![record()]);
+    room.inventory.read_certificates(&stack).await.unwrap();
+    room.inventory.record_certificate(&stack, other.clone());
+    room.inventory.record_validation(&stack, &other.arn, &record().name, true);
+    let known = || room.inventory.certificate(&stack, &other.arn).unwrap();
+    assert_eq!((known().missing_records().len(), known().created.len()), (0, 1));
+    room.inventory.record_validation_deleted("_2.b.example.com.");
+    assert_eq!((known().missing_records().len(), known().created.len()), (0, 1));
+    room.inventory.record_validation_deleted(&record().name);
+    assert_eq!((known().missing_records().len(), known().created.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn requests_and_refusals_count_for_the_ingress_that_asks() {
+    for is_refused in [false, true] {
+        let room = room(move |call| match call.action.as_str() {
+            "RequestCertificate" if is_refused => Some(json_error("LimitExceededException", "words")),
+            "RequestCertificate" => {
+                let token = serde_json::from_str::<Json>(&call.body).unwrap()["IdempotencyToken"].clone();
+                let arn = format!("arn:aws:acm:us-west-2:1:certificate/{}", token.as_str().unwrap());
+                Some((200, json!({ "CertificateArn": arn }).to_string()))
+            }
+            _ => acm(call),
+        })
+        .await;
+        room.inventory.read_certificates(&group()).await.unwrap();
+        let mut stack = requesting();
+        let mut requests = async |host: &str| {
+            stack.certificates.wanted[0].hosts = [host.to_owned()].into();
+            let plan = plan::plan(&stack, &room.observe().await).ready().unwrap();
+            let request = plan.steps().iter().find(|step| step.action.kind() == "RequestCertificate").cloned();
+            if let Some(step) = &request {
+                room.step(step.action.clone()).await.unwrap();
+            }
+            request.is_some()
+        };
+        // The same once more is not another one.
+        for (host, expected) in [("a", true), ("a", false), ("b", true), ("c", false)] {
+            assert_eq!(requests(&format!("{host}.example.com")).await, expected, "{host} {is_refused}");
         }
     }
 }
