@@ -31,8 +31,8 @@ pub struct ObservedStack {
     /// True if a request whose answer was lost may have made certificates.
     #[serde(skip)]
     pub may_have_certificates: bool,
-    /// The requests for certificates, by token, the records that prove hosts, by name, and the deletions of certificates, by ARN, that AWS has
-    /// refused a while ago.
+    /// The requests for certificates, by token, the records that prove hosts, by name, and the deletions of certificates, by ARN,
+    /// that AWS has refused a while ago.
     #[serde(skip)]
     pub refused_requests: BTreeSet<String>,
     /// The certificates that have not become usable for so long that others are requested in their place.
