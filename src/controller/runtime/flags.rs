@@ -77,8 +77,9 @@ pub struct ControllerFlags {
     /// Time for which a listener continues to serve after one on another port was created, as `30s`, `0`
     #[arg(long, env = "REPLACED_LISTENER_HOLD", default_value = "30s", value_parser = duration_or_zero)]
     pub replaced_listener_hold: Duration,
-    /// Time after which a change is taken to be in effect on all nodes of a load balancer, before redirects to a new listener
-    /// and before the host name of another group's load balancer is published, as `15s`; 0 is no wait
+    /// Time after which a change is taken to be in effect on all nodes of a load balancer, before redirects to a new listener,
+    /// before the host name of another group's load balancer is published, and before rules for targets that have left are removed
+    /// from nodes and pods, as `15s`; 0 is no wait
     #[arg(long, env = "PROPAGATION_TIME", default_value = "15s", value_parser = duration_or_zero)]
     pub propagation_time: Duration,
     /// Longest time for which rules wait until the targets that they are to lead to are healthy, as `5m`; 0 is no wait
