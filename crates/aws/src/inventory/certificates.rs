@@ -31,8 +31,8 @@ const PAUSE_WITHOUT_PERMISSION: Duration = Duration::from_secs(60);
 /// waits for it.
 const SHORTEST_PAUSE_OF_DELETION: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_OF_DELETION: Duration = Duration::from_secs(900);
-/// The most refusals of a stack that are remembered.
-const MOST_REFUSED: usize = 16;
+/// The most refusals of a stack that are remembered: more than the certificates and records of its members may be.
+const MOST_REFUSED: usize = 512;
 /// The time after which another certificate is requested in place of one that is of no use, and the longest one: each failure in a row
 /// doubles it.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(43_200);
@@ -140,9 +140,10 @@ impl Certificates {
         let pause = pause(self.refused.get(&key).map(|(before, _)| *before));
         self.refused.insert(key, (pause, Instant::now()));
         let of_stack = self.refused.range((stack.clone(), String::new())..).take_while(|((of, _), _)| of == stack);
-        let all: Vec<_> = of_stack.map(|(key, (_, at))| (*at, key.clone())).collect();
+        // Those whose pause has ended go first: what is forgotten during its pause is repeated at once.
+        let all: Vec<_> = of_stack.map(|(key, (pause, at))| (at.elapsed() < *pause, *at, key)).collect();
         if all.len() > MOST_REFUSED
-            && let Some((_, oldest)) = all.into_iter().min()
+            && let Some(oldest) = all.into_iter().min().map(|(.., key)| key.clone())
         {
             self.refused.remove(&oldest);
         }
@@ -518,15 +519,19 @@ mod tests {
         for stack in [&names[0], &names[2]] {
             all.refuse(stack, "of another stack", |_| SHORTEST_PAUSE);
         }
-        for number in 10..40 {
-            all.refuse(&names[1], &number.to_string(), |before| before.unwrap_or(Duration::from_secs(number)));
+        // Every second one has a pause that ends at once.
+        let pause = |number: usize| Duration::from_secs(if number % 2 == 0 { 60 } else { 0 });
+        for number in 0..2 * MOST_REFUSED {
+            all.refuse(&names[1], &number.to_string(), |_| pause(number));
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        let last: Vec<String> = (24..40).map(|number| number.to_string()).collect();
-        assert_eq!(all.refused(&names[1]).collect::<Vec<_>>(), last);
+        assert_eq!(all.refused(&names[1]).count(), MOST_REFUSED);
+        all.refuse(&names[1], "one more", |_| Duration::from_secs(120));
+        assert_eq!(all.refused(&names[1]).count(), MOST_REFUSED);
+        assert!(!all.refused(&names[1]).any(|what| what == "0"));
         assert_eq!(all.refused(&names[0]).collect::<Vec<_>>(), ["of another stack"]);
-        tokio::time::advance(Duration::from_secs(38)).await;
-        assert_eq!(all.refused(&names[1]).collect::<Vec<_>>(), ["39"]);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(all.refused(&names[1]).collect::<Vec<_>>(), ["one more"]);
         all.release(&names[1]);
         assert_eq!((all.refused(&names[1]).count(), all.refused(&names[2]).count()), (0, 1));
     }

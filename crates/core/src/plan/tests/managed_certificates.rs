@@ -161,6 +161,31 @@ fn a_listener_follows_its_certificate() {
     assert_eq!(on_443(&aws).len(), 1);
 }
 
+/// Who has to show a token does not get in without one while there is no HTTPS.
+#[test]
+fn what_is_guarded_is_not_served_without_its_certificate() {
+    let tokens = r#"{"jwksEndpoint": "https://a.example.com/keys", "issuer": "https://a.example.com"}"#;
+    let guarded = [BOTH, REDIRECTED, REQUESTED, ("jwt-validation", tokens)];
+    let (text, mut aws) = (manifest(&guarded, &["a.example.com"]), empty());
+    let stack = built(&text, &aws);
+    let listener = stack.listeners.get(&80).unwrap();
+    let actions = listener.rules.iter().map(|rule| &rule.action).chain([&listener.default_action]);
+    let codes: Vec<_> = actions
+        .map(|action| match action {
+            Action::FixedResponse { status_code, .. } => status_code.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!((codes, stack.target_groups.len()), (vec!["503"; 2], 0));
+    while !run(&text, &mut aws).is_empty() {}
+    assert_eq!(built(&text, &aws).target_groups.len(), 1);
+    assert!(built(&text, &aws).listeners[&443].rules[0].authentication.is_some());
+    assert_eq!(built(&text, &aws).listeners[&80].rules.len(), 0);
+    // Without a redirect, HTTP is served as it is written.
+    let plain = [BOTH, REQUESTED, ("jwt-validation", tokens)];
+    assert_eq!(built(&manifest(&plain, &["a.example.com"]), &empty()).target_groups.len(), 1);
+}
+
 /// Returns the listeners, each with its protocol and the number of its rules.
 fn listeners(aws: &Aws) -> String {
     let listeners = aws.observed.load_balancers[0].known_listeners();

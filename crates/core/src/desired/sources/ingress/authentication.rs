@@ -1,6 +1,10 @@
 //! The authentication of clients before an action, on HTTPS listeners (reference: ingress §2.4, §3.4).
 
-use super::{Builder, Failed, Member, listeners::ListenerContext};
+use super::{
+    Builder, Failed, Member,
+    backend::unavailable,
+    listeners::{Answer, ListenerContext},
+};
 use crate::{
     api::annotations::{self, Annotations, registry::ingress as keys},
     diagnostics::Code,
@@ -29,19 +33,35 @@ struct Written {
 }
 
 impl<'a> Builder<'a> {
-    /// Returns the authentication before `action`, which was built from a backend of the member. On listeners other than HTTPS the
-    /// annotations are read, so that their mistakes are reported, and have no effect.
-    pub(super) fn authentication(
+    /// Returns `action`, which was built from a backend of the member, with the authentication before it. On listeners other than
+    /// HTTPS the annotations are read, so that their mistakes are reported, and have no effect, but where HTTP stands in for HTTPS:
+    /// who has to log in there would get in without.
+    pub(super) fn answer(
         &mut self,
         member: Member<'a>,
         listener: ListenerContext,
-        action: &Action<TargetGroupReference>,
-    ) -> Result<Option<Authentication>, Failed> {
-        let service = self.lone_service(action);
+        action: Action<TargetGroupReference>,
+    ) -> Result<Answer, Failed> {
+        let service = self.lone_service(&action);
         let written = self.written(member, service)?;
-        if listener.protocol != ListenerProtocol::Https {
-            return Ok(None);
+        if listener.protocol == ListenerProtocol::Https {
+            return Ok((action, self.authentication(member, service, written)?));
         }
+        let is_guarded = written.kind != "none" || written.tokens.is_some();
+        let action = if listener.awaits_https && is_guarded {
+            unavailable("The certificate for HTTPS is not issued yet")
+        } else {
+            action
+        };
+        Ok((action, None))
+    }
+
+    fn authentication(
+        &mut self,
+        member: Member<'a>,
+        service: Option<&'a Service>,
+        written: Written,
+    ) -> Result<Option<Authentication>, Failed> {
         let Written { kind, cognito, oidc, tokens, session } = written;
         let member_service = (member, service);
         let user = match kind {

@@ -11,6 +11,8 @@ pub(super) type Answer = (Action<TargetGroupReference>, Option<Authentication>);
 pub(super) struct ListenerContext {
     pub(super) port: u16,
     pub(super) protocol: ListenerProtocol,
+    /// True on a listener of HTTP whose requests would be redirected to HTTPS, were there a certificate for it.
+    pub(super) awaits_https: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -25,9 +27,9 @@ impl<'a> Builder<'a> {
         let conditions = self.annotated_conditions(member, backend);
         let transforms = self.transforms(member, backend);
         let action = self.action(member, backend, "spec.defaultBackend")?;
-        let before = self.authentication(member, listener, &action);
+        let answer = self.answer(member, listener, action);
         let _ = (conditions?, transforms?);
-        Ok(Some((action, before?)))
+        answer.map(Some)
     }
 }
 

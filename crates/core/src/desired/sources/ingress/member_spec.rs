@@ -196,7 +196,7 @@ impl<'a> Builder<'a> {
             let of_its_own = member.ip_address_type().ok().flatten();
             self.ip_address_type = of_its_own.map_or(IpAddressType::Ipv4, |kind| kind.value);
             // Mistakes in backends and paths are reported all the same, with any listeners.
-            let context = ListenerContext { port: 80, protocol: ListenerProtocol::Http };
+            let context = ListenerContext { port: 80, protocol: ListenerProtocol::Http, awaits_https: false };
             let _ = (self.default_action(member, context), self.rules(member, context));
             self.target_groups.clear();
             return Err(Failed);

@@ -17,8 +17,8 @@ use crate::{
     desired::shared,
     diagnostics::Code,
     model::{
-        DesiredCertificates, Listener, ListenerProtocol, ListenerShare, ObjectName, ObjectReference, ResourceId, Rule,
-        SecurityGroupRule, Stack, TargetGroup, TargetGroupReference,
+        Action, DesiredCertificates, Listener, ListenerProtocol, ListenerShare, ObjectName, ObjectReference,
+        ResourceId, Rule, SecurityGroupRule, Stack, TargetGroup, TargetGroupReference,
     },
 };
 
@@ -50,13 +50,27 @@ pub(super) fn used(specs: &[MemberSpec<'_>], routes: &[Routes], merged: &Merged)
             all.entry(spec.member.name().clone()).or_default().target_groups.extend(named);
         }
         let rules = members().flat_map(|(_, (_, rules))| rules.iter().cloned()).collect();
-        for rule in optimise::optimise(rules, ListenerContext { port: *port, protocol: of_port.protocol }) {
+        let context = ListenerContext { port: *port, protocol: of_port.protocol, awaits_https: false };
+        for rule in optimise::optimise(rules, context) {
             let used = all.entry(rule.cause.object.name.clone()).or_default();
             used.rules += 1;
             used.target_groups.extend(rule.action.target_groups().cloned());
         }
     }
     all
+}
+
+/// Returns the target groups of the stack that these answers lead to.
+fn used_groups(ports: &BTreeMap<u16, (Option<listeners::Answer>, Vec<Rule>)>) -> BTreeSet<ResourceId> {
+    let actions = ports.values().flat_map(|(default, rules)| {
+        let default = default.iter().map(|(action, _)| action);
+        default.chain(rules.iter().map(|rule| &rule.action))
+    });
+    let own = actions.flat_map(Action::target_groups).filter_map(|group| match group {
+        TargetGroupReference::Own(id) => Some(id.clone()),
+        _ => None,
+    });
+    own.collect()
 }
 
 /// Returns the certificates that the members have ACM issue.
@@ -84,7 +98,9 @@ impl<'a> Builder<'a> {
                 ports.insert(*port, (None, Vec::new()));
                 continue;
             }
-            let context = ListenerContext { port: *port, protocol };
+            let awaits_https =
+                protocol == ListenerProtocol::Http && spec.redirect.is_some() && !spec.withheld.is_empty();
+            let context = ListenerContext { port: *port, protocol, awaits_https };
             let default_action = self.default_action(spec.member, context);
             let rules = self.rules(spec.member, context);
             match (default_action, rules) {
@@ -92,7 +108,11 @@ impl<'a> Builder<'a> {
                 _ => failed = true,
             }
         }
-        let target_groups = std::mem::take(&mut self.target_groups);
+        let mut target_groups = std::mem::take(&mut self.target_groups);
+        if !spec.withheld.is_empty() {
+            let used = used_groups(&ports);
+            target_groups.retain(|id, _| used.contains(id));
+        }
         if failed { Err(Failed) } else { Ok(Routes { ports, target_groups }) }
     }
 
@@ -198,7 +218,7 @@ impl<'a> Builder<'a> {
             tagged.push(spec);
         }
         self.warn_of_hidden_rules(&rules, number);
-        let context = ListenerContext { port: number, protocol: port.protocol };
+        let context = ListenerContext { port: number, protocol: port.protocol, awaits_https: false };
         let mut user_tags = BTreeMap::new();
         for spec in tagged {
             user_tags.extend(spec.tags.clone());

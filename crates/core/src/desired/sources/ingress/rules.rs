@@ -18,9 +18,9 @@ impl<'a> Builder<'a> {
                 let conditions = self.conditions(member, &entry.host, path, &field);
                 let transforms = self.transforms(member, &path.backend);
                 let action = self.action(member, &path.backend, &format!("{field}.backend"));
-                let action = action.and_then(|action| Ok((self.authentication(member, listener, &action)?, action)));
+                let action = action.and_then(|action| self.answer(member, listener, action));
                 match (conditions, transforms, action) {
-                    (Ok(conditions), Ok(transforms), Ok((authentication, action))) => {
+                    (Ok(conditions), Ok(transforms), Ok((action, authentication))) => {
                         let (tags, cause) = (tags.clone(), cause(ingress, field));
                         rules.push(Rule { conditions, action, authentication, transforms, tags, cause });
                     }

@@ -262,7 +262,7 @@ fn redirect(parts: [Option<&str>; 5]) -> Action<TargetGroupReference> {
     Action::Redirect { host, path, port, protocol, query, status_code: "HTTP_301".to_owned() }
 }
 
-const HTTPS: ListenerContext = ListenerContext { port: 443, protocol: ListenerProtocol::Https };
+const HTTPS: ListenerContext = ListenerContext { port: 443, protocol: ListenerProtocol::Https, awaits_https: false };
 
 #[test]
 fn a_redirect_to_the_very_url_that_it_takes_is_left_out() {
