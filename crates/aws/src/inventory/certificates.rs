@@ -520,7 +520,7 @@ mod tests {
             all.refuse(stack, "of another stack", |_| SHORTEST_PAUSE);
         }
         // Every second one has a pause that ends at once.
-        let pause = |number: usize| Duration::from_secs(if number % 2 == 0 { 60 } else { 0 });
+        let pause = |number: usize| Duration::from_secs(if number.is_multiple_of(2) { 60 } else { 0 });
         for number in 0..2 * MOST_REFUSED {
             all.refuse(&names[1], &number.to_string(), |_| pause(number));
             tokio::time::advance(Duration::from_millis(1)).await;
