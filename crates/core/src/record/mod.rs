@@ -106,7 +106,7 @@ pub struct StackRecord {
     /// 1970, so that a restart does not begin them anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<(Wait, u64)>,
-    /// What is remembered without a clean state.
+    /// The facts that are remembered without a clean state.
     #[serde(default, skip_serializing_if = "Remembered::is_empty")]
     pub remembered: Remembered,
 }

@@ -28,7 +28,7 @@ const MOST_REQUESTS: usize = 16;
 /// The requests of an Ingress.
 #[derive(Debug)]
 struct Requests {
-    /// What tells the last ones apart: the certificate that ACM has answered with, or the token of a refused request.
+    /// The last ones: the certificate that ACM has answered with, or the token of a refused request.
     last: Vec<String>,
     number: u32,
     at: Instant,

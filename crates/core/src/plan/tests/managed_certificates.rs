@@ -161,7 +161,7 @@ fn a_listener_follows_its_certificate() {
     assert_eq!(on_443(&aws).len(), 1);
 }
 
-/// Who has to show a token does not get in without one while there is no HTTPS.
+/// Clients that have to show a token do not get in without one while there is no HTTPS.
 #[test]
 fn what_is_guarded_is_not_served_without_its_certificate() {
     let tokens = r#"{"jwksEndpoint": "https://a.example.com/keys", "issuer": "https://a.example.com"}"#;

@@ -96,17 +96,7 @@ async fn what_is_known_is_not_read_and_what_is_refused_waits() {
     assert_eq!(calls(), [""; 0]);
     let wanted = wanted(&["shop.example.com"]);
     let arn = world.aws.request_certificate(&wanted, "token").await.unwrap();
-    let certificate = ObservedCertificate {
-        arn: arn.clone(),
-        resource: wanted.resource.clone(),
-        hosts: wanted.hosts.clone(),
-        authority: None,
-        status: CertificateStatus::Pending,
-        records: Vec::new(),
-        validated: BTreeSet::new(),
-        created: BTreeSet::new(),
-    };
-    inventory.record_certificate(&stack(), certificate);
+    inventory.record_certificate(&stack(), pending(&arn, &wanted));
     calls();
     // Only what is not issued is looked at, and what ACM does not show yet is known from the request.
     for seconds in [0, 5] {
@@ -161,13 +151,9 @@ async fn a_token_has_the_same_answer_for_an_hour_whether_the_certificate_exists_
     assert_eq!(known(&world).await.len(), 3);
 }
 
-/// Requests a certificate as the controller does, and returns it.
-async fn request(world: &World, inventory: &Inventory, wanted: &ManagedCertificate) -> CertificateArn {
-    inventory.read(&stack(), &Reads { certificates: true, ..Reads::default() }).await.unwrap();
-    let recent = inventory.observe(&stack()).await.unwrap().recent_certificates;
-    let token = wanted.token(recent.deleted.get(&wanted.resource).unwrap_or(&BTreeSet::new()));
-    let arn = world.aws.request_certificate(wanted, &token).await.unwrap();
-    let certificate = ObservedCertificate {
+/// Returns a certificate that has just been requested.
+fn pending(arn: &CertificateArn, wanted: &ManagedCertificate) -> ObservedCertificate {
+    ObservedCertificate {
         arn: arn.clone(),
         resource: wanted.resource.clone(),
         hosts: wanted.hosts.clone(),
@@ -176,8 +162,16 @@ async fn request(world: &World, inventory: &Inventory, wanted: &ManagedCertifica
         records: Vec::new(),
         validated: BTreeSet::new(),
         created: BTreeSet::new(),
-    };
-    inventory.record_certificate(&stack(), certificate);
+    }
+}
+
+/// Requests a certificate as the controller does, and returns it.
+async fn request(world: &World, inventory: &Inventory, wanted: &ManagedCertificate) -> CertificateArn {
+    inventory.read(&stack(), &Reads { certificates: true, ..Reads::default() }).await.unwrap();
+    let recent = inventory.observe(&stack()).await.unwrap().recent_certificates;
+    let token = wanted.token(recent.deleted.get(&wanted.resource).unwrap_or(&BTreeSet::new()));
+    let arn = world.aws.request_certificate(wanted, &token).await.unwrap();
+    inventory.record_certificate(&stack(), pending(&arn, wanted));
     arn
 }
 

@@ -1,4 +1,4 @@
-//! What a binding leaves out and its target group says. AWS is asked once for each group.
+//! The fields that a binding leaves out and its target group says. AWS is asked once for each group.
 
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 

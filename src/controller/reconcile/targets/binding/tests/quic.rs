@@ -155,8 +155,8 @@ async fn a_target_keeps_its_server_id_when_another_pod_comes_with_it() {
     assert_eq!(lab.registered(), ["10.0.0.2:8080 as 0x0000000000000001"]);
 }
 
-#[tokio::test]
-async fn the_record_of_a_shared_group_keeps_a_target_whose_id_could_not_be_freed() {
+/// Returns a lab where others use the target group too, with one target registered.
+async fn shared_and_registered() -> Lab {
     let lab = quic(&[("10.0.0.1", Some(1))]);
     lab.change(|snapshot| {
         let bound = snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap();
@@ -164,6 +164,12 @@ async fn the_record_of_a_shared_group_keeps_a_target_whose_id_could_not_be_freed
     });
     reconcile(&lab, "tgb").await.unwrap();
     reconcile(&lab, "tgb").await.unwrap();
+    lab
+}
+
+#[tokio::test]
+async fn the_record_of_a_shared_group_keeps_a_target_whose_id_could_not_be_freed() {
+    let lab = shared_and_registered().await;
     serve(&lab, &[("10.0.0.3", Some(1))]);
     lab.refuse("DeregisterTargets", "OperationNotPermitted");
     reconcile(&lab, "tgb").await.unwrap_err();
@@ -176,13 +182,7 @@ async fn the_record_of_a_shared_group_keeps_a_target_whose_id_could_not_be_freed
 /// The registration may have had its effect although it failed.
 #[tokio::test]
 async fn the_record_of_a_shared_group_keeps_a_target_that_may_be_registered_again() {
-    let lab = quic(&[("10.0.0.1", Some(1))]);
-    lab.change(|snapshot| {
-        let bound = snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap();
-        bound.spec.multi_cluster_target_group = Some(true);
-    });
-    reconcile(&lab, "tgb").await.unwrap();
-    reconcile(&lab, "tgb").await.unwrap();
+    let lab = shared_and_registered().await;
     serve(&lab, &[("10.0.0.1", Some(3))]);
     lab.refuse("RegisterTargets", "OperationNotPermitted");
     reconcile(&lab, "tgb").await.unwrap_err();
