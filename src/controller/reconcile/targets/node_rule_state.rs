@@ -18,7 +18,7 @@ use albatross_core::{
     snapshot::{PodPort, Snapshot, TargetGroupBinding},
 };
 
-use self::leaving::LeavingRules;
+use self::leaving::{LeavingRules, SparedRules};
 use super::{
     Cloud, Cluster, Problem, Stage, Subject, Targets, TargetsError,
     network_interfaces::{InterfaceLookup, KnownGroups, Located, NetworkInterfaces, interface_lookup, read_groups},
@@ -87,6 +87,8 @@ struct Task<'a> {
     pass: Pass,
     /// The rules that stay.
     keep: Vec<Pin>,
+    /// The rules that stay as long as the group has room.
+    spared: &'a SparedRules,
 }
 
 /// A set of rules that stay, because a rule of their source could not be added, or because they may belong to a binding
@@ -221,8 +223,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 None => failed.extend(pins(demand, &located)),
             }
         }
-        outcome.again =
-            leaving.stay(&mut rules, &self.snapshot(), |group| groups.contains_key(group), self.settings.propagation);
+        let spared = leaving.spare(&rules, &self.snapshot(), self.settings.propagation);
+        outcome.again = spared.left;
         let rule_requesters = rule_requesters(&rules);
         let wanted = combine(rules.into_values(), self.settings.restricted_rules);
         seen.extend(groups.keys().chain(wanted.keys()).cloned());
@@ -238,7 +240,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let mut known = seen.iter().filter_map(|id| groups.get(id));
         let revokes = known.any(|group| {
             let surplus = changes(wanted.get(&group.id).unwrap_or(&none), &group.ingress).revoke;
-            surplus.iter().any(|rule| !keeps(&failed, &group.id, rule))
+            surplus.iter().any(|rule| !keeps(&failed, &group.id, rule) && !spared.spares(&group.id, rule))
         });
         if revokes {
             failed.extend(self.prove_unasked(empty, problems).await);
@@ -246,7 +248,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         for pass in [Pass::Authorize, Pass::Revoke] {
             for id in &*seen {
                 // A source that could not be allowed keeps its old rules.
-                let task = Task { id, shall_have: wanted.get(id).unwrap_or(&none), pass, keep: failed.clone() };
+                let task = Task {
+                    id,
+                    shall_have: wanted.get(id).unwrap_or(&none),
+                    pass,
+                    keep: failed.clone(),
+                    spared: &spared,
+                };
                 if let Err(failure) = self.change_group(groups, &task, outcome).await {
                     if failure.error.kind == AwsErrorKind::Withheld {
                         return Err(failure.error);
@@ -396,7 +404,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             };
             let instead: Vec<_> = task.shall_have.iter().filter(|rule| stands(rule)).cloned().collect();
             change.revoke.retain(|rule| {
-                !keeps(&task.keep, task.id, rule) || instead.iter().any(|instead| covers(instead, rule))
+                // A full group needs the room of those that are spared.
+                let spared = task.pass == Pass::Revoke && task.spared.spares(task.id, rule);
+                !spared && !keeps(&task.keep, task.id, rule) || instead.iter().any(|instead| covers(instead, rule))
             });
             match task.pass {
                 // The rules to remove are known in this pass too, since a full group needs them.

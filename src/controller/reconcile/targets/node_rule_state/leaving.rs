@@ -12,7 +12,7 @@ use albatross_core::{
     model::{ObjectName, SecurityGroupId, SecurityGroupRule, Source, StackId, tags::BINDING_FINALIZER},
     snapshot::{Snapshot, TargetGroupBinding},
     targets::{
-        node_rules::{RulesByGroup, sources},
+        node_rules::{RulesByGroup, covers, sources},
         shared::is_shared,
     },
 };
@@ -30,22 +30,36 @@ struct Known {
     outlived: bool,
 }
 
+/// The rules that are not removed yet.
+#[derive(Debug, Default)]
+pub(super) struct SparedRules {
+    rules: RulesByGroup,
+    /// The time until the first of them may go.
+    pub(super) left: Option<Duration>,
+}
+
+impl SparedRules {
+    /// Returns true if a rule on a security group allows what still may be needed. A rule may have been made for several ports.
+    pub(super) fn spares(&self, group: &SecurityGroupId, rule: &SecurityGroupRule) -> bool {
+        self.rules.get(group).is_some_and(|spared| spared.iter().any(|spared| covers(rule, spared)))
+    }
+}
+
 impl LeavingRules {
-    /// Adds the rules that still stay to those that each binding requests; `propagation` is the time for which they do. Returns the
-    /// time until the first of them may go.
+    /// Notes the rules that each binding requests, and returns those of before that stay, if they are there; `propagation` is the time
+    /// for which they do.
     ///
     /// A binding that has lost all its targets keeps none, since nothing is left to ask for, unless others feed its target group.
     /// Nor does a rule stay whose source the binding does not name any more: it would hold up the deletion of its security group.
-    pub(super) fn stay(
+    pub(super) fn spare(
         &mut self,
-        rules: &mut BTreeMap<ObjectName, RulesByGroup>,
+        rules: &BTreeMap<ObjectName, RulesByGroup>,
         snapshot: &Snapshot,
-        exists: impl Fn(&SecurityGroupId) -> bool,
         propagation: Duration,
-    ) -> Option<Duration> {
+    ) -> SparedRules {
         let now = Instant::now();
         let names: BTreeSet<ObjectName> = self.0.keys().chain(rules.keys()).cloned().collect();
-        let mut first: Option<Duration> = None;
+        let mut spared = SparedRules::default();
         for name in names {
             let binding = snapshot.target_group_bindings.get(&name).filter(|binding| is_in_use(binding));
             let mut known = self.0.remove(&name).unwrap_or_default();
@@ -62,25 +76,22 @@ impl LeavingRules {
             known.leaving.retain(|(group, rule), since| {
                 let is_named = named.as_ref().is_none_or(|named| named.contains(&rule.source));
                 let is_requested = requested.get(group).is_some_and(|rules| rules.contains(rule));
-                is_named && !is_requested && exists(group) && !left(since).is_zero()
+                is_named && !is_requested && !left(since).is_zero()
             });
             known.requested = requested;
             if let Some(binding) = binding {
-                known.outlived = is_shared(&binding.spec) && !StackId::name_some(&binding.labels);
+                known.outlived = is_shared(&binding.spec) && StackId::of_labels(&binding.labels).is_none();
             }
             if known.requested.is_empty() && known.leaving.is_empty() {
                 continue;
             }
-            first = known.leaving.values().map(left).chain(first).min();
-            if !known.leaving.is_empty() {
-                let staying = rules.entry(name.clone()).or_default();
-                for (group, rule) in known.leaving.keys() {
-                    staying.entry(group.clone()).or_default().insert(rule.clone());
-                }
+            for ((group, rule), since) in &known.leaving {
+                spared.rules.entry(group.clone()).or_default().insert(rule.clone());
+                spared.left = spared.left.into_iter().chain([left(since)]).min();
             }
             self.0.insert(name, known);
         }
-        first
+        spared
     }
 }
 
