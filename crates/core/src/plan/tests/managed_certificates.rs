@@ -161,6 +161,20 @@ fn a_listener_follows_its_certificate() {
     assert_eq!(on_443(&aws).len(), 1);
 }
 
+#[test]
+fn a_redirect_stays_while_another_one_waits_for_its_certificate() {
+    let arn = ("certificate-arn", "arn:aws:acm:us-west-2:111122223333:certificate/own");
+    let served = settled(&manifest(&[BOTH, REDIRECTED, arn], &["a.example.com"]));
+    let ports = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 8443}]"#);
+    let stack = built(&manifest(&[ports, ("ssl-redirect", "8443"), REQUESTED], &["a.example.com"]), &served);
+    let to = |listener: &Listener| match &listener.default_action {
+        Action::Redirect { port, .. } => port.clone(),
+        _ => None,
+    };
+    assert_eq!(stack.listeners.keys().copied().collect::<Vec<_>>(), [80, 443]);
+    assert_eq!(to(&stack.listeners[&80]).as_deref(), Some("443"));
+}
+
 /// Clients that have to show a token do not get in without one while there is no HTTPS.
 #[test]
 fn what_is_guarded_is_not_served_without_its_certificate() {
@@ -181,6 +195,11 @@ fn what_is_guarded_is_not_served_without_its_certificate() {
     assert_eq!(built(&text, &aws).target_groups.len(), 1);
     assert!(built(&text, &aws).listeners[&443].rules[0].authentication.is_some());
     assert_eq!(built(&text, &aws).listeners[&80].rules.len(), 0);
+    // Those that get in already go on, until HTTPS is there.
+    let served = settled(&manifest(&[("jwt-validation", tokens)], &["a.example.com"]));
+    let stack = built(&text, &served);
+    assert!(matches!(stack.listeners[&80].rules[0].action, Action::Forward { .. }));
+    assert_eq!(stack.target_groups.len(), 1);
     // Without a redirect, HTTP is served as it is written.
     let plain = [BOTH, REQUESTED, ("jwt-validation", tokens)];
     assert_eq!(built(&manifest(&plain, &["a.example.com"]), &empty()).target_groups.len(), 1);

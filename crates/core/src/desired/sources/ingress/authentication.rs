@@ -11,7 +11,7 @@ use crate::{
     facts::FactQuery,
     model::{
         Action, Authentication, CognitoProvider, ListenerProtocol, ObjectName, ObjectReference, OidcProvider, Session,
-        TargetGroupReference,
+        TargetGroupArn, TargetGroupReference,
     },
     snapshot::Service,
 };
@@ -35,7 +35,7 @@ struct Written {
 impl<'a> Builder<'a> {
     /// Returns `action`, which was built from a backend of the member, with the authentication before it. On listeners other than
     /// HTTPS the annotations are read, so that their mistakes are reported, and have no effect, but where HTTP stands in for HTTPS:
-    /// who has to log in there would get in without.
+    /// clients that have to log in there do not get to targets that they could not reach before.
     pub(super) fn answer(
         &mut self,
         member: Member<'a>,
@@ -47,13 +47,28 @@ impl<'a> Builder<'a> {
         if listener.protocol == ListenerProtocol::Https {
             return Ok((action, self.authentication(member, service, written)?));
         }
-        let is_guarded = written.kind != "none" || written.tokens.is_some();
-        let action = if listener.awaits_https && is_guarded {
-            unavailable("The certificate for HTTPS is not issued yet")
-        } else {
-            action
-        };
+        let lets_all_in = written.kind == "none" || written.session.on_unauthenticated_request == ANSWERS[1];
+        let is_guarded = !lets_all_in || written.tokens.is_some();
+        if listener.awaits_https && is_guarded && !self.is_reached(listener.port, &action)? {
+            return Ok((unavailable("The certificate for HTTPS is not issued yet"), None));
+        }
         Ok((action, None))
+    }
+
+    /// Returns true if requests on a port already reach all targets of an action.
+    fn is_reached(&mut self, port: u16, action: &Action<TargetGroupReference>) -> Result<bool, Failed> {
+        let observed = self.current().map_err(|_| Failed)?;
+        let listener = observed.and_then(|observed| observed.load_balancers.first()?.listener(port));
+        let leads_to = |arn: &TargetGroupArn| listener.is_some_and(|it| it.target_groups().any(|known| known == arn));
+        let is_reached = |group: &TargetGroupReference| match group {
+            TargetGroupReference::Own(id) => {
+                let mut known = observed.into_iter().flat_map(|observed| &observed.target_groups);
+                known.any(|group| group.resource().as_ref() == Some(id) && leads_to(&group.arn))
+            }
+            TargetGroupReference::Foreign(arn) => leads_to(arn),
+            TargetGroupReference::Named(_) => false,
+        };
+        Ok(action.target_groups().all(is_reached))
     }
 
     fn authentication(

@@ -11,7 +11,7 @@ pub(super) type Answer = (Action<TargetGroupReference>, Option<Authentication>);
 pub(super) struct ListenerContext {
     pub(super) port: u16,
     pub(super) protocol: ListenerProtocol,
-    /// True on a listener of HTTP whose requests would be redirected to HTTPS, were there a certificate for it.
+    /// True on a listener of HTTP whose requests are to be redirected to HTTPS, which waits for a certificate.
     pub(super) awaits_https: bool,
 }
 

@@ -219,9 +219,9 @@ impl<'a> Builder<'a> {
             part.attributes = self
                 .value(ingress, None, member.annotations.string_map(keys::LISTENER_ATTRIBUTES.with(&name)))?
                 .unwrap_or_default();
-        }
-        for (port, staying) in &mut staying {
-            staying.port = ports.get(port).cloned().unwrap_or_else(|| staying.port.clone());
+            if let Some(staying) = staying.get_mut(port) {
+                staying.port = part.clone();
+            }
         }
         let attributes = attributes.unwrap_or_default();
         let frontend = self.requested_frontend(member, &ports, &withheld)?;

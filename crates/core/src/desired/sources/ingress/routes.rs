@@ -98,8 +98,7 @@ impl<'a> Builder<'a> {
                 ports.insert(*port, (None, Vec::new()));
                 continue;
             }
-            let awaits_https =
-                protocol == ListenerProtocol::Http && spec.redirect.is_some() && !spec.withheld.is_empty();
+            let awaits_https = merged.awaits_https && protocol == ListenerProtocol::Http;
             let context = ListenerContext { port: *port, protocol, awaits_https };
             let default_action = self.default_action(spec.member, context);
             let rules = self.rules(spec.member, context);
@@ -109,7 +108,7 @@ impl<'a> Builder<'a> {
             }
         }
         let mut target_groups = std::mem::take(&mut self.target_groups);
-        if !spec.withheld.is_empty() {
+        if merged.awaits_https {
             let used = used_groups(&ports);
             target_groups.retain(|id, _| used.contains(id));
         }

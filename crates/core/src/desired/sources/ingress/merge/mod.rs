@@ -64,6 +64,8 @@ pub(super) struct Merged {
     pub(super) tags: Tags,
     /// The HTTPS port that all HTTP listeners redirect to.
     pub(super) redirect: Option<u16>,
+    /// True if a redirect is requested and none is in force: HTTP stands in for HTTPS, which waits for a certificate.
+    pub(super) awaits_https: bool,
     pub(super) ports: BTreeMap<u16, MergedPort>,
     pub(super) frontend: Option<MergedFrontend>,
 }
@@ -186,7 +188,21 @@ impl<'a> Builder<'a> {
         let is_managed = access.as_ref().is_some_and(Access::is_managed);
         let frontend = self.merge_frontend(specs, frozen, &ports.keys().copied().collect(), is_managed);
         let (subnets, attributes, add_ons, pools, frontend) = (subnets?, attributes?, add_ons?, pools?, frontend?);
-        Ok(Merged { name, scheme, subnets, access, attributes, add_ons, pools, tags, redirect, ports, frontend })
+        let awaits_https = redirect.is_none() && specs.iter().any(|spec| spec.redirect.is_some());
+        Ok(Merged {
+            name,
+            scheme,
+            subnets,
+            access,
+            attributes,
+            add_ons,
+            pools,
+            tags,
+            redirect,
+            awaits_https,
+            ports,
+            frontend,
+        })
     }
 
     /// Returns the frozen members; `None` for each one whose class cannot be read.

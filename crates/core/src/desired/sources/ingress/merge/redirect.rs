@@ -51,14 +51,14 @@ impl<'a> Builder<'a> {
         let withholds = |spec: &MemberSpec<'_>| spec.withheld.iter().any(|withheld| i32::from(*withheld) == port);
         // Until the certificate is issued, the port of others serves nobody who asks for the redirect.
         if specs.iter().filter(|spec| spec.redirect.is_some()).all(withholds) {
-            return Ok(None);
+            return self.redirect_meanwhile(ports);
         }
         if let Some(port) = u16::try_from(port).ok().filter(is_secure) {
             return Ok(Some(port));
         }
         // The listener is made when its certificate is issued; until then requests are served without it.
         if specs.iter().any(withholds) {
-            return Ok(None);
+            return self.redirect_meanwhile(ports);
         }
         let alone = specs.len() == 1;
         let whose = if alone { "this Ingress" } else { "this group" };
@@ -70,6 +70,12 @@ impl<'a> Builder<'a> {
             requesters.insert(spec.member.name().clone());
         }
         Err(Unmerged::Freeze(requesters))
+    }
+
+    /// Returns the redirect that stays while the requested one waits for a certificate: the one in force, if its port stays.
+    fn redirect_meanwhile(&mut self, ports: &BTreeMap<u16, ListenerProtocol>) -> Result<Option<u16>, Unmerged> {
+        let current = self.current()?.and_then(current_redirect);
+        Ok(current.filter(|port| ports.get(port) == Some(&ListenerProtocol::Https)))
     }
 }
 
@@ -84,7 +90,7 @@ pub(in super::super) fn has_frozen_listener(
         observed.member_resources.iter().filter(|resources| resources.ports.contains_key(&port)).peekable();
     holders.peek().is_none()
         || holders.any(|resources| is_of(resources, frozen))
-        || observed.rules_without_owner(port).next().is_some()
+        || observed.has_rule_without_owner(Some(port))
 }
 
 /// Returns the HTTPS port that all HTTP listeners of the load balancer redirect to without other rules, if an HTTPS
