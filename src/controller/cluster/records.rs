@@ -71,12 +71,12 @@ impl Entry {
     }
 }
 
-/// What an earlier process has left in the records.
+/// The records of an earlier process.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     /// The states of the stacks that were in their desired state.
     pub(crate) clean: Vec<(StackId, Clean)>,
-    /// What is remembered of the others.
+    /// The facts that are remembered of the others.
     pub(crate) remembered: Vec<(StackId, Remembered)>,
 }
 
@@ -382,7 +382,7 @@ impl Records {
         }
         let waits = self.own_waits().get(stack).cloned().unwrap_or_default();
         let shard = record::shard(&record::key(stack));
-        let remembered = self.recorded(stack).map(Remembered::of).unwrap_or_default().with(observed);
+        let remembered = self.remembered(stack, observed);
         if (tag_keys.is_some() || self.is_clean(stack) || !remembered.is_empty())
             && self.set(stack, Some(StackRecord { stack: stack.clone(), clean: None, tag_keys, waits, remembered }))
         {
@@ -393,17 +393,23 @@ impl Records {
         if is_pending(self.shards().of(shard)) { self.write(shard).await.map(drop) } else { Ok(()) }
     }
 
-    /// Remembers who has what of a stack that is not in its desired state, and waits for something. It is written soon.
+    /// Returns what is to be remembered of a stack that is not clean. The record is read only for what is not observed.
+    fn remembered(&self, stack: &StackId, observed: &ObservedStack) -> Remembered {
+        let known = observed.certificates.is_none().then(|| self.recorded(stack)).flatten();
+        known.map(Remembered::of).unwrap_or_default().with(observed)
+    }
+
+    /// Remembers who has what of a stack that is not in its desired state. It is written soon.
     pub(crate) fn remember(&self, stack: &StackId, observed: &ObservedStack) {
         if !self.are_kept() || self.is_clean(stack) {
             return;
         }
-        let before = self.recorded(stack);
-        let is_recorded = before.is_some();
-        let remembered = before.map(Remembered::of).unwrap_or_default().with(observed);
+        let remembered = self.remembered(stack, observed);
         let waits = self.own_waits().get(stack).cloned().unwrap_or_default();
         let record =
             StackRecord { stack: stack.clone(), clean: None, tag_keys: self.tag_keys(stack), waits, remembered };
+        let key = record::key(stack);
+        let is_recorded = self.shards().of(record::shard(&key)).records.contains_key(&key);
         if (is_recorded || !record.remembered.is_empty()) && self.set(stack, Some(record)) {
             self.changes.notify_one();
         }

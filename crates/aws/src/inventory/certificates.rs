@@ -31,7 +31,7 @@ const PAUSE_WITHOUT_PERMISSION: Duration = Duration::from_secs(60);
 /// waits for it.
 const SHORTEST_PAUSE_OF_DELETION: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_OF_DELETION: Duration = Duration::from_secs(900);
-/// The most refusals of a stack that are remembered: more than the certificates and records of its members may be.
+/// The most refusals of a stack that are remembered.
 const MOST_REFUSED: usize = 512;
 /// The time after which another certificate is requested in place of one that is of no use, and the longest one: each failure in a row
 /// doubles it.
@@ -140,12 +140,12 @@ impl Certificates {
         let pause = pause(self.refused.get(&key).map(|(before, _)| *before));
         self.refused.insert(key, (pause, Instant::now()));
         let of_stack = self.refused.range((stack.clone(), String::new())..).take_while(|((of, _), _)| of == stack);
-        // Those whose pause has ended go first: what is forgotten during its pause is repeated at once.
-        let all: Vec<_> = of_stack.map(|(key, (pause, at))| (at.elapsed() < *pause, *at, key)).collect();
+        // What ends first goes first: what is forgotten during its pause is repeated at once.
+        let all: Vec<_> = of_stack.map(|(key, (pause, at))| (*at + *pause, key)).collect();
         if all.len() > MOST_REFUSED
-            && let Some(oldest) = all.into_iter().min().map(|(.., key)| key.clone())
+            && let Some(first) = all.into_iter().min().map(|(_, key)| key.clone())
         {
-            self.refused.remove(&oldest);
+            self.refused.remove(&first);
         }
     }
 

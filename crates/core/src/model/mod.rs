@@ -14,6 +14,7 @@ mod network;
 mod network_settings;
 mod object;
 mod observed;
+pub mod parking;
 mod quic;
 mod security_group;
 mod stack;

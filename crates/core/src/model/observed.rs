@@ -152,11 +152,14 @@ impl ObservedStack {
         current.is_some_and(|current| (takes_over || !current.is_active()) && wanted.lacks_web_acl(current))
     }
 
-    /// Returns the rules on a port that no member is remembered to have.
-    pub fn rules_without_owner(&self, port: u16) -> impl Iterator<Item = &ObservedRule> {
-        let listeners = self.load_balancers.iter().filter_map(move |balancer| balancer.listener(port));
+    /// Returns true if a rule, on this port if one is named, may be any member's: none is remembered to have it. Rules that park
+    /// target groups are nobody's.
+    #[must_use]
+    pub fn has_rule_without_owner(&self, port: Option<u16>) -> bool {
+        let listeners = self.load_balancers.iter().flat_map(ObservedLoadBalancer::known_listeners);
+        let rules = listeners.filter(|listener| port.is_none_or(|port| listener.port == port));
         let is_owned = |rule: &RuleArn| self.member_resources.iter().any(|resources| resources.rules.contains(rule));
-        listeners.flat_map(|listener| &listener.rules).filter(move |rule| !is_owned(&rule.arn))
+        rules.flat_map(|listener| &listener.rules).any(|rule| !rule.is_parking() && !is_owned(&rule.arn))
     }
 
     /// Returns true if the stack has no resources but certificates, which stay where the controller requests none.

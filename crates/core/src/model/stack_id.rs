@@ -151,13 +151,6 @@ impl StackId {
         self.binding_labels().iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 
-    /// Returns true if these are the labels of a TargetGroupBinding that some stack made.
-    #[must_use]
-    pub fn name_some(labels: &BTreeMap<String, String>) -> bool {
-        let kinds: [&[&str]; 3] = [&[tags::INGRESS_STACK], &INGRESS_LABELS, &SERVICE_LABELS];
-        kinds.iter().any(|keys| keys.iter().all(|key| labels.contains_key(*key)))
-    }
-
     /// Returns all tags of a resource: tracking tags win over default tags, and default tags over the user's (`user` is
     /// already merged).
     #[must_use]
@@ -283,12 +276,8 @@ impl ResourceId {
     /// Returns true if the resource is a certificate that was requested for the Ingress, whatever its host names were.
     #[must_use]
     pub fn is_certificate_of(&self, ingress: &ObjectName) -> bool {
-        self.certificate_owner() == Some(names::short_hash(&ingress.to_string()).as_str())
-    }
-
-    /// Returns the hash of the Ingress for which the certificate was requested; `None` for all other resources.
-    fn certificate_owner(&self) -> Option<&str> {
-        self.0.rsplit_once('-').map(|(_, hash)| hash).filter(|_| self.is_certificate())
+        let owner = self.0.rsplit_once('-').map(|(_, hash)| hash);
+        self.is_certificate() && owner == Some(names::short_hash(&ingress.to_string()).as_str())
     }
 
     /// Returns the value of the tag.

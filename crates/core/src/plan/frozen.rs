@@ -4,7 +4,6 @@
 //! owner (in a process that has just started without a record, or one that was created for a member before AWS refused the
 //! rest) is frozen too, as long as a member is frozen and no other member requests it.
 
-use super::stack::is_parking;
 use crate::model::{
     CertificateArn, FrozenMembers, MemberResources, ObjectReference, ObservedStack, ResourceId, RuleArn,
 };
@@ -65,7 +64,7 @@ impl<'a> FrozenResources<'a> {
     /// Returns true if a listener stays. A rule without a remembered owner, which may be a frozen member's, keeps it too: what is
     /// remembered may be older than the rule.
     pub(super) fn listener(&self, port: u16) -> bool {
-        let may_be_its = || self.observed.rules_without_owner(port).any(|rule| !is_parking(rule));
+        let may_be_its = || self.observed.has_rule_without_owner(Some(port));
         self.keeps(|resources| resources.ports.contains_key(&port)) || !self.none_frozen() && may_be_its()
     }
 

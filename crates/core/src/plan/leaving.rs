@@ -2,7 +2,7 @@
 
 use super::{
     action::StepAction,
-    stack::{certificates_are_unknown, is_parking},
+    stack::certificates_are_unknown,
     step::{Plan, Wait},
 };
 use crate::model::{
@@ -20,7 +20,7 @@ pub fn delays_release(plan: &Plan, stack: &Stack, observed: &ObservedStack, memb
         // Deletions are planned after that.
         Wait::LetIn(_) => true,
         // A rule without a known owner stays while a member waits, and it may be this member's.
-        Wait::Ready(_) | Wait::Opened(_) => own.may_have_rules(),
+        Wait::Ready(_) | Wait::Opened(_) => own.observed.has_rule_without_owner(None),
         _ => false,
     });
     // What is not known may be the member's.
@@ -37,13 +37,6 @@ impl MemberOwned<'_> {
     fn has(&self, has: impl Fn(&MemberResources) -> bool) -> bool {
         let mut holders = self.observed.member_resources.iter().filter(|resources| has(resources)).peekable();
         holders.peek().is_none() || holders.any(|resources| resources.member == *self.member)
-    }
-
-    /// Returns true if there is a rule without a known owner.
-    fn may_have_rules(&self) -> bool {
-        let listeners = self.observed.load_balancers.iter().flat_map(|balancer| balancer.known_listeners());
-        let mut rules = listeners.flat_map(|listener| &listener.rules).filter(|rule| !is_parking(rule));
-        rules.any(|rule| !self.observed.member_resources.iter().any(|held| held.rules.contains(&rule.arn)))
     }
 
     fn rule(&self, arn: &RuleArn) -> bool {

@@ -18,11 +18,11 @@ use super::{
     authentication,
     frozen::FrozenResources,
     quota_usage::QuotaUsage,
-    stack::PARKED,
     step::{ListenerReference, RuleReference, Step},
 };
 use crate::model::{
     Action, Authentication, Cause, ObservedLoadBalancer, ObservedRule, Rule, TargetGroupArn, TargetGroupReference,
+    parking::PARKED,
 };
 
 /// The largest priority of rules that requests match: below them is room for those that park target groups.

@@ -42,7 +42,6 @@ mod room;
 mod target_group;
 
 pub(super) use self::frontend::add_tag_keys;
-pub(super) use self::pending::{PARKED, is_parking};
 pub use self::{managed_certificates::certificates_are_unknown, member_resources::member_resources};
 
 /// Returns the steps from the observed to the desired state, none if they agree; or the reads that the plan needs

@@ -426,6 +426,9 @@ fn with_shared_server_id(targets: &BTreeMap<Target, TargetOwner>) -> BTreeMap<Ob
 /// might keep out others of the same call. The one that is registered with the id keeps it; where none is, the first gets it.
 #[must_use]
 pub fn rivals(targets: &BTreeMap<Target, TargetOwner>, present: &BTreeMap<Target, TargetHealth>) -> BTreeSet<Target> {
+    if targets.values().all(|owner| owner.quic_server_id().is_none()) {
+        return BTreeSet::new();
+    }
     let registered = present.iter().filter(|(_, health)| !is_draining(health));
     let ids: BTreeMap<Target, Option<QuicServerId>> =
         registered.map(|(written, health)| (target(&written.id, written.port), health.quic_server_id)).collect();

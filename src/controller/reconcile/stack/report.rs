@@ -135,10 +135,10 @@ impl Controller {
         let mut messages = Vec::new();
         let (kept, left_out): (Vec<_>, Vec<_>) =
             left_out.iter().partition(|error| error.blocked_certificate().is_some());
-        // One after the other, as each has its own time.
-        for error in kept.iter().take(1) {
+        // One time for all of them: they are tried again at different times, and each would begin it anew.
+        if let Some(error) = kept.first() {
             let patience = error.blocked_certificate().unwrap_or_default();
-            if self.waits.blocked(&certificates_of(group), &error.step, patience) {
+            if self.waits.blocked(&certificates_of(group), "delete certificates", patience) {
                 messages.push(self.report_blocked_deletion(group, membership, error));
             } else {
                 tracing::info!(%group, "{error}; trying again soon");

@@ -126,7 +126,7 @@ impl<'a> Planner<'a> {
         // IPv6 is enabled before IPv6 targets are added, but when a listener of QUIC is gone, and disabled after they are removed.
         let is_last =
             (had_source_nat && !source_nat) || other_type.is_some_and(|kind| !kind.has_ipv6() || existing.has_quic());
-        let retains = self.retains_ipv6(wanted, existing);
+        let forbidden = self.forbids_addresses(wanted, existing);
         // New listeners of UDP come before that.
         let to_udp = other_type == Some(IpAddressType::Ipv4)
             && !had_source_nat
@@ -134,7 +134,7 @@ impl<'a> Planner<'a> {
         if let (true, Value::Known(subnets)) = (to_udp, &wanted.subnets) {
             self.plan.steps.push(set_subnets(subnets, None, true));
         }
-        if is_last && retains {
+        if is_last && forbidden {
             return;
         }
         let mut remaining_type = other_type;
@@ -153,7 +153,7 @@ impl<'a> Planner<'a> {
             if with_type || source_nat != had_source_nat || other_prefix || meanwhile || to_udp {
                 let set = set_subnets(subnets, other_type, source_nat || meanwhile);
                 if is_last { &mut self.last } else { &mut self.plan.steps }.push(set);
-                self.last.extend((meanwhile && !retains).then(|| set_subnets(subnets, None, false)));
+                self.last.extend((meanwhile && !forbidden).then(|| set_subnets(subnets, None, false)));
                 remaining_type = None;
             } else if ids != existing.subnets {
                 self.plan.steps.push(set_subnets(subnets, None, source_nat));
@@ -165,9 +165,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Returns true if a listener that stays as it is for now does not allow the wanted addresses: one that leads to IPv6 targets, one
-    /// of UDP without source NAT, or one of QUIC beside IPv6.
-    fn retains_ipv6(&self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) -> bool {
+    /// Returns true if a listener that stays as it is for now does not allow the wanted addresses: one that leads to IPv6 targets,
+    /// where IPv6 goes, or one of UDP or QUIC, where it comes or its source NAT goes.
+    fn forbids_addresses(&self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) -> bool {
         let leads_to_ipv6 = |listener: &ObservedListener| {
             let groups = self.observed.target_groups.iter();
             let mut six = groups.filter(|group| group.ip_address_type == IpAddressType::Ipv6);

@@ -15,9 +15,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Action, Cause, Condition, KnownLimits, Listener, ListenerArn, LoadBalancerKind, ObjectReference, ObservedListener,
+    Action, Cause, KnownLimits, Listener, ListenerArn, LoadBalancerKind, ObjectReference, ObservedListener,
     ObservedLoadBalancer, ObservedRule, ObservedStack, ObservedTargetGroup, Opening, ResourceId, Rule, Stack, Tags,
     TargetGroupArn, TargetGroupReference, WeightedTargetGroup,
+    parking::{self, PARKED},
 };
 use crate::plan::{
     action::StepAction,
@@ -27,35 +28,11 @@ use crate::plan::{
 };
 use crate::route::are_apart;
 
-/// The lowest and the largest priority of rules that park target groups.
-pub(in crate::plan) const PARKED: std::ops::RangeInclusive<u32> = 49_900..=50_000;
 /// The number of target groups in one forward action (ELB v2 quota).
 const MOST_IN_ACTION: usize = 5;
-/// The name of the header in the conditions that no request meets.
-const HEADER: &str = "x-albatross-parked";
-/// A block that no client's address is in (TEST-NET-1, RFC 5737).
-const NOBODY: &str = "192.0.2.0/32";
-
-/// Returns the conditions that no request meets.
-fn unmet() -> Vec<Condition> {
-    vec![
-        Condition::HttpHeader { name: HEADER.to_owned(), values: vec!["*".to_owned()], regex_values: Vec::new() },
-        Condition::SourceIp { values: vec![NOBODY.to_owned()] },
-    ]
-}
-
-/// Returns true if a rule parks target groups: it has these conditions alone, which no rule of an Ingress has, whose rules
-/// all have a path or a host.
-pub(in crate::plan) fn is_parking(rule: &ObservedRule) -> bool {
-    let unmet = unmet();
-    PARKED.contains(&rule.priority)
-        && rule.conditions.len() == unmet.len()
-        && unmet.iter().all(|condition| rule.conditions.contains(condition))
-}
-
 /// Returns the rules of a listener that requests can match.
 pub(in crate::plan) fn serving_rules(listener: &ObservedListener) -> Vec<ObservedRule> {
-    listener.rules.iter().filter(|rule| !is_parking(rule)).cloned().collect()
+    listener.rules.iter().filter(|rule| !rule.is_parking()).cloned().collect()
 }
 
 /// Returns the target groups that get requests by an action.
@@ -118,7 +95,7 @@ pub(super) struct Pending {
 /// that may match its requests and the default action. Without a rule, the default action.
 fn answering<'a>(rule: Option<&Rule>, existing: &'a ObservedListener) -> Vec<&'a Action<TargetGroupArn>> {
     let Some(rule) = rule else { return existing.default_actions.iter().collect() };
-    let rules = || existing.rules.iter().filter(|rule| !is_parking(rule));
+    let rules = || existing.rules.iter().filter(|rule| !rule.is_parking());
     if let Some(before) = rules().find(|before| same_conditions(rule, before)) {
         return before.actions.iter().collect();
     }
@@ -312,7 +289,7 @@ impl<'a> Search<'a> {
 
     /// Returns the target groups that get requests by the listeners that `of` holds for.
     fn serving(&self, of: impl Fn(&ObservedListener) -> bool) -> BTreeSet<&'a TargetGroupArn> {
-        let rules = |listener: &'a ObservedListener| listener.rules.iter().filter(|rule| !is_parking(rule));
+        let rules = |listener: &'a ObservedListener| listener.rules.iter().filter(|rule| !rule.is_parking());
         let mut serving = BTreeSet::new();
         for listener in self.balancer.known_listeners().filter(|listener| of(listener)) {
             let actions = rules(listener).flat_map(|rule| &rule.actions).chain(&listener.default_actions);
@@ -329,7 +306,7 @@ impl<'a> Search<'a> {
                 continue;
             };
             let serving = self.serving(|other| !redirects.iter().any(|redirect| redirect.to == other.port));
-            let of_rules = existing.rules.iter().filter(|rule| !is_parking(rule)).flat_map(|rule| &rule.actions);
+            let of_rules = existing.rules.iter().filter(|rule| !rule.is_parking()).flat_map(|rule| &rule.actions);
             let replaced: Vec<_> = of_rules.chain(&existing.default_actions).flat_map(with_weight).collect();
             for redirect in redirects {
                 let opening = self.observed.opened_ports.get(&redirect.to);
@@ -492,7 +469,7 @@ fn parking_rule<'a>(ids: impl Iterator<Item = &'a ResourceId>, place: &Candidate
     let group = |id: &ResourceId| WeightedTargetGroup { group: TargetGroupReference::Own(id.clone()), weight: Some(1) };
     let tags: &Tags = place.rule.map_or(&place.listener.tags, |rule| &rule.tags);
     Rule {
-        conditions: unmet(),
+        conditions: parking::unmet(),
         action: Action::Forward { target_groups: ids.map(group).collect(), stickiness: None },
         transforms: Vec::new(),
         authentication: None,
@@ -514,5 +491,5 @@ pub(super) fn unneeded<'a>(
     let is_needed =
         |rule: &ObservedRule| rule.actions.iter().flat_map(Action::target_groups).any(|arn| pending.contains(arn));
     let of = |listener: &'a ObservedListener| listener.rules.iter().map(|rule| (listener.port, rule));
-    balancer.known_listeners().flat_map(of).filter(|(_, rule)| is_parking(rule) && !is_needed(rule)).collect()
+    balancer.known_listeners().flat_map(of).filter(|(_, rule)| rule.is_parking() && !is_needed(rule)).collect()
 }
